@@ -1,0 +1,216 @@
+"""Bai & Zhou's four heads over any BERT-like encoder, as a transformers model that travels to the Hub.
+
+This file is copied beside every saved model, so it imports nothing but torch and transformers. A saved folder loads by
+`AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
+"""
+
+import inspect
+import os
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+BIGRU_INPUTS = ("pooler", "tokens")
+
+
+class TweetClassifierConfig(PretrainedConfig):
+    """Encoder, head, and what the model must know about the tweets it was trained on.
+
+    Args:
+        encoder: the encoder's own config, as a config or as its `to_dict()`.
+        head: a name in `HEADS`.
+        bigru_input: `pooler`, the pooler output as a sequence of length 1 (the paper's system), or `tokens`, all token
+            states. Only the head `bigru` reads it.
+        bigru_hidden_size: width of the BiGRU, each direction.
+        classifier_dropout: probability of dropping a feature before the last linear layer.
+        cleaning: names of the cleaning steps that texts go through before the tokenizer.
+        task_name: the task file's name for the task.
+    """
+
+    # Of its own: with the encoder's, loading without trust_remote_code would give a random classifier without a word.
+    model_type = "smm4h_tweet_classifier"
+
+    def __init__(
+        self,
+        encoder=None,
+        head="bigru",
+        bigru_input="pooler",
+        bigru_hidden_size=512,
+        classifier_dropout=0.1,
+        cleaning=(),
+        task_name=None,
+        **kwargs,
+    ):
+        if isinstance(encoder, PretrainedConfig):
+            encoder = encoder.to_dict()
+        self.encoder = encoder
+        self.head = head
+        self.bigru_input = bigru_input
+        self.bigru_hidden_size = bigru_hidden_size
+        self.classifier_dropout = classifier_dropout
+        self.cleaning = list(cleaning)
+        self.task_name = task_name
+        super().__init__(**kwargs)
+
+    def encoder_config(self) -> PretrainedConfig:
+        """The encoder's config as an object of its own class."""
+        settings = dict(self.encoder)
+        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+class BiGRU(nn.Module):
+    """A bidirectional GRU of one layer; the final hidden states of both directions, (n_tweets, 2 * bigru_hidden_size)."""
+
+    def __init__(self, config, width):
+        super().__init__()
+        self.reads_tokens = config.bigru_input == "tokens"
+        self.width = 2 * config.bigru_hidden_size
+        self.gru = nn.GRU(width, config.bigru_hidden_size, batch_first=True, bidirectional=True)
+
+    def forward(self, pooled, layers, mask):
+        if not self.reads_tokens:
+            _, final = self.gru(pooled.unsqueeze(1))  # (2, n_tweets, bigru_hidden_size)
+        else:  # packed: a step over padding would change the final state
+            lengths = mask.sum(dim=1).cpu()
+            packed = nn.utils.rnn.pack_padded_sequence(layers[-1], lengths, batch_first=True, enforce_sorted=False)
+            _, final = self.gru(packed)
+        return torch.cat([final[0], final[1]], dim=-1)
+
+
+class Concatenation(nn.Module):
+    """CLS states of the last layers, the last one first, after the pooler output where it takes part."""
+
+    def __init__(self, config, width, n_layers, with_pooler):
+        super().__init__()
+        self.n_layers, self.with_pooler = n_layers, with_pooler
+        self.width = width * (n_layers + with_pooler)
+
+    def forward(self, pooled, layers, mask):
+        states = [layer[:, 0] for layer in layers[: -self.n_layers - 1 : -1]]
+        return torch.cat([pooled, *states] if self.with_pooler else states, dim=-1)
+
+
+HEADS = {
+    "bigru": BiGRU,  # Fig. 2(a)
+    "last2_pooler": lambda config, width: Concatenation(config, width, n_layers=2, with_pooler=True),  # Fig. 2(b)
+    "last3": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=False),  # Fig. 2(c)
+    "last3_pooler": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=True),  # Fig. 2(d)
+}
+
+
+class Pooler(nn.Module):
+    """BERT's pooler, tanh of a linear layer over the CLS state, for encoders that have none."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, cls_state):
+        return torch.tanh(self.dense(cls_state))
+
+
+class TweetClassifier(PreTrainedModel):
+    """Encoder, head, dropout and one linear layer.
+
+    Raises ValueError for a head or a `bigru_input` that there is not, and for an encoder with fewer layers than the head
+    reads.
+    """
+
+    config_class = TweetClassifierConfig
+    base_model_prefix = "encoder"
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config, encoder=None):
+        super().__init__(config)
+        if config.head not in HEADS:
+            raise ValueError(f"no head {config.head}; there are {', '.join(HEADS)}")
+        if config.bigru_input not in BIGRU_INPUTS:
+            raise ValueError(f"no bigru_input {config.bigru_input}; there are {', '.join(BIGRU_INPUTS)}")
+        loaded = encoder is not None
+        self.encoder = encoder if loaded else AutoModel.from_config(config.encoder_config())
+        encoder_config = self.encoder.config
+        width = encoder_config.hidden_size
+        self.pooler = None if getattr(self.encoder, "pooler", None) is not None else Pooler(width)
+        self.head = HEADS[config.head](config, width)
+        n_read, n_layers = getattr(self.head, "n_layers", 1), encoder_config.num_hidden_layers
+        if n_read > n_layers:
+            raise ValueError(f"head {config.head} reads {n_read} layers, the encoder has {n_layers}")
+        self.reads_layers = n_read > 1
+        self.takes_token_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(self.head.width, config.num_labels)
+        if loaded:  # the pretrained weights must stay: only what is ours is drawn
+            for part in (self.pooler, self.head, self.classifier):
+                if part is not None:
+                    part.apply(self._init_weights)
+            self._mark_initialised(self.encoder)
+        self.post_init()
+
+    @staticmethod
+    def _mark_initialised(module):
+        for part in module.modules():
+            part._is_hf_initialized = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """As BERT draws its classifier: N(0, 0.02) weights, zero biases; a GRU as torch draws it."""
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.GRU):
+            module.reset_parameters()
+
+    @classmethod
+    def from_encoder(cls, name_or_path, config, **kwargs):
+        """A classifier with a fresh head over the pretrained encoder `name_or_path`.
+
+        Args:
+            config: a `TweetClassifierConfig`; its `encoder` is filled in here.
+            kwargs: for `AutoModel.from_pretrained` (revision, token, cache_dir, trust_remote_code).
+
+        Raises ValueError where the checkpoint lacks weights of the encoder, which would stay random.
+        """
+        encoder, report = AutoModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        missing = sorted(key for key in report["missing_keys"] if "pooler" not in key and "position_ids" not in key)
+        if missing:
+            raise ValueError(
+                f"{name_or_path} lacks {len(missing)} weights of its encoder ({missing[0]}, …); they would stay random"
+            )
+        config.encoder = encoder.config.to_dict()
+        if os.path.isdir(name_or_path):  # a folder of this machine is nobody else's business
+            config.encoder.pop("_name_or_path", None)
+        return cls(config, encoder=encoder)
+
+    def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, labels=None, return_dict=None):
+        """Logits (n_tweets, n_labels) of token ids (n_tweets, n_tokens), and with `labels` the mean cross-entropy.
+
+        The arguments are spelt out: with **kwargs, Trainer would take the loss to be normalised over accumulated batches.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.takes_token_types:
+            inputs["token_type_ids"] = token_type_ids
+        outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
+        last = outputs.last_hidden_state
+        # The last layer as the encoder gives it out: some normalise it only after they list the hidden states.
+        layers = (*outputs.hidden_states[:-1], last) if self.reads_layers else (last,)
+        pooled = self.pooler(last[:, 0]) if self.pooler is not None else outputs.pooler_output
+        with torch.autocast(last.device.type, enabled=False):  # a sliver of the work; full precision costs nothing
+            weights = self.classifier.weight.dtype
+            features = self.head(pooled.to(weights), [layer.to(weights) for layer in layers], attention_mask)
+            logits = self.classifier(self.dropout(features))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        if return_dict is False:
+            return (logits,) if loss is None else (loss, logits)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+TweetClassifierConfig.register_for_auto_class()
+TweetClassifier.register_for_auto_class("AutoModelForSequenceClassification")

@@ -1,0 +1,142 @@
+"""A vote on unlabelled tweets -> pseudo-labelled tweets, another random part for each fold (Bai & Zhou 2020, section 3.3).
+
+python pseudo_label.py vote.tsv --tweets test.tsv --task tasks/task5.yaml --data_dir DIR \\
+    --fraction 0.1 --parts 5 --seed 42 --output_dir pseudo_labels
+
+A tweet that twins a tweet of the fold's held-out part (the same text but for case, URLs and @names) is left out of that
+fold's part: it would carry the held-out label into training. For that the labelled tweets must be named.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from smm4h.corpus import read_table, read_tweets, text_keys, wrap_quotes
+from smm4h.errors import InputError, run_main
+from smm4h.files import write_text
+from smm4h.folds import add_folds, fold_column
+from smm4h.labels import check_same_tweets, read_labels
+from smm4h.progress import console
+from smm4h.tasks import Task, read_task
+
+ROW = "row"  # the column that says which row of the tweets a pseudo-labelled one is; ids may repeat
+
+
+def main() -> None:
+    arguments = read_arguments()
+    task = read_task(arguments.task)
+    tweets, voted = read_vote(arguments, task)
+    held_out = held_out_keys(arguments, task)
+    parts = cut_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
+    left_out = write_parts(arguments.output_dir, tweets, voted, task, parts, held_out)
+    tell(arguments, task, voted, parts, left_out)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("vote", type=Path, help="label file of the vote")
+    add("--tweets", type=Path, required=True, help="the tweets that were voted on, same rows")
+    add("--task", type=Path, required=True, help="task file")
+    add("--fraction", type=float, default=0.1, help="share of the tweets in each part (default: 0.1)")
+    add("--parts", type=int, default=5, help="number of parts, one for each fold (default: 5)")
+    add("--seed", type=int, default=42, help="seed of the random parts (default: 42)")
+    add("--output_dir", type=Path, required=True, help="where fold-0.tsv and so on are written")
+    add("--data_dir", type=Path, help="folder of the labelled tweets under their official names, for the twin check")
+    add("--train_file", type=Path, help="labelled tweets, instead of --data_dir")
+    add("--validation_file", type=Path, help="more labelled tweets, after those of --train_file")
+    add("--fold_seed", type=int, default=42, help="seed of the labelled tweets' folds (default: 42)")
+    add("--encoding", help="encoding of the tweets (default: UTF-8 where valid, else cp1252)")
+    return parser.parse_args()
+
+
+def read_vote(arguments: argparse.Namespace, task: Task) -> tuple[Dataset, np.ndarray]:
+    """The tweets and the voted class indices (n_tweets,)."""
+    tweets, _ = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
+    vote = read_labels(arguments.vote)
+    check_same_tweets(vote, tweets.data.column("id"), str(arguments.tweets))
+    return tweets, vote.indices(task.labels)
+
+
+def held_out_keys(arguments: argparse.Namespace, task: Task) -> list[set[str]] | None:
+    """For each fold the twin keys of the tweets it holds out; None where no labelled tweets were named."""
+    paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
+    if arguments.data_dir:
+        paths = [arguments.data_dir / task.files[part] for part in ("training", "validation") if part in task.files]
+    if not paths:
+        return None
+    labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
+    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed])
+    return keys_by_fold(labelled, arguments.fold_seed, arguments.parts)
+
+
+def keys_by_fold(labelled: Dataset, fold_seed: int, n_folds: int) -> list[set[str]]:
+    """For each fold the twin keys of the tweets it holds out; a tweet without words twins nobody."""
+    keys, folds = text_keys(labelled), np.asarray(labelled[fold_column(fold_seed)])
+    return [set(keys[folds == fold]) - {""} for fold in range(n_folds)]
+
+
+def cut_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[np.ndarray]:
+    """Rows of `n_parts` disjoint random parts, each with `fraction` of the tweets and in ascending order.
+
+    Raises `InputError` where so many parts of that size do not fit.
+    """
+    if not 0 < fraction * n_parts <= 1 + 1e-9:
+        raise InputError(f"--fraction {fraction}: {n_parts} different parts can have {1 / n_parts:.3g} each at most")
+    shuffled = np.random.default_rng(seed).permutation(n_tweets)
+    bounds = [round(i * fraction * n_tweets) for i in range(n_parts + 1)]
+    return [np.sort(shuffled[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+
+
+def write_parts(
+    folder: Path,
+    tweets: Dataset,
+    voted: np.ndarray,
+    task: Task,
+    parts: Sequence[np.ndarray],
+    held_out: Sequence[set[str]] | None,
+) -> list[int]:
+    """Writes fold-0.tsv and so on, and returns how many twins of held-out tweets each one leaves out."""
+    keys, left_out = text_keys(tweets), []
+    ids, users, texts = tweets["id"], tweets["user"], tweets["text"]
+    columns = task.columns
+    header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
+    for fold, rows in enumerate(parts):
+        kept = [int(row) for row in rows if held_out is None or keys[row] not in held_out[fold]]
+        left_out.append(len(rows) - len(kept))
+        lines = [
+            [str(row), ids[row], users[row], wrap_quotes(" ".join(texts[row].split())), task.labels[voted[row]]]
+            for row in kept
+        ]
+        write_text(folder / f"fold-{fold}.tsv", "".join("\t".join(line) + "\n" for line in [header, *lines]))
+    return left_out
+
+
+def read_part(path: Path, tweets: Dataset, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and class indices of a part; raises `InputError` where its ids are not those of the rows."""
+    table = read_table(path)
+    by_name = dict(zip(table.names, table.columns, strict=True))
+    rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
+    ids = tweets.data.column("id").take(rows).to_pylist() if len(rows) else []
+    if ids != by_name[table.names[1]]:
+        raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
+    return rows, task.indices(by_name[task.columns.label[0]])
+
+
+def tell(
+    arguments: argparse.Namespace, task: Task, voted: np.ndarray, parts: Sequence[np.ndarray], left_out: Sequence[int]
+) -> None:
+    for fold, (rows, twins) in enumerate(zip(parts, left_out, strict=True)):
+        counts = np.bincount(voted[rows], minlength=task.n_classes)
+        shares = ", ".join(f"{label}: {count}" for label, count in zip(task.labels, counts, strict=True))
+        console.print(f"fold {fold}: {len(rows)} drawn ({shares}), {twins} left out as twins of held-out tweets")
+    if not (arguments.data_dir or arguments.train_file):
+        console.print("no labelled tweets were named, so twins of held-out tweets could not be left out (--data_dir)")
+    console.print(f"written to {arguments.output_dir}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,310 @@
+"""Trains the runs of a recipe (members x folds) on a task, votes, and writes the submission: one command for all of it.
+
+accelerate launch run_classification.py recipes/smm4h2020.yaml --task tasks/task5.yaml --data_dir DIR --output_dir runs/task5
+
+The same command again does only what is missing.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from datasets import disable_progress_bars as quieten_datasets
+from transformers.utils import logging as transformers_logging
+
+import ensemble
+import pseudo_label
+from smm4h import corpus, dispatch, recipe
+from smm4h.ballots import Ballots, held_out_ballots, test_ballots
+from smm4h.dispatch import Worker
+from smm4h.errors import InputError, run_main
+from smm4h.files import write_json
+from smm4h.folds import add_folds, fold_column, stratified_choice, write_folds
+from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
+from smm4h.plan import Plan, Run, claim_folder, make_plan
+from smm4h.progress import JobProgress, console, score_table, state_table
+from smm4h.recipe import Job
+from smm4h.training import PseudoLabels, RunData, train_run
+
+
+def main() -> None:
+    worker = dispatch.join()
+    job = recipe.read_command_line([*sys.argv[1:], *worker.flags])
+    quieten(worker, job)
+    labelled, test, findings = read_tweets(job)
+    plan = make_plan(job, content_hashes(labelled, test))
+    if job.settings.list:
+        return tell_states(plan, job, worker)
+    claim(plan, job, labelled, findings, worker)
+    data = run_data(plan, job, labelled, test)
+    for stage in (1, 2):
+        train_stage(stage, plan, job, data, worker)
+        vote_stage(stage, plan, job, data)
+    tell_results(plan, job, data, worker)
+
+
+def quieten(worker: Worker, job: Job) -> None:
+    """Leaves the screen to the job's own display, and shares out the CPU."""
+    logging.getLogger("filelock").setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    quieten_datasets()
+    dispatch.set_threads(worker, job.settings.threads_per_worker)
+    for notice in job.notices:
+        tell(worker, f"note: {notice}")
+
+
+def tell(worker: Worker, text: str) -> None:
+    if worker.speaks:
+        console.print(text, markup=False)
+
+
+def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
+    """The labelled files in order, the test file and the gold file, as flags name them or the task within --data_dir."""
+    settings, official = job.settings, {}
+    if settings.data_dir:
+        official = {part: Path(settings.data_dir) / name for part, name in job.task.files.items()}
+        if "training" not in official:
+            raise InputError(f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file")
+        if not official["gold"].is_file() if "gold" in official else False:
+            del official["gold"]
+    training = Path(settings.train_file) if settings.train_file else official.get("training")
+    validation = Path(settings.validation_file) if settings.validation_file else official.get("validation")
+    if settings.train_file and not settings.validation_file:
+        validation = None  # the official validation file belongs to the official training file
+    if training is None:
+        raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
+    test = Path(settings.test_file) if settings.test_file else official.get("test")
+    gold = Path(settings.gold_file) if settings.gold_file else official.get("gold")
+    return [path for path in (training, validation) if path], test, gold
+
+
+def read_tweets(job: Job) -> tuple[Dataset, Dataset | None, list[corpus.Finding]]:
+    """Labelled tweets with their fold columns, test tweets, and what was odd about either."""
+    settings = job.settings
+    if settings.dataset_name:
+        labelled, test, findings = corpus.read_hub_tweets(
+            settings.dataset_name,
+            settings.dataset_config_name,
+            job.task,
+            token=job.members[0].get("token"),
+            cache_dir=job.members[0].get("cache_dir"),
+        )
+    else:
+        training, test_file, _ = input_files(job)
+        labelled, findings = corpus.read_tweets(training, job.task, labelled=True, encoding=settings.encoding)
+        test = None
+        if test_file:
+            test, more = corpus.read_tweets([test_file], job.task, labelled=False, encoding=settings.encoding)
+            findings += more
+    if settings.max_train_samples:
+        labels = np.asarray(labelled["label"])
+        kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].get("seed"))
+        labelled = corpus.renumbered(labelled.select(kept))
+    if test is not None and settings.max_predict_samples:
+        test = corpus.renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
+    if test is None and any(member.get("pseudo_labels") for member in job.members):
+        raise InputError("members with pseudo_labels need test tweets: --test_file, or a recipe without such members")
+    seeds = sorted({member.get("fold_seed") for member in job.members})
+    labelled = add_folds(labelled, settings.n_folds, seeds)
+    return labelled, test, findings + corpus.cross_findings(labelled, test, seeds)
+
+
+def content_hashes(labelled: Dataset, test: Dataset | None) -> dict[str, str | None]:
+    return {"labelled": corpus.content_hash(labelled), "test": test and corpus.content_hash(test)}
+
+
+def tell_states(plan: Plan, job: Job, worker: Worker) -> None:
+    if worker.speaks:
+        console.print(state_table(plan.wanted))
+        states = [run.state() for run in plan.wanted]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "running", "missing"))
+        console.print(f"{len(states)} runs in {plan.output_dir}: {counts}")
+
+
+def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Finding], worker: Worker) -> None:
+    """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
+    for notice in claim_folder(plan, job):
+        tell(worker, f"note: {notice}")
+    dispatch.once(plan.output_dir / "folds.parquet", lambda: write_folds(labelled, plan.output_dir / "folds.parquet"))
+    report = [finding._asdict() for finding in findings]
+    dispatch.once(plan.output_dir / "data_report.json", lambda: write_json(plan.output_dir / "data_report.json", report))
+    names, counts = job.task.labels, np.bincount(labelled["label"], minlength=job.task.n_classes)
+    shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
+    tell(worker, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
+    for finding in findings:
+        tell(worker, f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1))
+
+
+def run_data(plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> RunData:
+    return RunData(
+        task=job.task,
+        labelled=labelled,
+        test=test,
+        token_folder=plan.output_dir / "tokens",
+        max_eval_samples=job.settings.max_eval_samples,
+        keep_models=job.settings.keep_models == "all",
+    )
+
+
+def train_stage(stage: int, plan: Plan, job: Job, data: RunData, worker: Worker) -> None:
+    """Trains the stage's runs that are wanted and missing, together with whichever workers do the same."""
+    runs = [run for run in plan.wanted if run.stage == stage]
+    if not runs:
+        return
+    if stage == 2 and not pseudo_folder(plan, runs[0]).exists():
+        missing = [run.name for run in teacher_runs(plan, job) if not run.is_done()]
+        raise InputError(
+            f"{runs[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
+            f"({missing[0]}, ...); run the command without --members and --folds"
+        )
+    with JobProgress(plan.wanted, job.task.measure, quiet=not worker.speaks) as progress:
+
+        def train(run: Run) -> None:
+            progress.begin(run)
+            train_run(run, data, pseudo_labels(plan, run, data), progress.report)
+            progress.look(force=True)
+
+        dispatch.work_through(runs, train, progress.look)
+
+
+def teacher_runs(plan: Plan, job: Job) -> list[Run]:
+    """The runs whose vote labels the pseudo tweets; the paper's result-A."""
+    teachers = job.settings.pseudo_teachers
+    return plan.runs_of(teachers) if teachers else [run for run in plan.runs if run.stage == 1]
+
+
+def pseudo_folder(plan: Plan, run: Run) -> Path:
+    return plan.output_dir / "pseudo_labels" / f"seed-{run.member.get('fold_seed')}"
+
+
+def pseudo_labels(plan: Plan, run: Run, data: RunData) -> PseudoLabels | None:
+    if run.stage == 1:
+        return None
+    rows, labels = pseudo_label.read_part(pseudo_folder(plan, run) / f"fold-{run.fold}.tsv", data.test, data.task)
+    return PseudoLabels(rows, labels)
+
+
+def vote_stage(stage: int, plan: Plan, job: Job, data: RunData) -> None:
+    """Votes on the test tweets where all voters are done: after stage 1 for pseudo labels, after stage 2 for good."""
+    runs = teacher_runs(plan, job) if stage == 1 else plan.runs
+    pseudo_runs = [run for run in plan.runs if run.stage == 2]
+    if data.test is None or not all(run.is_done() for run in runs) or (stage == 1 and not pseudo_runs):
+        return
+    votes = plan.output_dir / "votes" / ("stage1.tsv" if stage == 1 else "final.tsv")
+    dispatch.once(votes, lambda: elect(runs, job, votes))
+    elected = read_labels(votes)
+    if stage == 1:
+        for folder, run in {pseudo_folder(plan, run): run for run in pseudo_runs}.items():
+            dispatch.once(folder, lambda folder=folder, run=run: label_test_tweets(folder, run, elected, job, data))
+    else:
+        path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
+        submission, labels = job.task.submission, elected.labels.to_pylist()
+        dispatch.once(path, lambda: write_submission(path, submission, elected.ids, labels))
+
+
+def elect(runs: Sequence[Run], job: Job, votes: Path) -> None:
+    ballots = test_ballots(runs)
+    write_labels(votes, ballots.ids, ballots.names(ballots.vote(job.settings.vote, job.settings.ties)))
+
+
+def label_test_tweets(folder: Path, run: Run, elected, job: Job, data: RunData) -> None:
+    """Writes each fold's pseudo-labelled tweets; the folder appears when it is whole."""
+    settings, fold_seed = job.settings, run.member.get("fold_seed")
+    parts = pseudo_label.cut_parts(len(data.test), settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
+    held_out = pseudo_label.keys_by_fold(data.labelled, fold_seed, settings.n_folds)
+    partial = folder.with_name(f".{folder.name}.partial")
+    pseudo_label.write_parts(partial, data.test, elected.indices(job.task.labels), job.task, parts, held_out)
+    partial.rename(folder)
+
+
+def tell_results(plan: Plan, job: Job, data: RunData, worker: Worker) -> None:
+    """Writes scores.json and shows it as the last table, with where everything lies."""
+    if not worker.speaks:
+        return
+    missing = [run for run in plan.runs if not run.is_done()]
+    if missing:
+        console.print(f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet", markup=False)
+    members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
+    if not members:
+        return
+    scores = all_scores(plan, job, data, members)
+    write_json(plan.output_dir / "scores.json", scores)
+    rows = [(name, [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
+    title = f"\n{job.task.name}: {job.task.measure} of {', '.join(job.task.positive)}, 95 % bootstrap intervals"
+    console.print(score_table(title, job.task.measure, ["out of fold", "test"], rows))
+    if any(member.get("pseudo_labels") for member in job.members):
+        console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
+    console.print()
+    for path, what in places(plan):
+        console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
+
+
+def all_scores(plan: Plan, job: Job, data: RunData, members: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Out-of-fold and test scores of each member and of the votes; None where there is nothing to score by."""
+    gold = np.asarray(data.labelled["label"])
+    test_gold = read_gold(job, data)
+    pseudo = {run.member.name for run in plan.runs if run.stage == 2}
+    teachers = list(dict.fromkeys(run.member.name for run in teacher_runs(plan, job)))
+    electorates = {"stage-1 vote": teachers} if pseudo else {}
+    electorates["final vote"] = plan.members
+    scores: dict[str, dict[str, Any]] = {}
+
+    def take(part: str, ballots: Ballots, truth: np.ndarray | None) -> None:
+        for voter, choice in zip(ballots.voters, ballots.choices, strict=True):
+            name = f"{voter} *" if voter in pseudo else voter
+            scores.setdefault(name, {"out_of_fold": None, "test": None})
+            scores[name][part] = None if truth is None else job.task.score(truth, choice)
+
+    take("out_of_fold", held_out_ballots(plan.runs_of(members)), gold)
+    if data.test is not None:
+        take("test", test_ballots(plan.runs_of(members)), test_gold)
+    for name, voters in electorates.items():
+        if set(voters) <= set(members):
+            runs = plan.runs_of(voters)
+            row = f"{name} *" if pseudo & set(voters) else name
+            scores[row] = {"out_of_fold": vote_score(held_out_ballots(runs), gold, job), "test": None}
+            if test_gold is not None:
+                scores[row]["test"] = vote_score(test_ballots(runs), test_gold, job)
+    return scores
+
+
+def vote_score(ballots: Ballots, gold: np.ndarray, job: Job) -> dict[str, Any]:
+    elected = ballots.vote(job.settings.vote, job.settings.ties)
+    return ensemble.score_votes(ballots, elected, gold, job.task)[-1][1]
+
+
+def read_gold(job: Job, data: RunData) -> np.ndarray | None:
+    """The test tweets' right labels (n_tweets,), where a gold file is there; nothing but the last table uses them."""
+    path = None if job.settings.dataset_name else input_files(job)[2]
+    if path is None or data.test is None:
+        return None
+    gold = read_labels(path)
+    n_tweets = len(data.test)
+    if job.settings.max_predict_samples and n_tweets < len(gold.ids):
+        gold = gold.first(n_tweets)
+    check_same_tweets(gold, data.test.data.column("id"), "the test file")
+    return gold.indices(job.task.labels)
+
+
+def places(plan: Plan) -> list[tuple[str, str]]:
+    """What lies where in the output folder, of what there is."""
+    known = [
+        ("scores.json", "this table"),
+        ("data_report.json", "what was odd about the tweets"),
+        ("folds.parquet", "which fold holds which tweet out"),
+        (f"{plan.members[0]}/fold-0/", "one run: model, held-out and test probabilities, metrics"),
+        ("votes/stage1.tsv", "vote of the teachers"),
+        ("pseudo_labels/", "test tweets with voted labels, a part for each fold"),
+        ("votes/final.tsv", "vote of all members"),
+    ]
+    known += [(f"submission/{path.name}", "what to submit") for path in (plan.output_dir / "submission").glob("*.zip")]
+    return [(path, what) for path, what in known if (plan.output_dir / path).exists()]
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,132 @@
+"""Predictions of a member's folds -> its ballot on every tweet; label files of anyone -> ballots too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from smm4h import voting
+from smm4h.errors import InputError
+from smm4h.labels import check_same_tweets, first_difference, read_labels
+from smm4h.plan import Run
+from smm4h.predictions import Predictions, read_predictions
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """What some voters say of the same tweets, in the tweets' order."""
+
+    voters: list[str]
+    ids: pa.ChunkedArray
+    labels: list[str]
+    choices: np.ndarray  # (n_voters, n_tweets) class indices
+    probabilities: np.ndarray | None  # (n_voters, n_tweets, n_classes); label files have none
+
+    def vote(self, method: str, ties: str) -> np.ndarray:
+        """The elected class indices (n_tweets,).
+
+        Raises `InputError` where the method or the tie rule needs probabilities and the ballots have none.
+        """
+        if self.probabilities is None and (method == "soft" or ties == "probability"):
+            asked = "--method soft" if method == "soft" else "--ties probability"
+            raise InputError(f"{asked} needs probabilities, and label files have none; use --method hard --ties lowest")
+        if method == "soft":
+            return voting.soft_vote(self.probabilities)
+        means = voting.mean_probabilities(self.probabilities) if ties == "probability" else None
+        return voting.hard_vote(self.choices, len(self.labels), means)
+
+    def count_ties(self) -> int:
+        """How many tweets have more than one class with the most ballots."""
+        leading = voting.tied(voting.count_ballots(self.choices, len(self.labels)))
+        return int((leading.sum(axis=1) > 1).sum())
+
+    def names(self, choices: np.ndarray) -> list[str]:
+        """Labels of class indices."""
+        return np.asarray(self.labels, dtype=object)[choices].tolist()
+
+
+def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    missing = [run.name for run in runs if not run.is_done()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(runs)} runs are missing ({missing[0]}, ...); train them, or vote with --members that are done"
+        )
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(run.member.name, []).append(run)
+    return members
+
+
+def _read(path: Path, run: Run) -> Predictions:
+    predictions = read_predictions(path)
+    if predictions.maker["fingerprint"] != run.fingerprint:
+        raise InputError(f"{path} was made by another recipe, task or data; remove {run.directory} to have it made anew")
+    return predictions
+
+
+def _ballots(voters: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]) -> Ballots:
+    stacked = np.stack(probabilities)
+    return Ballots(voters, ids, labels, stacked.argmax(axis=2), stacked)
+
+
+def test_ballots(runs: Sequence[Run]) -> Ballots:
+    """Each member's probabilities of the test tweets: the mean over its folds, as `system.md`'s authors meant it.
+
+    Raises `InputError` for a missing run and for files that predict other tweets than the first one.
+    """
+    members, means, first = _by_member(runs), [], None
+    for of_member in members.values():
+        folds = []
+        for run in of_member:
+            predictions = _read(run.test_file, run)
+            first = first or (run.test_file, predictions)
+            row = first_difference(predictions.ids, first[1].ids)
+            if row is not None:
+                raise InputError(f"{run.test_file} predicts other tweets than {first[0]}: they differ at row {row}")
+            folds.append(predictions.probabilities)
+        means.append(voting.mean_probabilities(np.stack(folds)))
+    return _ballots(list(members), first[1].ids, first[1].labels, means)
+
+
+def held_out_ballots(runs: Sequence[Run]) -> Ballots:
+    """Each member's out-of-fold probabilities: every labelled tweet by the one run that held it out.
+
+    Raises `InputError` unless a member's folds hold every labelled tweet out exactly once.
+    """
+    members, tables, ids, labels = _by_member(runs), [], None, []
+    for name, of_member in members.items():
+        parts = [_read(run.held_out_file, run) for run in of_member]
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+        if not np.array_equal(rows[order], np.arange(len(rows))):
+            raise InputError(f"the folds of {name} do not hold every tweet out exactly once; train all of them")
+        tables.append(np.concatenate([part.probabilities for part in parts])[order])
+        ids = pa.chunked_array([chunk for part in parts for chunk in part.ids.chunks], pa.string()).take(pa.array(order))
+        labels = parts[0].labels
+    return _ballots(list(members), ids, labels, tables)
+
+
+def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots:
+    """Ballots of label files, or of predictions files, that all speak of the same tweets in the same order.
+
+    Without a task's `labels` the classes are those that the label files name, in ascending order. Raises `InputError`
+    with the file and the first differing row where they disagree on the tweets.
+    """
+    if all(path.suffix == ".parquet" for path in paths):
+        made = [read_predictions(path) for path in paths]
+        for path, one in zip(paths, made, strict=True):
+            row = first_difference(one.ids, made[0].ids)
+            if row is not None:
+                raise InputError(f"{path} predicts other tweets than {paths[0]}: they differ at row {row}")
+            if one.labels != made[0].labels or (labels is not None and one.labels != list(labels)):
+                raise InputError(f"{path} has classes {', '.join(one.labels)}, not {', '.join(labels or made[0].labels)}")
+        return _ballots([str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made])
+    files = [read_labels(path) for path in paths]
+    for file in files[1:]:
+        check_same_tweets(file, files[0].ids, files[0].path)
+    if labels is None:
+        labels = sorted({label for file in files for label in file.labels.unique().to_pylist()})
+    choices = np.stack([file.indices(labels) for file in files])
+    return Ballots([str(path) for path in paths], files[0].ids, list(labels), choices, None)

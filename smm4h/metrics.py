@@ -1,0 +1,114 @@
+"""The measures: pure functions of confusion matrices, and the same as an `evaluate.Metric` that needs no network.
+
+A confusion matrix counts tweets, gold label by row, predicted label by column; every function takes a stack of them,
+(..., n_classes, n_classes), so that a bootstrap is one call. Where nothing is predicted or nothing is there to be
+found, a ratio is 0.0, as with scikit-learn's `zero_division=0`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+
+def confusion_matrix(gold: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts (n_classes, n_classes) of two arrays of class indices (n_tweets,)."""
+    if len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} gold labels, but {len(predicted)} predicted ones")
+    cells = np.asarray(gold, dtype=np.int64) * n_classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def precision(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Micro-averaged over the positive classes: of the tweets predicted so, the share that are."""
+    return _ratio(confusion[..., positive, positive].sum(-1), confusion[..., :, positive].sum((-2, -1)))
+
+
+def recall(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Micro-averaged over the positive classes: of the tweets that are so, the share found."""
+    return _ratio(confusion[..., positive, positive].sum(-1), confusion[..., positive, :].sum((-2, -1)))
+
+
+def f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Micro-averaged F1 over the positive classes, the official measure of SMM4H 2020 tasks 1, 2 and 5.
+
+    The same as `sklearn.metrics.f1_score(labels=positive, average="micro", zero_division=0)`.
+    """
+    found = 2 * confusion[..., positive, positive].sum(-1)
+    return _ratio(found, confusion[..., :, positive].sum((-2, -1)) + confusion[..., positive, :].sum((-2, -1)))
+
+
+def macro_f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Mean of every class's F1; `positive` plays no part."""
+    each = [f1(confusion, [label]) for label in range(confusion.shape[-1])]
+    return np.mean(each, axis=0)
+
+
+def accuracy(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Share of tweets whose label is right; `positive` plays no part."""
+    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
+
+
+Measure = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+MEASURES: dict[str, Measure] = {"f1": f1, "macro_f1": macro_f1, "accuracy": accuracy}
+
+
+def bootstrap_interval(
+    confusion: np.ndarray,
+    measure: Measure,
+    positive: Sequence[int],
+    *,
+    level: float = 0.95,
+    n_samples: int = 2000,
+    seed: int = 42,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a measure (Efron 1979), drawn over tweets.
+
+    Drawing n tweets with replacement changes only how many fall into each cell of the confusion matrix, so the cells
+    are drawn at once from their multinomial distribution.
+    """
+    n_tweets = int(confusion.sum())
+    if n_tweets == 0:
+        return 0.0, 0.0
+    drawn = np.random.default_rng(seed).multinomial(n_tweets, confusion.ravel() / n_tweets, size=n_samples)
+    scores = measure(drawn.reshape(n_samples, *confusion.shape), positive)
+    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+class TaskMeasure(evaluate.Metric):
+    """A task's official measure, with precision and recall, as an `evaluate.Metric` built here rather than loaded.
+
+    Args:
+        measure: a name in `MEASURES`; the result holds it under this name.
+        n_classes: how many labels the task has.
+        positive: indices of the labels that the measure is about.
+    """
+
+    def __init__(self, measure: str, n_classes: int, positive: Sequence[int]) -> None:
+        self.measure, self.n_classes, self.positive = measure, n_classes, list(positive)
+        super().__init__(config_name=measure, keep_in_memory=True)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Official measures of SMM4H 2020 tasks 1, 2 and 5.",
+            citation="Klein et al. 2020, Overview of the Fifth SMM4H Shared Tasks at COLING 2020",
+            inputs_description="Class indices, one a tweet, in the same order.",
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions, references) -> dict[str, float]:
+        confusion = confusion_matrix(np.asarray(references), np.asarray(predictions), self.n_classes)
+        return {
+            self.measure: float(MEASURES[self.measure](confusion, self.positive)),
+            "precision": float(precision(confusion, self.positive)),
+            "recall": float(recall(confusion, self.positive)),
+        }

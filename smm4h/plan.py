@@ -1,0 +1,204 @@
+"""Recipe x folds -> runs with stages and fingerprints; which are done; and whose folder this is."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from smm4h.errors import InputError
+from smm4h.files import write_json
+from smm4h.recipe import DEFAULTS, WITHOUT_EFFECT, Job, Member
+from smm4h.tasks import Columns, Submission, Task
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One member trained on one fold's training part."""
+
+    member: Member
+    fold: int
+    directory: Path
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.member.name}/fold-{self.fold}"
+
+    @property
+    def stage(self) -> int:
+        return 2 if self.member.get("pseudo_labels") else 1
+
+    @property
+    def held_out_file(self) -> Path:
+        return self.directory / "held_out.parquet"
+
+    @property
+    def test_file(self) -> Path:
+        return self.directory / "test.parquet"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.directory / "metrics.json"
+
+    @property
+    def done_file(self) -> Path:
+        return self.directory / "DONE"
+
+    @property
+    def lock(self) -> FileLock:
+        """Held while the run is trained; the system lets go of it when its process dies."""
+        return FileLock(self.directory.parent / f".fold-{self.fold}.lock")
+
+    def is_done(self) -> bool:
+        return self.done_file.is_file()
+
+    def state(self) -> str:
+        """`done`, `running` (by whatever process) or `missing`."""
+        if self.is_done():
+            return "done"
+        if not self.directory.parent.is_dir():
+            return "missing"
+        try:
+            with self.lock.acquire(timeout=0):
+                return "missing"
+        except Timeout:
+            return "running"
+
+    def measures(self) -> dict[str, Any]:
+        return json.loads(self.metrics_file.read_text())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a job, those asked for by --members and --folds, and where everything lies."""
+
+    output_dir: Path
+    runs: list[Run]
+    wanted: list[Run]
+    identity: dict[str, Any]  # what a result depends on: recipe, task, data
+
+    @property
+    def plan_file(self) -> Path:
+        return self.output_dir / "plan.json"
+
+    @property
+    def members(self) -> list[str]:
+        return list(dict.fromkeys(run.member.name for run in self.runs))
+
+    def runs_of(self, members: Iterable[str]) -> list[Run]:
+        chosen = set(members)
+        return [run for run in self.runs if run.member.name in chosen]
+
+
+def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
+    """The plan of a job on data with these content hashes (`labelled`, `test`)."""
+    identity = {
+        "recipe": {
+            "shared": job.shared_settings,
+            "members": {member.name: _with_effect(member) for member in job.members},
+        },
+        "task": {key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files")},
+        "data": data,
+    }
+    runs = _runs(job.output_dir, job.members, identity)
+    members, folds = job.settings.members, job.settings.folds
+    wanted = [r for r in runs if (not members or r.member.name in members) and (not folds or r.fold in folds)]
+    return Plan(job.output_dir, runs, wanted, identity)
+
+
+def read_plan(output_dir: Path) -> tuple[Plan, Task]:
+    """The plan and the task of a job's folder; raises `InputError` for a folder that is none."""
+    try:
+        made = json.loads((output_dir / "plan.json").read_text())
+        identity = {part: made[part] for part in ("recipe", "task", "data")}
+        submission, columns = Submission(**made["task"]["submission"]), Columns(**made["columns"])
+        task = Task(**{**made["task"], "submission": submission, "columns": columns})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
+    members = [Member(name, settings) for name, settings in identity["recipe"]["members"].items()]
+    runs = _runs(output_dir, members, identity)
+    return Plan(output_dir, runs, runs, identity), task
+
+
+def _runs(output_dir: Path, members: Iterable[Member], identity: dict[str, Any]) -> list[Run]:
+    n_folds = identity["recipe"]["shared"].get("n_folds", DEFAULTS["n_folds"])
+    return [
+        Run(member, fold, output_dir / member.name / f"fold-{fold}", _fingerprint(identity, member, fold))
+        for member in members
+        for fold in range(n_folds)
+    ]
+
+
+def _with_effect(member: Member) -> dict[str, Any]:
+    return {name: value for name, value in sorted(member.settings.items()) if name not in WITHOUT_EFFECT}
+
+
+def _fingerprint(identity: dict[str, Any], member: Member, fold: int) -> str:
+    """SHA-256 of all that a run's result depends on; a pseudo-labelled run depends on its teachers too."""
+    members = identity["recipe"]["members"]
+    content = {
+        "shared": identity["recipe"]["shared"],
+        "member": members[member.name],
+        "teachers": members if member.get("pseudo_labels") else None,
+        "fold": fold,
+        "task": identity["task"],
+        "data": identity["data"],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def claim_folder(plan: Plan, job: Job) -> list[str]:
+    """Makes the output folder this job's, or sees that it is; returns notices on what differs without effect.
+
+    Raises `InputError` where the folder was made by another recipe, task or data, with the first difference named.
+    """
+    try:
+        plan.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    if not plan.plan_file.exists():
+        content = {**plan.identity, "recipe_file": job.recipe, "versions": versions, "columns": dataclasses.asdict(job.task)["columns"]}
+        write_json(plan.plan_file, content)
+        return []
+    made = json.loads(plan.plan_file.read_text())
+    for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
+        if difference := _difference(made[part], plan.identity[part], part):
+            raise InputError(
+                f"{plan.output_dir} was made with another {part}: {difference}; "
+                f"choose another --output_dir, or the {remedy} that it was made with"
+            )
+    return [
+        f"{name} {made['versions'].get(name)} made the runs that are done, the others get {now}"
+        for name, now in versions.items()
+        if made["versions"].get(name) != now
+    ]
+
+
+def _difference(made: Any, now: Any, path: str) -> str | None:
+    """The first difference between what a folder was made with and what is asked of it now, in words."""
+    if isinstance(made, dict) and isinstance(now, dict):
+        for key in [*made, *(k for k in now if k not in made)]:
+            if found := _difference(made.get(key), now.get(key), f"{path} {key}"):
+                return found
+        return None
+    if json.loads(json.dumps(now)) == made:
+        return None
+    return f"{path} was {_shown(made)} and is {_shown(now)} now"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not there or its default"
+    if isinstance(value, dict):
+        return "another one" if len(value) > 3 else json.dumps(value)
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,392 @@
+"""What is trained: a recipe file and the command line -> the job's settings and each member's own.
+
+A recipe has `shared:` settings once and under `members:` what differs. Settings are read as if they were flags, so
+that they get the flags' types and checks; flags follow the shared settings, so that they win; a member's row has the
+last word.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from heads import BIGRU_INPUTS, HEADS
+from smm4h.cleaning import STEPS
+from smm4h.errors import InputError, nearest
+from smm4h.files import read_yaml
+from smm4h.tasks import Task, read_task
+from smm4h.voting import METHODS, TIES
+
+
+def _field(default: Any, help: str, **metadata: Any) -> Any:
+    metadata["help"] = help.replace("%", "%%")
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class JobSettings:
+    """One value for the whole job."""
+
+    task: str | None = _field(None, "task file: labels, columns, measure, submission (tasks/*.yaml)")
+    data_dir: str | None = _field(None, "folder with the task's files under their official names")
+    train_file: str | None = _field(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)")
+    validation_file: str | None = _field(None, "more labelled tweets, which join the folds after those of --train_file")
+    test_file: str | None = _field(None, "tweets to predict")
+    gold_file: str | None = _field(None, "the test tweets' labels (id and label, tab-separated), for the last table only")
+    dataset_name: str | None = _field(None, "data set of the Hub, instead of files")
+    dataset_config_name: str | None = _field(None, "configuration of that data set")
+    encoding: str | None = _field(None, "encoding of all input files (default: UTF-8 where valid, else cp1252)")
+    id_column_name: str | None = _field(None, "column of the tweet id, instead of the task file's")
+    text_column_name: str | None = _field(None, "column of the text, instead of the task file's")
+    label_column_name: str | None = _field(None, "column of the label, instead of the task file's")
+    members: list[str] = _field([], "train only these members' runs (default: all)")
+    folds: list[int] = _field([], "train only these folds' runs (default: all)")
+    n_folds: int = _field(5, "stratified cross-validation folds")
+    max_train_samples: int | None = _field(None, "labelled tweets kept for the whole job: a stratified random choice")
+    max_eval_samples: int | None = _field(None, "held-out tweets scored after each epoch; all are predicted at the end")
+    max_predict_samples: int | None = _field(None, "test tweets kept: the first ones")
+    vote: Literal[METHODS] = _field("hard", "how members vote")
+    ties: Literal[TIES] = _field("probability", "who wins a hard vote's tie: highest mean probability or lowest class")
+    pseudo_teachers: list[str] = _field([], "members whose vote labels the pseudo tweets (default: all without them)")
+    pseudo_fraction: float = _field(0.1, "share of the voted test tweets that joins each fold's training part")
+    pseudo_seed: int = _field(42, "seed that cuts the voted test tweets into parts")
+    keep_models: Literal["all", "none"] = _field("all", "whether a run keeps its weights; predictions are always kept")
+    threads_per_worker: int = _field(0, "CPU threads of each worker (0: the cores shared out evenly)")
+    # Last, because it hides the type of this name from there on.
+    list: bool = _field(False, "print the runs and their state, train nothing")
+
+
+@dataclass
+class MemberSettings:
+    """May differ between members."""
+
+    model_name_or_path: str | None = _field(None, "BERT-like encoder: a name on the Hub or a folder")
+    model_revision: str = _field("main", "branch, tag or commit of the encoder")
+    cache_dir: str | None = _field(None, "where downloads are kept")
+    token: str | None = _field(None, "Hub token for private encoders and data; never saved")
+    trust_remote_code: bool = _field(False, "run the encoder's own code from the Hub")
+    head: Literal[tuple(HEADS)] = _field("bigru", "what stands on the encoder")
+    bigru_input: Literal[BIGRU_INPUTS] = _field("pooler", "what the BiGRU reads: the pooler output or all token states")
+    bigru_hidden_size: int = _field(512, "width of the BiGRU, each direction")
+    classifier_dropout: float = _field(0.1, "dropout before the last linear layer")
+    fold_seed: int = _field(42, "seed of the member's stratified folds")
+    cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
+    pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled test tweets")
+    max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
+    checkpoint: Literal["best", "last"] = _field("best", "which epoch's weights predict: best by the task's measure, or last")
+
+
+def machine_has_bf16() -> bool:
+    """Whether bf16 matrix products run in hardware here: asked from the GPU, or else from the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """TrainingArguments with the defaults of this project, and RAdam."""
+
+    optim: str = _field("radam", "radam, or any optimizer name of transformers (adamw_torch, adafactor, ...)")
+    adam_epsilon: float = _field(1e-6, "epsilon of the optimizer")
+    bf16: bool | None = _field(None, "bf16 autocast (default: where the machine has it in hardware)")
+    eval_strategy: str = _field("epoch", "when the held-out tweets are scored: epoch, steps or no")
+    save_strategy: str = _field("no", "only `no`: a run is kept when it is done")
+    disable_tqdm: bool | None = _field(True, "no progress bar for each run; the job has its own")
+
+    def __post_init__(self):
+        radam = self.optim == "radam"
+        if radam:
+            self.optim = "adamw_torch"  # a name that TrainingArguments knows, while it checks
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and machine_has_bf16()
+        super().__post_init__()
+        if radam:
+            self.optim = "radam"
+
+
+# Names that TrainingArguments or the examples had in version 4, which people paste.
+GONE = {
+    "evaluation_strategy": "--eval_strategy",
+    "per_gpu_train_batch_size": "--per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "--per_device_eval_batch_size",
+    "group_by_length": "--train_sampling_strategy group_by_length",
+    "warmup_ratio": "--warmup_steps with a number below 1, such as --warmup_steps 0.1",
+    "no_cuda": "--use_cpu",
+    "use_mps_device": "nothing: Apple's GPU is found by itself",
+    "adafactor": "--optim adafactor",
+    "fp16_backend": "--fp16",
+    "half_precision_backend": "--fp16 or --bf16",
+    "overwrite_output_dir": "another --output_dir; the same command again does only what is missing",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
+    "save_safetensors": "nothing: weights are always saved as safetensors",
+    "use_auth_token": "--token",
+    "tokenizer": "--model_name_or_path",
+    "processor": "--model_name_or_path",
+    "push_to_hub_model_id": "--hub_model_id",
+    "push_to_hub_token": "--hub_token",
+    "max_length": "--max_seq_length",
+    "pad_to_max_length": "nothing: batches are padded to their longest tweet",
+    "task_name": "--task with a task file",
+    "do_lower_case": "--cleaning case",
+    "metric_name": "`measure:` in the task file",
+    "max_val_samples": "--max_eval_samples",
+    "max_test_samples": "--max_predict_samples",
+}
+# Flags that this job decides itself, and where to say what they would say.
+DECIDED = {
+    "load_best_model_at_end": "use --checkpoint best or last",
+    "metric_for_best_model": "the task file's `measure:` chooses the epoch",
+    "greater_is_better": "the task file's `measure:` chooses the epoch",
+    "resume_from_checkpoint": "the same command again does only what is missing",
+    "push_to_hub": "a finished run's folder `model` can be uploaded with `hf upload`",
+    "run_name": "runs are named by member and fold",
+    "label_names": "the task file names the labels",
+    "remove_unused_columns": "a run holds only what its model reads",
+    "prediction_loss_only": "probabilities are what a run is for",
+    "parallelism_config": "each run trains on one device",
+    "fsdp": "each run trains on one device",
+    "deepspeed": "each run trains on one device",
+}
+# Settings that leave every probability as it is (but for float noise): another value is still the same job.
+WITHOUT_EFFECT = {
+    *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name"),
+    *("dataset_config_name", "encoding", "id_column_name", "text_column_name", "label_column_name"),
+    *("members", "folds", "list", "keep_models", "threads_per_worker", "output_dir", "cache_dir", "token"),
+    *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_level"),
+    *("log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "project", "debug", "use_cpu"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "local_rank"),
+    *("dataloader_prefetch_factor", "per_device_eval_batch_size", "skip_memory_metrics", "do_train", "do_eval"),
+    *("do_predict", "include_num_input_tokens_seen", "eval_accumulation_steps", "torch_empty_cache_steps"),
+}
+
+
+class _Parser(HfArgumentParser):
+    """Whose complaints are `InputError`s, with the name that was meant."""
+
+    def error(self, message: str) -> None:
+        raise InputError(message)
+
+
+@dataclass
+class Member:
+    """One row of the recipe: its name and all its settings that differ from the defaults."""
+
+    name: str
+    settings: dict[str, Any]
+
+    def get(self, name: str) -> Any:
+        """A setting's value: the member's, or the default."""
+        return self.settings.get(name, DEFAULTS[name])
+
+
+@dataclass
+class Job:
+    """The command: what to do, with which members, on which task."""
+
+    recipe: str
+    settings: JobSettings
+    task: Task
+    output_dir: Path
+    members: list[Member]
+    notices: list[str]  # what a user may not expect of the flags given
+
+    @property
+    def shared_settings(self) -> dict[str, Any]:
+        """The job's settings that change a result and differ from the defaults."""
+        return {
+            f.name: getattr(self.settings, f.name)
+            for f in dataclasses.fields(JobSettings)
+            if f.name not in WITHOUT_EFFECT and getattr(self.settings, f.name) != DEFAULTS[f.name]
+        }
+
+
+def _names(kind: type) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind) if f.init}
+
+
+JOB_NAMES, MEMBER_NAMES, RUN_NAMES = _names(JobSettings), _names(MemberSettings), _names(RunArguments)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        (JobSettings, MemberSettings, RunArguments),
+        allow_abbrev=False,
+        description="Trains the runs (member x fold) of a recipe, votes, and writes the submission.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("recipe", help="recipe file: shared settings and members (recipes/*.yaml)")
+    for action in parser._actions:
+        if action.dest == "bf16":  # a truth value that also has "ask the machine": the parser has no form for it
+            action.nargs, action.const = "?", True
+    return parser
+
+
+# As parsed, since the parser turns some of the dataclasses' defaults into other values.
+DEFAULTS: dict[str, Any] = vars(_parser().parse_args(["no recipe"]))
+
+
+def _check_name(name: str, known: set[str], where: str = "") -> None:
+    """Raises `InputError` unless `name`, which may begin with the dashes of a flag, is a setting of the user's."""
+    bare = name.lstrip("-").replace("-", "_")
+    dashes = "--" if name.startswith("--") else ""
+    if bare in DECIDED:
+        raise InputError(f"{where}{name} is decided by the job: {DECIDED[bare]}")
+    if bare in known or bare == "help" or (dashes and bare.removeprefix("no_") in known):
+        return
+    if bare in GONE:
+        raise InputError(f"{where}{name} is gone; use {GONE[bare]}")
+    raise InputError(f"{where}there is no setting {name}{nearest(dashes + bare, [dashes + k for k in known])}")
+
+
+def _flag_names(words: Sequence[str]) -> list[str]:
+    return [word.split("=")[0] for word in words if word.startswith("--")]
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """YAML values as the words of a command line; keys without a value or with an empty list say nothing."""
+    words = []
+    for name, value in settings.items():
+        if value is None or value == []:
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    return words
+
+
+def read_command_line(argv: Sequence[str]) -> Job:
+    """Reads recipe, task file and flags; raises `InputError` for whatever is wrong with any of them."""
+    parser = _parser()
+    if any(word in ("-h", "--help") for word in argv):
+        parser.print_help()
+        raise SystemExit(0)
+    for flag in _flag_names(argv):
+        _check_name(flag, JOB_NAMES | MEMBER_NAMES | RUN_NAMES)
+    if not argv or argv[0].startswith("-"):
+        raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
+    recipe, flags = argv[0], list(argv[1:])
+    shared, rows, lines = _read_recipe(recipe)
+    common = [recipe, *as_flags(shared)]
+    _parse(parser, common, f"{recipe}: ")
+    values = _parse(parser, [*common, *flags], "")
+    settings = JobSettings(**{name: values[name] for name in JOB_NAMES})
+    members, notices = [], []
+    for name, row in rows.items():
+        where = f"{recipe}, line {lines[('members', name)]}, member {name}: "
+        own = _parse(parser, [*common, *flags, *as_flags(row)], where)
+        differing = {n: own[n] for n in MEMBER_NAMES | RUN_NAMES if own[n] != DEFAULTS[n]}
+        members.append(Member(name, differing))
+        _check_member(members[-1], where)
+        notices += [
+            f"member {name} keeps its own {flag[2:]} {own[flag[2:]]}" for flag in _flag_names(flags) if flag[2:] in row
+        ]
+    _check_job(settings, members, recipe)
+    if settings.task is None:
+        raise InputError("name the task: --task tasks/task5.yaml")
+    output_dir = values["output_dir"]
+    if output_dir is None:
+        raise InputError("name the folder for the results: --output_dir runs/task5")
+    return Job(recipe, settings, _with_columns(read_task(settings.task), settings), Path(output_dir), members, notices)
+
+
+def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[tuple[str, ...], int]]:
+    content, lines = read_yaml(path)
+    for key in content:
+        if key not in ("shared", "members"):
+            raise InputError(
+                f"{path}, line {lines[(str(key),)]}: a recipe has `shared:` and `members:`, no {key}"
+                f"{nearest(str(key), ('shared', 'members'))}"
+            )
+    shared, rows = content.get("shared") or {}, content.get("members") or {}
+    if not isinstance(shared, dict) or not isinstance(rows, dict) or not rows:
+        raise InputError(f"{path}: `shared:` with settings and `members:` with a row for each member are expected")
+    for key in shared:
+        _check_name(str(key), JOB_NAMES | MEMBER_NAMES | RUN_NAMES, f"{path}, line {lines[('shared', str(key))]}: ")
+    for name, row in rows.items():
+        line = lines[("members", str(name))]
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}")
+        if not str(name).replace("-", "").replace("_", "").isalnum():
+            raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
+        for key in row:
+            where = f"{path}, line {lines[('members', str(name), str(key))]}: "
+            if key in JOB_NAMES:
+                raise InputError(f"{where}{key} is one for the whole job; move it to `shared:`")
+            _check_name(str(key), MEMBER_NAMES | RUN_NAMES, where)
+    return shared, {str(name): row for name, row in rows.items()}, lines
+
+
+def _parse(parser: _Parser, words: list[str], where: str) -> dict[str, Any]:
+    try:
+        return vars(parser.parse_args(words))
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
+    except argparse.ArgumentError as error:
+        raise InputError(f"{where}{error}") from None
+
+
+def _check_member(member: Member, where: str) -> None:
+    if member.get("model_name_or_path") is None:
+        raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
+    if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
+        raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
+    if member.get("save_strategy") != "no":
+        raise InputError(f"{where}--save_strategy has only `no`: a run is kept when it is done, and made anew otherwise")
+    if member.get("max_seq_length") < 4:
+        raise InputError(f"{where}--max_seq_length {member.get('max_seq_length')} leaves no room for a tweet")
+
+
+def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
+    names = [member.name for member in members]
+    for flag in ("members", "pseudo_teachers"):
+        for name in getattr(settings, flag):
+            if name not in names:
+                raise InputError(f"--{flag}: {recipe} has no member {name}{nearest(name, names)}; it has {', '.join(names)}")
+    pseudo = [member.name for member in members if member.get("pseudo_labels")]
+    for name in settings.pseudo_teachers:
+        if name in pseudo:
+            raise InputError(f"--pseudo_teachers: {name} is itself trained on pseudo labels")
+    if settings.n_folds < 2:
+        raise InputError(f"--n_folds {settings.n_folds}: at least two folds are needed")
+    for fold in settings.folds:
+        if not 0 <= fold < settings.n_folds:
+            raise InputError(f"--folds {fold}: folds are numbered from 0 to {settings.n_folds - 1}")
+    for flag in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+        value = getattr(settings, flag)
+        if value is not None and value < 1:
+            raise InputError(f"--{flag} {value}: at least one tweet must be kept")
+    if pseudo and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
+        raise InputError(
+            f"--pseudo_fraction {settings.pseudo_fraction}: {settings.n_folds} folds get different tweets, "
+            f"so each can get {1 / settings.n_folds:.3g} of them at most"
+        )
+
+
+def _with_columns(task: Task, settings: JobSettings) -> Task:
+    given = {
+        name: [value]
+        for name in ("id", "text", "label")
+        if (value := getattr(settings, f"{name}_column_name")) is not None
+    }
+    return dataclasses.replace(task, columns=dataclasses.replace(task.columns, **given))
+
+
+def run_arguments(member: Member, output_dir: Path) -> RunArguments:
+    """The member's training arguments for a run that writes to `output_dir`."""
+    settings = {name: value for name, value in member.settings.items() if name in RUN_NAMES}
+    settings["output_dir"] = os.fspath(output_dir)
+    try:
+        return RunArguments(**settings)
+    except ValueError as error:
+        raise InputError(f"member {member.name}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,40 @@
+"""Votes and ties: class indices or probabilities in, class indices out."""
+
+import numpy as np
+
+METHODS = ("hard", "soft")
+TIES = ("probability", "lowest")
+
+
+def mean_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Mean over voters (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
+    return np.asarray(probabilities).mean(axis=0, dtype=np.float64)
+
+
+def count_ballots(ballots: np.ndarray, n_classes: int) -> np.ndarray:
+    """How many of the ballots (n_voters, n_tweets), each a class index, name each class: (n_tweets, n_classes)."""
+    n_tweets = ballots.shape[1]
+    cells = ballots + np.arange(n_tweets) * n_classes
+    return np.bincount(cells.ravel(), minlength=n_tweets * n_classes).reshape(n_tweets, n_classes)
+
+
+def tied(counts: np.ndarray) -> np.ndarray:
+    """Which classes (n_tweets, n_classes) share a tweet's highest count; a tie where more than one does."""
+    return counts == counts.max(axis=1, keepdims=True)
+
+
+def hard_vote(ballots: np.ndarray, n_classes: int, probabilities: np.ndarray | None = None) -> np.ndarray:
+    """The class (n_tweets,) that most ballots (n_voters, n_tweets) name.
+
+    A tie goes to the tied class of the highest mean probability (n_tweets, n_classes), or to the lowest class index
+    where no probabilities are given (the rule of Bai & Zhou's published code).
+    """
+    leading = tied(count_ballots(ballots, n_classes))
+    if probabilities is None:
+        return leading.argmax(axis=1)
+    return np.where(leading, probabilities, -1.0).argmax(axis=1)
+
+
+def soft_vote(probabilities: np.ndarray) -> np.ndarray:
+    """The class (n_tweets,) of the highest mean probability over voters (n_voters, n_tweets, n_classes)."""
+    return mean_probabilities(probabilities).argmax(axis=1)
