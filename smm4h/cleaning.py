@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 URL = re.compile(r"https?://\S*|(?<!\w)www\.\S+", re.IGNORECASE)  # not the www of "Awww."
 USERNAME = re.compile(r"(?<![\w@])@\w+")
 SPACES = re.compile(r"\s+")
-LONG_WORD = re.compile(r"\S{31,}")  # longer than any English word a tweet means as one
+LONG_WORD = re.compile(r"\w{31,}")  # longer than any English word a tweet means as one
 CONTRACTIONS = [
     (re.compile(rf"\b{short}\b", re.IGNORECASE), long)
     for short, long in [
@@ -69,6 +69,7 @@ STEPS: dict[str, Callable[[str], str]] = {
     "long_words": split_long_words,
     "case": str.lower,
 }
+MOST_PASSES = 10  # never reached; no tweet may hang a job
 PAPER_STEPS = ("urls", "usernames", "case")  # Bai & Zhou 2020, section 4.1
 
 
@@ -81,14 +82,15 @@ def clean(text: str, steps: Sequence[str]) -> str:
     if not steps:
         return text
     chosen = [step for name, step in STEPS.items() if name in steps]
-    while True:
+    for _ in range(MOST_PASSES):
         cleaned = text
         for step in chosen:
             cleaned = step(cleaned)
         cleaned = SPACES.sub(" ", cleaned).strip()
         if cleaned == text:
-            return cleaned
+            break
         text = cleaned
+    return text
 
 
 def twin_key(text: str) -> str:

@@ -45,10 +45,11 @@ class Table:
     columns: list[list[str]]
     lines: Sequence[int]
     findings: list[Finding] = field(default_factory=list)
+    unit: str = "line"  # what `lines` counts; tables that have no lines count rows
 
-    @property
-    def first_line(self) -> str:
-        return f"{self.path}, line 1"
+    def where(self, index: int) -> str:
+        """The place of a row, for a message."""
+        return f"{self.path}, {self.unit} {self.lines[index]}"
 
 
 def decode(content: bytes, path: str, encoding: str | None = None) -> tuple[str, str]:
@@ -184,7 +185,7 @@ def _arrow_table(table: pa.Table, path: str) -> Table:
     for name in table.column_names:
         values = table.column(name).to_pylist()
         columns.append([_as_text(value, name, f"{path}, row {row}") for row, value in enumerate(values)])
-    return Table(path, table.column_names, columns, range(table.num_rows))
+    return Table(path, table.column_names, columns, range(table.num_rows), unit="row")
 
 
 def _as_text(value: object, name: str, where: str) -> str:
@@ -228,9 +229,9 @@ def _column(table: Table, wanted: Sequence[str], flag: str) -> list[str]:
             return table.columns[table.names.index(name)]
     header = ", ".join(table.names)
     if len(header) > 200 or any(name.isdigit() for name in table.names):  # a tweet, not a header: keep it to ourselves
-        raise InputError(f"{table.first_line}: no header here; the first line must name the columns ({' or '.join(wanted)})")
+        raise InputError(f"{table.path}, line 1: no header here; the first line must name the columns ({' or '.join(wanted)})")
     raise InputError(
-        f"{table.first_line}: no column {' or '.join(wanted)} among {header}; name it with --{flag}_column_name "
+        f"{table.path}, line 1: no column {' or '.join(wanted)} among {header}; name it with --{flag}_column_name "
         "or in the task file"
     )
 
@@ -251,13 +252,13 @@ def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
         texts = unwrapped
     if columns.id:
         ids = [tweet_id.strip() for tweet_id in _column(table, columns.id, "id")]
-        for line, tweet_id in zip(table.lines, ids, strict=True):
+        for index, tweet_id in enumerate(ids):
             if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
                 if not tweet_id:
-                    raise InputError(f"{table.path}, line {line}: no id; every tweet needs one")
+                    raise InputError(f"{table.where(index)}: no id; every tweet needs one")
                 if SPREADSHEET_ID.fullmatch(tweet_id):
                     raise InputError(
-                        f"{table.path}, line {line}: the id is written as a decimal number, so its last digits are lost; "
+                        f"{table.where(index)}: the id is written as a decimal number, so its last digits are lost; "
                         "go back to a copy that no spreadsheet or float has touched"
                     )
     else:
@@ -269,9 +270,8 @@ def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
         index = {label: i for i, label in enumerate(task.labels)}
         found = [index.get(label.strip(), -1) for label in _column(table, columns.label, "label")]
         if -1 in found:
-            line = table.lines[found.index(-1)]
             raise InputError(
-                f"{table.path}, line {line}: the label is none of {', '.join(task.labels)}; "
+                f"{table.where(found.index(-1))}: the label is none of {', '.join(task.labels)}; "
                 "correct it, or the labels of the task file"
             )
         tweets["label"] = found

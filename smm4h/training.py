@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from heads import TweetClassifier, TweetClassifierConfig
@@ -62,6 +63,10 @@ class TweetTrainer(Trainer):
             logits, labels, reduction="sum", label_smoothing=self.args.label_smoothing_factor
         )
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def _get_eval_sampler(self, eval_dataset):
+        """In the order given: with length-grouped training, Trainer would predict in a random order and not say so."""
+        return SequentialSampler(eval_dataset)
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args, model=None):

