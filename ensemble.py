@@ -33,7 +33,12 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, help="the output folder of a job, or label files (tweet_id and Class) of the same tweets")
+    add(
+        "inputs",
+        nargs="+",
+        type=Path,
+        help="the output folder of a job, or label files (tweet_id and Class) of the same tweets",
+    )
     add("--method", choices=METHODS, default="hard", help="count ballots, or average probabilities (default: hard)")
     add("--ties", choices=TIES, help="who wins a tie (default: highest mean probability, or lowest class without any)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
@@ -74,7 +79,9 @@ def write_vote(output: Path, ballots: Ballots, elected: np.ndarray, task: Task |
         raise InputError(f"--output {output} can't be written ({error.strerror})") from None
 
 
-def score_votes(ballots: Ballots, elected: np.ndarray, gold: np.ndarray, task: Task) -> list[tuple[str, dict[str, Any]]]:
+def score_votes(
+    ballots: Ballots, elected: np.ndarray, gold: np.ndarray, task: Task
+) -> list[tuple[str, dict[str, Any]]]:
     """Scores of each voter and, last, of the vote, against gold class indices (n_tweets,)."""
     scores = [(voter, task.score(gold, choice)) for voter, choice in zip(ballots.voters, ballots.choices, strict=True)]
     return [*scores, ("vote", task.score(gold, elected))]
@@ -92,7 +99,9 @@ def tell_scores(arguments: argparse.Namespace, ballots: Ballots, elected: np.nda
     gold = read_labels(arguments.gold)
     check_same_tweets(gold, ballots.ids, "the vote")
     scores = score_votes(ballots, elected, gold.indices(task.labels), task)
-    console.print(score_table(f"{task.name}, {arguments.gold}", task.measure, [""], [(name, [s]) for name, s in scores]))
+    console.print(
+        score_table(f"{task.name}, {arguments.gold}", task.measure, [""], [(name, [s]) for name, s in scores])
+    )
 
 
 if __name__ == "__main__":

@@ -183,6 +183,7 @@ class TweetClassifier(PreTrainedModel):
                 f"{name_or_path} lacks {len(missing)} weights of its encoder ({missing[0]}, …); they would stay random"
             )
         config.encoder = encoder.config.to_dict()
+        config.pad_token_id = encoder.config.pad_token_id
         if os.path.isdir(name_or_path):  # a folder of this machine is nobody else's business
             config.encoder.pop("_name_or_path", None)
         return cls(config, encoder=encoder)

@@ -23,7 +23,7 @@ from smm4h.ballots import Ballots, held_out_ballots, test_ballots
 from smm4h.dispatch import Worker
 from smm4h.errors import InputError, run_main
 from smm4h.files import write_json
-from smm4h.folds import add_folds, fold_column, stratified_choice, write_folds
+from smm4h.folds import add_folds, stratified_choice, write_folds
 from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
 from smm4h.plan import Plan, Run, claim_folder, make_plan
 from smm4h.progress import JobProgress, console, score_table, state_table
@@ -41,10 +41,11 @@ def main() -> None:
         return tell_states(plan, job, worker)
     claim(plan, job, labelled, findings, worker)
     data = run_data(plan, job, labelled, test)
+    gold = read_gold(job, test)
     for stage in (1, 2):
         train_stage(stage, plan, job, data, worker)
         vote_stage(stage, plan, job, data)
-    tell_results(plan, job, data, worker)
+    tell_results(plan, job, data, gold, worker)
 
 
 def quieten(worker: Worker, job: Job) -> None:
@@ -69,7 +70,9 @@ def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
     if settings.data_dir:
         official = {part: Path(settings.data_dir) / name for part, name in job.task.files.items()}
         if "training" not in official:
-            raise InputError(f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file")
+            raise InputError(
+                f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file"
+            )
         if not official["gold"].is_file() if "gold" in official else False:
             del official["gold"]
     training = Path(settings.train_file) if settings.train_file else official.get("training")
@@ -132,7 +135,9 @@ def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Fin
         tell(worker, f"note: {notice}")
     dispatch.once(plan.output_dir / "folds.parquet", lambda: write_folds(labelled, plan.output_dir / "folds.parquet"))
     report = [finding._asdict() for finding in findings]
-    dispatch.once(plan.output_dir / "data_report.json", lambda: write_json(plan.output_dir / "data_report.json", report))
+    dispatch.once(
+        plan.output_dir / "data_report.json", lambda: write_json(plan.output_dir / "data_report.json", report)
+    )
     names, counts = job.task.labels, np.bincount(labelled["label"], minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(worker, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
@@ -222,17 +227,19 @@ def label_test_tweets(folder: Path, run: Run, elected, job: Job, data: RunData) 
     partial.rename(folder)
 
 
-def tell_results(plan: Plan, job: Job, data: RunData, worker: Worker) -> None:
+def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, worker: Worker) -> None:
     """Writes scores.json and shows it as the last table, with where everything lies."""
     if not worker.speaks:
         return
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
-        console.print(f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet", markup=False)
+        console.print(
+            f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet", markup=False
+        )
     members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
     if not members:
         return
-    scores = all_scores(plan, job, data, members)
+    scores = all_scores(plan, job, data, gold, members)
     write_json(plan.output_dir / "scores.json", scores)
     rows = [(name, [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
     title = f"\n{job.task.name}: {job.task.measure} of {', '.join(job.task.positive)}, 95 % bootstrap intervals"
@@ -244,10 +251,11 @@ def tell_results(plan: Plan, job: Job, data: RunData, worker: Worker) -> None:
         console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
 
 
-def all_scores(plan: Plan, job: Job, data: RunData, members: Sequence[str]) -> dict[str, dict[str, Any]]:
+def all_scores(
+    plan: Plan, job: Job, data: RunData, test_gold: np.ndarray | None, members: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Out-of-fold and test scores of each member and of the votes; None where there is nothing to score by."""
     gold = np.asarray(data.labelled["label"])
-    test_gold = read_gold(job, data)
     pseudo = {run.member.name for run in plan.runs if run.stage == 2}
     teachers = list(dict.fromkeys(run.member.name for run in teacher_runs(plan, job)))
     electorates = {"stage-1 vote": teachers} if pseudo else {}
@@ -278,16 +286,16 @@ def vote_score(ballots: Ballots, gold: np.ndarray, job: Job) -> dict[str, Any]:
     return ensemble.score_votes(ballots, elected, gold, job.task)[-1][1]
 
 
-def read_gold(job: Job, data: RunData) -> np.ndarray | None:
+def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     """The test tweets' right labels (n_tweets,), where a gold file is there; nothing but the last table uses them."""
     path = None if job.settings.dataset_name else input_files(job)[2]
-    if path is None or data.test is None:
+    if path is None or test is None:
         return None
     gold = read_labels(path)
-    n_tweets = len(data.test)
+    n_tweets = len(test)
     if job.settings.max_predict_samples and n_tweets < len(gold.ids):
         gold = gold.first(n_tweets)
-    check_same_tweets(gold, data.test.data.column("id"), "the test file")
+    check_same_tweets(gold, test.data.column("id"), "the test file")
     return gold.indices(job.task.labels)
 
 

@@ -14,83 +14,22 @@ DEFECTS = """cleft palate|cleft lip|spina bifida|club foot|clubfoot|a heart defe
 tetralogy of fallot|Down syndrome|Downs|trisomy 21|gastroschisis|microcephaly|hydrocephalus|craniosynostosis|
 a hole in the heart|hypospadias|congenital diaphragmatic hernia|CDH|omphalocele|hip dysplasia|an atrial septal defect|
 a limb difference|esophageal atresia|anencephaly|polydactyly""".replace("\n", "").split("|")
-NAMES = "Ollie Mia Theo Ruby Jonah Elsie Max Isla Leo Nora Finn Ava Caleb June Silas Wren Otis Maeve Ezra Hazel".split()
-CHILDREN = "son|daughter|baby boy|baby girl|little girl|little man|youngest|oldest|newborn|boy|girl|twin boy".split("|")
+NAMES = ["Ollie", "Mia", "Theo", "Ruby", "Jonah", "Elsie", "Max", "Isla", "Leo", "Nora", "Finn", "Ava", "Caleb", "June", "Silas", "Wren", "Otis", "Maeve", "Ezra", "Hazel"]
+CHILDREN = ["son", "daughter", "baby boy", "baby girl", "little girl", "little man", "youngest", "oldest", "newborn", "boy", "girl", "twin boy"]
 OTHERS = """cousin|neighbour|coworker|best friend|boss|sister in law|teacher|roommate|hairdresser|landlord|aunt|
 college friend""".replace("\n", "").split("|")
-AGES = "3 days|2 weeks|5 weeks|3 months|9 months|almost a year|18 months|2|3|4|6".split("|")
-FEELINGS = "proud|exhausted|so grateful|terrified|relieved|a mess today|in tears|hopeful|over the moon".split("|")
-PLACES = "the NICU|the children's hospital|cardiology|the OR waiting room|the specialist|ultrasound|recovery".split("|")
-TAGS = "#chdawareness #nicu #momlife #dadlife #blessed #rarediseaseday #worlddownsyndromeday #heartwarrior #1in100".split()
+AGES = ["3 days", "2 weeks", "5 weeks", "3 months", "9 months", "almost a year", "18 months", "2", "3", "4", "6"]
+FEELINGS = ["proud", "exhausted", "so grateful", "terrified", "relieved", "a mess today", "in tears", "hopeful", "over the moon"]
+PLACES = ["the NICU", "the children's hospital", "cardiology", "the OR waiting room", "the specialist", "ultrasound", "recovery"]
+TAGS = (
+    ["#chdawareness", "#nicu", "#momlife", "#dadlife", "#blessed", "#rarediseaseday", "#worlddownsyndromeday", "#heartwarrior", "#1in100"]
+)
 
-OWN_AND_AFFECTED = """my {child} was born with {defect} and today we finally get to bring {name} home
-{name} had surgery number two for {defect} this morning. longest four hours of my life as a mum
-nobody prepares you for hearing your {child} has {defect}. we found out at the 20 week scan
-{age} ago I gave birth to the bravest {child}. {defect} won't define {name}
-since {name} got the {defect} diagnosis I sleep in a chair next to the crib
-handed my {child} to the surgeon for the {defect} repair and fell apart in the hallway
-our {child} is {age} old and thriving despite {defect}, take that doctor gloom
-people stare at my {child} because of {defect}. ask me questions instead, I don't bite
-day 12 in {place} with {name}. {defect} is scary but my {child} is scarier lol
-I was told to expect the worst with {defect}. my {child} just took first steps
-as the mom of a kid with {defect} I am begging you to stop saying everything happens for a reason
-{name}'s {defect} means feeding takes an hour, so no I haven't seen your show, I'm pumping
-my {child} will have the {defect} operation on tuesday, I'm {feeling}
-we just left {place}, {name} officially has {defect}. I'm {feeling}
-gave my {child} a bath without the feeding tube for the first time since the {defect} surgery
-they said termination when they saw {defect}. {name} turns {age} tomorrow and runs this house
-hubby cried when they told us our {child} has {defect}. I went numb. {age} on, we're fine
-shoutout to {place} for fixing my {child}'s {defect}, I owe you everything""".split("\n")
+OWN_AND_AFFECTED = ["my {child} was born with {defect} and today we finally get to bring {name} home", "{name} had surgery number two for {defect} this morning. longest four hours of my life as a mum", "nobody prepares you for hearing your {child} has {defect}. we found out at the 20 week scan", "{age} ago I gave birth to the bravest {child}. {defect} won't define {name}", "since {name} got the {defect} diagnosis I sleep in a chair next to the crib", "handed my {child} to the surgeon for the {defect} repair and fell apart in the hallway", "our {child} is {age} old and thriving despite {defect}, take that doctor gloom", "people stare at my {child} because of {defect}. ask me questions instead, I don't bite", "day 12 in {place} with {name}. {defect} is scary but my {child} is scarier lol", "I was told to expect the worst with {defect}. my {child} just took first steps", "as the mom of a kid with {defect} I am begging you to stop saying everything happens for a reason", "{name}'s {defect} means feeding takes an hour, so no I haven't seen your show, I'm pumping", "my {child} will have the {defect} operation on tuesday, I'm {feeling}", "we just left {place}, {name} officially has {defect}. I'm {feeling}", "gave my {child} a bath without the feeding tube for the first time since the {defect} surgery", "they said termination when they saw {defect}. {name} turns {age} tomorrow and runs this house", "hubby cried when they told us our {child} has {defect}. I went numb. {age} on, we're fine", "shoutout to {place} for fixing my {child}'s {defect}, I owe you everything"]
 
-AMBIGUOUS = """{name} is home from {place}! {defect} didn't stand a chance
-this little fighter has {defect} and still smiles all day
-please pray for baby {name}, {defect} surgery at 7 tomorrow
-look at {name} go, {age} old and with {defect} on top of it
-the {child} with {defect} is finally off the ventilator, I'm {feeling}
-{age} with {defect} and already bossing everyone around at {place}
-so {defect} it is. scan again on friday. I'm {feeling}
-{name} and that {defect} scar, my favourite picture of all time
-surgery day for {name}. come on little heart, beat {defect}
-waiting in {place} for news about {name}, {defect} is the word of the week
-they say it might be {defect}. we won't know until the next scan
-sweet {name} earned another bead today. {defect} picked the wrong kid
-{name} got casts off, goodbye {defect} hello tiny shoes
-our {name} is why we walk for {defect} this sunday
-tiny {name}, {age} old, {defect}, and the loudest laugh in {place}
-update on {name}: repair of {defect} went well, resting now
-someone asked what's wrong with {name}. nothing is wrong, it's {defect}
-the doctor thinks our {child} may have {defect}, praying she is mistaken""".split("\n")
+AMBIGUOUS = ["{name} is home from {place}! {defect} didn't stand a chance", "this little fighter has {defect} and still smiles all day", "please pray for baby {name}, {defect} surgery at 7 tomorrow", "look at {name} go, {age} old and with {defect} on top of it", "the {child} with {defect} is finally off the ventilator, I'm {feeling}", "{age} with {defect} and already bossing everyone around at {place}", "so {defect} it is. scan again on friday. I'm {feeling}", "{name} and that {defect} scar, my favourite picture of all time", "surgery day for {name}. come on little heart, beat {defect}", "waiting in {place} for news about {name}, {defect} is the word of the week", "they say it might be {defect}. we won't know until the next scan", "sweet {name} earned another bead today. {defect} picked the wrong kid", "{name} got casts off, goodbye {defect} hello tiny shoes", "our {name} is why we walk for {defect} this sunday", "tiny {name}, {age} old, {defect}, and the loudest laugh in {place}", "update on {name}: repair of {defect} went well, resting now", "someone asked what's wrong with {name}. nothing is wrong, it's {defect}", "the doctor thinks our {child} may have {defect}, praying she is mistaken"]
 
-MENTIONED = """my {other}'s {child} was born with {defect}, send that family some love
-my {child} is writing a school report on {defect} and now I know too much
-study: folic acid before pregnancy lowers the risk of {defect}
-did you know {defect} affects one in every few hundred births
-my {child} does NOT have {defect}, scan was clear, I'm {feeling}
-I was born with {defect} and I'm 34, ask me anything
-reading about {defect} at 3 am is the worst idea when you're pregnant
-new ultrasound technique spots {defect} earlier, researchers say
-donate for children with {defect} at our bake sale on saturday
-that actor has {defect}? had no idea
-my {other} adopted a {child} with {defect} and is the best parent I know
-nurse here, we had three babies with {defect} in {place} this week
-tonight's episode has a baby with {defect}, I'm {feeling} and it's fiction
-first day as an intern at {place}, got to watch a {defect} repair
-is there a link between that drug and {defect}? asking for my thesis
-my dog's puppy has {defect}, vet bill incoming
-the president signed the bill on {defect} screening
-every baby deserves a chance, {defect} or not
-calling people Downs as an insult is gross. so is joking about {defect}
-when I grow up I want to fix {defect}, says my {child}, who just discovered plastic toys
-volunteered with kids who have {defect}, best summer ever
-my {child} made a card for {name} in class who has {defect}
-worried sick my {child} could have {defect}, doc says that's just the hormones talking
-lecture on {defect} today, slides are on the course page
-mum told me my {other} lost a baby to {defect} in the 80s
-they tested for {defect}, all clear, our {child} is perfect
-headline: mother of {child} with {defect} sues hospital
-my {child}'s classmate {name} has {defect} and they are best friends
-funding for {defect} research was cut again
-if your newborn has {defect} here are five tips from {place}""".split("\n")
+MENTIONED = ["my {other}'s {child} was born with {defect}, send that family some love", "my {child} is writing a school report on {defect} and now I know too much", "study: folic acid before pregnancy lowers the risk of {defect}", "did you know {defect} affects one in every few hundred births", "my {child} does NOT have {defect}, scan was clear, I'm {feeling}", "I was born with {defect} and I'm 34, ask me anything", "reading about {defect} at 3 am is the worst idea when you're pregnant", "new ultrasound technique spots {defect} earlier, researchers say", "donate for children with {defect} at our bake sale on saturday", "that actor has {defect}? had no idea", "my {other} adopted a {child} with {defect} and is the best parent I know", "nurse here, we had three babies with {defect} in {place} this week", "tonight's episode has a baby with {defect}, I'm {feeling} and it's fiction", "first day as an intern at {place}, got to watch a {defect} repair", "is there a link between that drug and {defect}? asking for my thesis", "my dog's puppy has {defect}, vet bill incoming", "the president signed the bill on {defect} screening", "every baby deserves a chance, {defect} or not", "calling people Downs as an insult is gross. so is joking about {defect}", "when I grow up I want to fix {defect}, says my {child}, who just discovered plastic toys", "volunteered with kids who have {defect}, best summer ever", "my {child} made a card for {name} in class who has {defect}", "worried sick my {child} could have {defect}, doc says that's just the hormones talking", "lecture on {defect} today, slides are on the course page", "mum told me my {other} lost a baby to {defect} in the 80s", "they tested for {defect}, all clear, our {child} is perfect", "headline: mother of {child} with {defect} sues hospital", "my {child}'s classmate {name} has {defect} and they are best friends", "funding for {defect} research was cut again", "if your newborn has {defect} here are five tips from {place}"]
 
 # Sentences that say nothing about the class, in the words of those that do.
 ASIDES = """my {child} says hi|long day at {place}|{name} is my favourite name|can't sleep again|I am {feeling}|
@@ -168,7 +107,7 @@ def main(folder: Path) -> None:
             lines.append(f"{tweet_id}\t{user}\t{text}\t{label}{blank}")
         (folder / f"task5_{part}.tsv").write_bytes("".join(f"{line}\r\n" for line in lines).encode("cp1252"))
     test = parts["test"]
-    test[40] = (test[17][0], *test[40][1:])  # an id that stands twice
+    test[30] = (test[17][0], *test[30][1:])  # an id that stands twice
     lines = ["tweet_id\tuser_id\ttext"]
     for number, (tweet_id, user, text, _) in enumerate(test):
         text += " 💙" if number % 11 == 3 else ""

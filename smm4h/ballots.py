@@ -62,7 +62,9 @@ def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _read(path: Path, run: Run) -> Predictions:
     predictions = read_predictions(path)
     if predictions.maker["fingerprint"] != run.fingerprint:
-        raise InputError(f"{path} was made by another recipe, task or data; remove {run.directory} to have it made anew")
+        raise InputError(
+            f"{path} was made by another recipe, task or data; remove {run.directory} to have it made anew"
+        )
     return predictions
 
 
@@ -103,7 +105,9 @@ def held_out_ballots(runs: Sequence[Run]) -> Ballots:
         if not np.array_equal(rows[order], np.arange(len(rows))):
             raise InputError(f"the folds of {name} do not hold every tweet out exactly once; train all of them")
         tables.append(np.concatenate([part.probabilities for part in parts])[order])
-        ids = pa.chunked_array([chunk for part in parts for chunk in part.ids.chunks], pa.string()).take(pa.array(order))
+        ids = pa.chunked_array([chunk for part in parts for chunk in part.ids.chunks], pa.string()).take(
+            pa.array(order)
+        )
         labels = parts[0].labels
     return _ballots(list(members), ids, labels, tables)
 
@@ -121,7 +125,9 @@ def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots
             if row is not None:
                 raise InputError(f"{path} predicts other tweets than {paths[0]}: they differ at row {row}")
             if one.labels != made[0].labels or (labels is not None and one.labels != list(labels)):
-                raise InputError(f"{path} has classes {', '.join(one.labels)}, not {', '.join(labels or made[0].labels)}")
+                raise InputError(
+                    f"{path} has classes {', '.join(one.labels)}, not {', '.join(labels or made[0].labels)}"
+                )
         return _ballots([str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made])
     files = [read_labels(path) for path in paths]
     for file in files[1:]:

@@ -139,7 +139,9 @@ def read_csv(path: Path, encoding: str | None) -> Table:
                 rows.append(fields)
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?") from None
+        raise InputError(
+            f"{path}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?"
+        ) from None
     if names is None:
         raise InputError(f"{path} is empty; a header line and the tweets are expected")
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
@@ -229,7 +231,9 @@ def _column(table: Table, wanted: Sequence[str], flag: str) -> list[str]:
             return table.columns[table.names.index(name)]
     header = ", ".join(table.names)
     if len(header) > 200 or any(name.isdigit() for name in table.names):  # a tweet, not a header: keep it to ourselves
-        raise InputError(f"{table.path}, line 1: no header here; the first line must name the columns ({' or '.join(wanted)})")
+        raise InputError(
+            f"{table.path}, line 1: no header here; the first line must name the columns ({' or '.join(wanted)})"
+        )
     raise InputError(
         f"{table.path}, line 1: no column {' or '.join(wanted)} among {header}; name it with --{flag}_column_name "
         "or in the task file"
@@ -290,7 +294,8 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
     if "label" in tweets:
         features["label"] = ClassLabel(names=task.labels)
         arrays["label"] = pa.array(tweets["label"].to_numpy(), pa.int64())
-    return Dataset(pa.table(arrays)).cast(Features(features))
+    features = Features(features)
+    return Dataset(pa.table(arrays).cast(features.arrow_schema))
 
 
 def read_tweets(
@@ -323,7 +328,9 @@ def read_hub_tweets(
     except Exception as error:  # the libraries below raise a dozen kinds: no network, no such name, no permission
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(f"--dataset_name {name} can't be loaded: {reason} ({type(error).__name__})") from None
-    tables = {part: _hub_table(splits[part], f"{name}/{part}") for part in ("train", "validation", "test") if part in splits}
+    tables = {
+        part: _hub_table(splits[part], f"{name}/{part}") for part in ("train", "validation", "test") if part in splits
+    }
     if "train" not in tables:
         raise InputError(f"--dataset_name {name} has no split train (it has {', '.join(splits)})")
     labelled, findings = _tweets([tables[p] for p in ("train", "validation") if p in tables], task, labelled=True)
@@ -344,7 +351,11 @@ def _hub_table(split: Dataset, path: str) -> Table:
 
 def _repeated_ids(path: str, ids: pd.Series) -> list[Finding]:
     repeated = int(ids.duplicated(keep=False).sum())
-    return [Finding(path, repeated, "tweets share their id with another one of the file; all are kept")] if repeated else []
+    return (
+        [Finding(path, repeated, "tweets share their id with another one of the file; all are kept")]
+        if repeated
+        else []
+    )
 
 
 def text_keys(dataset: Dataset) -> np.ndarray:
@@ -368,7 +379,9 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     groups = worded.groupby("key", sort=False)
     twins = int((groups["id"].transform("size") > 1).sum())
     if twins:
-        findings.append(Finding("labelled", twins, "labelled tweets have a near twin (the text but for case, URLs, @names)"))
+        findings.append(
+            Finding("labelled", twins, "labelled tweets have a near twin (the text but for case, URLs, @names)")
+        )
     contradicted = int((groups["label"].transform("nunique") > 1).sum())
     if contradicted:
         findings.append(Finding("labelled", contradicted, "labelled tweets have a near twin with another label"))
@@ -385,17 +398,20 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
             if across.any():
                 where = f"folds of seed {seed}"
                 findings.append(
-                    Finding(where, int(across.sum()), f"labelled tweets have {what} in another fold: the out-of-fold score flatters")
+                    Finding(
+                        where,
+                        int(across.sum()),
+                        f"labelled tweets have {what} in another fold: the out-of-fold score flatters",
+                    )
                 )
     return findings
 
 
 def renumbered(dataset: Dataset) -> Dataset:
     """The dataset with rows numbered from 0, after a choice of tweets."""
-    features = dataset.features
+    schema, rows = dataset.features.arrow_schema, pa.array(np.arange(len(dataset)))
     table = dataset.flatten_indices().data.table
-    table = table.set_column(table.column_names.index("row"), "row", pa.array(np.arange(len(dataset))))
-    return Dataset(table).cast(features)
+    return Dataset(table.set_column(table.column_names.index("row"), "row", rows).cast(schema))
 
 
 def content_hash(dataset: Dataset) -> str:

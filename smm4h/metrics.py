@@ -100,9 +100,7 @@ class TaskMeasure(evaluate.Metric):
             description="Official measures of SMM4H 2020 tasks 1, 2 and 5.",
             citation="Klein et al. 2020, Overview of the Fifth SMM4H Shared Tasks at COLING 2020",
             inputs_description="Class indices, one a tweet, in the same order.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions, references) -> dict[str, float]:

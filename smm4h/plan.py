@@ -167,7 +167,12 @@ def claim_folder(plan: Plan, job: Job) -> list[str]:
         raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     if not plan.plan_file.exists():
-        content = {**plan.identity, "recipe_file": job.recipe, "versions": versions, "columns": dataclasses.asdict(job.task)["columns"]}
+        content = {
+            **plan.identity,
+            "recipe_file": job.recipe,
+            "versions": versions,
+            "columns": dataclasses.asdict(job.task)["columns"],
+        }
         write_json(plan.plan_file, content)
         return []
     made = json.loads(plan.plan_file.read_text())
@@ -193,12 +198,13 @@ def _difference(made: Any, now: Any, path: str) -> str | None:
         return None
     if json.loads(json.dumps(now)) == made:
         return None
-    return f"{path} was {_shown(made)} and is {_shown(now)} now"
+    default = DEFAULTS.get(path.rsplit(" ", 1)[-1])
+    return f"{path} was {_shown(made, default)} and is {_shown(now, default)} now"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, default: Any) -> str:
     if value is None:
-        return "not there or its default"
+        return "not there" if default is None else str(default)
     if isinstance(value, dict):
         return "another one" if len(value) > 3 else json.dumps(value)
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)

@@ -4,10 +4,7 @@ Predictions are Parquet with columns row, id and one a class (`p_` and the label
 tab-separated with a header: tweet id and label.
 """
 
-
 import json
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +45,9 @@ def read_predictions(path: Path) -> Predictions:
         table = pa.parquet.read_table(path)
         maker = json.loads((table.schema.metadata or {})[MAKER])
     except (OSError, pa.ArrowInvalid, KeyError):
-        raise InputError(f"{path} is not a predictions file of this project; remove its run to have it made anew") from None
+        raise InputError(
+            f"{path} is not a predictions file of this project; remove its run to have it made anew"
+        ) from None
     names = [name for name in table.column_names if name.startswith("p_")]
     return Predictions(
         rows=table.column("row").to_numpy(),

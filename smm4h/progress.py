@@ -95,7 +95,9 @@ class JobProgress:
         return f"{hours} h {minutes:02} min left" if hours else f"{minutes} min {seconds:02} s left"
 
 
-def score_table(title: str, measure: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]) -> Table:
+def score_table(
+    title: str, measure: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
+) -> Table:
     """A table with a row a voter and, for each of `columns`, its measure with interval, precision and recall."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -111,7 +113,12 @@ def score_table(title: str, measure: str, columns: Sequence[str], rows: Sequence
                 cells += ["-", "", "", ""]
             else:
                 low, high = score["interval"]
-                cells += [f"{score[measure]:.3f}", f"{low:.3f}-{high:.3f}", f"{score['precision']:.3f}", f"{score['recall']:.3f}"]
+                cells += [
+                    f"{score[measure]:.3f}",
+                    f"{low:.3f}-{high:.3f}",
+                    f"{score['precision']:.3f}",
+                    f"{score['recall']:.3f}",
+                ]
         table.add_row(name, *cells)
     return table
 

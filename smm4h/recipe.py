@@ -41,7 +41,9 @@ class JobSettings:
     train_file: str | None = _field(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)")
     validation_file: str | None = _field(None, "more labelled tweets, which join the folds after those of --train_file")
     test_file: str | None = _field(None, "tweets to predict")
-    gold_file: str | None = _field(None, "the test tweets' labels (id and label, tab-separated), for the last table only")
+    gold_file: str | None = _field(
+        None, "the test tweets' labels (id and label, tab-separated), for the last table only"
+    )
     dataset_name: str | None = _field(None, "data set of the Hub, instead of files")
     dataset_config_name: str | None = _field(None, "configuration of that data set")
     encoding: str | None = _field(None, "encoding of all input files (default: UTF-8 where valid, else cp1252)")
@@ -82,7 +84,9 @@ class MemberSettings:
     cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
     pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled test tweets")
     max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
-    checkpoint: Literal["best", "last"] = _field("best", "which epoch's weights predict: best by the task's measure, or last")
+    checkpoint: Literal["best", "last"] = _field(
+        "best", "which epoch's weights predict: best by the task's measure, or last"
+    )
 
 
 def machine_has_bf16() -> bool:
@@ -317,7 +321,9 @@ def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], 
     for name, row in rows.items():
         line = lines[("members", str(name))]
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}")
+            raise InputError(
+                f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}"
+            )
         if not str(name).replace("-", "").replace("_", "").isalnum():
             raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
         for key in row:
@@ -343,7 +349,9 @@ def _check_member(member: Member, where: str) -> None:
     if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
     if member.get("save_strategy") != "no":
-        raise InputError(f"{where}--save_strategy has only `no`: a run is kept when it is done, and made anew otherwise")
+        raise InputError(
+            f"{where}--save_strategy has only `no`: a run is kept when it is done, and made anew otherwise"
+        )
     if member.get("max_seq_length") < 4:
         raise InputError(f"{where}--max_seq_length {member.get('max_seq_length')} leaves no room for a tweet")
 
@@ -353,7 +361,9 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
     for flag in ("members", "pseudo_teachers"):
         for name in getattr(settings, flag):
             if name not in names:
-                raise InputError(f"--{flag}: {recipe} has no member {name}{nearest(name, names)}; it has {', '.join(names)}")
+                raise InputError(
+                    f"--{flag}: {recipe} has no member {name}{nearest(name, names)}; it has {', '.join(names)}"
+                )
     pseudo = [member.name for member in members if member.get("pseudo_labels")]
     for name in settings.pseudo_teachers:
         if name in pseudo:

@@ -95,7 +95,10 @@ def read_task(path: str | Path) -> Task:
             fail("positive", f"{label} is none of the labels {', '.join(labels)}")
     measure = content.get("measure", "f1")
     if measure not in metrics.MEASURES:
-        fail("measure", f"no measure {measure}{nearest(str(measure), metrics.MEASURES)}; there are {_list(metrics.MEASURES)}")
+        fail(
+            "measure",
+            f"no measure {measure}{nearest(str(measure), metrics.MEASURES)}; there are {_list(metrics.MEASURES)}",
+        )
     files = content.get("files") or {}
     for part in files:
         if part not in FILE_PARTS:

@@ -47,7 +47,7 @@ def encoder_trouble(name: str, error: Exception) -> str:
 
 
 def token_table(folder: Path, part: str, tweets: Dataset, member: Member) -> Dataset:
-    """Columns row, input_ids and length of a part's tweets; made by the first worker that asks, then read by all."""
+    """Columns row, input_ids, length and, of labelled tweets, labels; made by the first worker that asks, read by all."""
     names = ("model_name_or_path", "model_revision", "max_seq_length", "cleaning")
     variant = {name: member.get(name) for name in names}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
@@ -66,9 +66,12 @@ def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
     def tokenise(batch: dict) -> dict:
         texts = [clean(text, steps) for text in batch["text"]]
         input_ids = tokenizer(texts, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
-        return {"row": batch["row"], "input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
+        tokens = {"row": batch["row"], "input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
+        return {**tokens, "labels": batch["label"]} if "label" in batch else tokens
 
     features = Features({"row": Value("int64"), "input_ids": List(Value("int32")), "length": Value("int32")})
+    if "label" in tweets.column_names:
+        features["labels"] = Value("int64")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokens-") as partial:
         made = Path(partial) / path.name
         tweets.map(

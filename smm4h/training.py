@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import ClassLabel, Dataset, Value, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, set_seed
@@ -134,19 +135,14 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
     """Token ids and labels of the tweets that the run's fold does not hold out, and of its pseudo-labelled ones."""
     folds = np.asarray(data.labelled[fold_column(run.member.get("fold_seed"))])
-    tokens = token_table(data.token_folder, "labelled", data.labelled, run.member)
-    parts = [_labelled(tokens, np.flatnonzero(folds != run.fold), np.asarray(data.labelled["label"]), data.task)]
-    if pseudo is not None:
-        tokens = token_table(data.token_folder, "test", data.test, run.member)
-        labels = np.zeros(len(tokens), dtype=np.int64)
-        labels[pseudo.rows] = pseudo.labels
-        parts.append(_labelled(tokens, pseudo.rows, labels, data.task))
-    return concatenate_datasets(parts)
-
-
-def _labelled(tokens: Dataset, rows: np.ndarray, labels: np.ndarray, task: Task) -> Dataset:
-    chosen = tokens.select(rows)
-    return chosen.add_column("labels", labels[rows], feature=Value("int64"))
+    part = token_table(data.token_folder, "labelled", data.labelled, run.member).select(
+        np.flatnonzero(folds != run.fold)
+    )
+    if pseudo is None:
+        return part
+    table = token_table(data.token_folder, "test", data.test, run.member).data.table.take(pa.array(pseudo.rows))
+    labelled = Dataset(table.append_column("labels", pa.array(pseudo.labels, pa.int64())))
+    return concatenate_datasets([part, labelled.cast(part.features)])
 
 
 def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambda fraction: None) -> None:
@@ -165,7 +161,7 @@ def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambd
     if data.max_eval_samples is not None:
         checked = held_out_rows[stratified_choice(labels[held_out_rows], data.max_eval_samples, arguments.seed)]
     train_dataset = training_part(run, data, pseudo)
-    eval_dataset = _labelled(tokens, checked, labels, task)
+    eval_dataset = tokens.select(checked)
     trainer, best = _trainer(run, data, arguments, train_dataset, eval_dataset, report)
     trainer.train()
     if trainer.state.global_step < trainer.state.max_steps:
@@ -181,7 +177,9 @@ def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambd
     if data.test is not None:
         table = token_table(data.token_folder, "test", data.test, run.member)
         ids = data.test.data.column("id")
-        made = Predictions(np.arange(len(table)), ids, probabilities(trainer, table), task.labels, {**maker, "part": "test"})
+        made = Predictions(
+            np.arange(len(table)), ids, probabilities(trainer, table), task.labels, {**maker, "part": "test"}
+        )
         write_predictions(run.test_file, made)
     if data.keep_models:
         trainer.save_model(str(run.directory / "model"))

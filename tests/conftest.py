@@ -60,7 +60,7 @@ def save_tiny_encoder(folder: Path) -> Path:
     """A random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(c) for c in range(33, 127)]
-    words = "my son daughter was born with the a and is of has baby surgery".split()
+    words = ["my", "son", "daughter", "was", "born", "with", "the", "a", "and", "is", "of", "has", "baby", "surgery"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=128)

@@ -134,7 +134,9 @@ def test_a_checkpoint_without_its_encoder_is_refused(tmp_path):
         TweetClassifier.from_encoder(str(tmp_path / "bert"), TweetClassifierConfig(num_labels=2))
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"head": "cnn"}, "no head cnn"), ({"bigru_input": "cls"}, "no bigru_input")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"head": "cnn"}, "no head cnn"), ({"bigru_input": "cls"}, "no bigru_input")]
+)
 def test_an_unknown_head_is_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         classifier(tmp_path, **{"head": "bigru", **settings})
@@ -157,7 +159,12 @@ def test_a_saved_folder_loads_in_a_fresh_process_with_equal_logits(tmp_path, tin
     torch.manual_seed(3)
     names = {0: "defect", 1: "possible", 2: "none"}
     config = TweetClassifierConfig(
-        head=head, bigru_hidden_size=8, cleaning=["urls"], task_name="task5", id2label=names, label2id={v: k for k, v in names.items()}
+        head=head,
+        bigru_hidden_size=8,
+        cleaning=["urls"],
+        task_name="task5",
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
     )
     model = TweetClassifier.from_encoder(str(tiny_encoder), config).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder)

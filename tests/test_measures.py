@@ -51,7 +51,12 @@ def test_task5_is_scored_by_neither_accuracy_nor_macro_f1():
 def test_where_no_rare_class_is_predicted_the_measure_is_defined(measure):
     confusion = metrics.confusion_matrix(np.array([0, 1, 2]), np.array([2, 2, 2]), 3)
     assert 0.0 <= measure(confusion, [0, 1]) < 1.0
-    assert metrics.f1(confusion, [0, 1]) == metrics.precision(confusion, [0, 1]) == metrics.recall(confusion, [0, 1]) == 0.0
+    assert (
+        metrics.f1(confusion, [0, 1])
+        == metrics.precision(confusion, [0, 1])
+        == metrics.recall(confusion, [0, 1])
+        == 0.0
+    )
 
 
 def test_the_bootstrap_interval_is_that_of_drawing_tweets():

@@ -47,7 +47,25 @@ def test_without_steps_not_even_a_space_changes():
 
 def test_cleaning_twice_is_cleaning_once():
     rng = random.Random(1)
-    pieces = ["&amp;", "amp;", "&", "#x68;", "＆", "http", "s://", "www.", "@", "Ann", "can't", "’", "İ", "ﬁ", "é", "😢", " "]
+    pieces = [
+        "&amp;",
+        "amp;",
+        "&",
+        "#x68;",
+        "＆",
+        "http",
+        "s://",
+        "www.",
+        "@",
+        "Ann",
+        "can't",
+        "’",
+        "İ",
+        "ﬁ",
+        "é",
+        "😢",
+        " ",
+    ]
     choices = [c for n in (1, 2, 3, len(STEPS)) for c in itertools.combinations(STEPS, n)]
     for _ in range(3000):
         text = "".join(rng.choices([*pieces, "x" * 20], k=rng.randint(1, 9)))

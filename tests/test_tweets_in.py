@@ -142,10 +142,14 @@ def test_blank_lines_are_counted_and_texts_may_be_empty(tmp_path):
 def test_twins_users_and_ids_across_files_and_folds_are_counted(tmp_path):
     labels = [1, 1, 2, 2, 3, 3, 3, 3]
     texts = ["Big NEWS @ann http://t.co/a", "big news @bob", *(f"tweet {i}" for i in range(6))]
-    content = HEADER + "".join(f"{i}\tu{i // 4}\t{t}\t{y}\n" for i, (t, y) in enumerate(zip(texts, labels, strict=True)))
+    content = HEADER + "".join(
+        f"{i}\tu{i // 4}\t{t}\t{y}\n" for i, (t, y) in enumerate(zip(texts, labels, strict=True))
+    )
     labelled, _ = read(tmp_path / "a.tsv", content)
     labelled = add_folds(labelled, 2, [42])
-    test, _ = read(tmp_path / "b.tsv", "tweet_id\tuser_id\ttext\n3\tx\tBIG news\n99\tx\t@ann http://t.co/z\n", labelled=False)
+    test, _ = read(
+        tmp_path / "b.tsv", "tweet_id\tuser_id\ttext\n3\tx\tBIG news\n99\tx\t@ann http://t.co/z\n", labelled=False
+    )
     findings = cross_findings(labelled, test, [42])
     assert told(findings, "labelled tweets have a near twin (") == [2]
     assert told(findings, "test tweets have a near twin") == [1]
@@ -206,7 +210,10 @@ def test_without_an_id_column_tweets_are_numbered(tmp_path):
     ("content", "message"),
     [
         ("name: t\nlabels: [yes, no]\ncolumns: {text: t, label: l}\n", "line 2: True is not a name here"),
-        ("name: t\nlabels: [a, b]\ncolums: {text: t}\n", r"line 3: a task has no key colums \(did you mean columns\?\)"),
+        (
+            "name: t\nlabels: [a, b]\ncolums: {text: t}\n",
+            r"line 3: a task has no key colums \(did you mean columns\?\)",
+        ),
         ("name: t\nlabels: [a, b]\npositive: [c]\ncolumns: {text: t, label: l}\n", "line 3: c is none of the labels"),
         ("name: t\nlabels: [a, b]\nmeasure: f2\ncolumns: {text: t, label: l}\n", "line 4|line 3: no measure f2"),
         ("name: t\nname: u\n", "line 2: name stands here a second time"),
