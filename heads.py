@@ -61,7 +61,7 @@ class TweetClassifierConfig(PretrainedConfig):
 
 
 class BiGRU(nn.Module):
-    """A bidirectional GRU of one layer; the final hidden states of both directions, (n_tweets, 2 * bigru_hidden_size)."""
+    """A bidirectional GRU of one layer; the both directions' final hidden states, (n_tweets, 2 * bigru_hidden_size)."""
 
     def __init__(self, config, width):
         super().__init__()
@@ -114,8 +114,8 @@ class Pooler(nn.Module):
 class TweetClassifier(PreTrainedModel):
     """Encoder, head, dropout and one linear layer.
 
-    Raises ValueError for a head or a `bigru_input` that there is not, and for an encoder with fewer layers than the head
-    reads.
+    Raises ValueError for a head or a `bigru_input` that there is not, and for an encoder with fewer layers than its
+    head reads.
     """
 
     config_class = TweetClassifierConfig
@@ -191,7 +191,7 @@ class TweetClassifier(PreTrainedModel):
     def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, labels=None, return_dict=None):
         """Logits (n_tweets, n_labels) of token ids (n_tweets, n_tokens), and with `labels` the mean cross-entropy.
 
-        The arguments are spelt out: with **kwargs, Trainer would take the loss to be normalised over accumulated batches.
+        The arguments are spelt out: with **kwargs, Trainer would take the loss to be normalised over a whole step.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)

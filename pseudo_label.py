@@ -1,4 +1,4 @@
-"""A vote on unlabelled tweets -> pseudo-labelled tweets, another random part for each fold (Bai & Zhou 2020, section 3.3).
+"""A vote on unlabelled tweets -> pseudo-labelled tweets, another random part a fold (Bai & Zhou 2020, section 3.3).
 
 python pseudo_label.py vote.tsv --tweets test.tsv --task tasks/task5.yaml --data_dir DIR \\
     --fraction 0.1 --parts 5 --seed 42 --output_dir pseudo_labels
@@ -8,6 +8,7 @@ fold's part: it would carry the held-out label into training. For that the label
 """
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def cut_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[n
         raise InputError(f"--fraction {fraction}: {n_parts} different parts can have {1 / n_parts:.3g} each at most")
     shuffled = np.random.default_rng(seed).permutation(n_tweets)
     bounds = [round(i * fraction * n_tweets) for i in range(n_parts + 1)]
-    return [np.sort(shuffled[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [np.sort(shuffled[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
 def write_parts(

@@ -1,6 +1,7 @@
 """Trains the runs of a recipe (members x folds) on a task, votes, and writes the submission: one command for all of it.
 
-accelerate launch run_classification.py recipes/smm4h2020.yaml --task tasks/task5.yaml --data_dir DIR --output_dir runs/task5
+accelerate launch run_classification.py recipes/smm4h2020.yaml --task tasks/task5.yaml \\
+    --data_dir DIR --output_dir runs/task5
 
 The same command again does only what is missing.
 """
@@ -65,7 +66,7 @@ def tell(worker: Worker, text: str) -> None:
 
 
 def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
-    """The labelled files in order, the test file and the gold file, as flags name them or the task within --data_dir."""
+    """The labelled files in order, the test and the gold file, as flags name them or the task within --data_dir."""
     settings, official = job.settings, {}
     if settings.data_dir:
         official = {part: Path(settings.data_dir) / name for part, name in job.task.files.items()}

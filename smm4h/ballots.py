@@ -51,7 +51,8 @@ def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
     missing = [run.name for run in runs if not run.is_done()]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(runs)} runs are missing ({missing[0]}, ...); train them, or vote with --members that are done"
+            f"{len(missing)} of {len(runs)} runs are missing ({missing[0]}, ...); "
+            "train them, or vote with --members that are done"
         )
     members: dict[str, list[Run]] = {}
     for run in runs:

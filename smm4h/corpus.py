@@ -320,7 +320,7 @@ def _tweets(tables: Iterable[Table], task: Task, *, labelled: bool) -> tuple[Dat
 def read_hub_tweets(
     name: str, config: str | None, task: Task, *, token: str | None = None, cache_dir: str | None = None
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
-    """Labelled tweets (splits train and validation) and test tweets (split test, where there is one) of a Hub data set."""
+    """Labelled tweets (splits train and validation) and test tweets (split test, if any) of a data set of the Hub."""
     from datasets import load_dataset
 
     try:

@@ -67,7 +67,7 @@ def join() -> Worker:
 
 
 def own_device(environment: Mapping[str, str], local_rank: int, n_gpus: int) -> str:
-    """The one GPU, as CUDA_VISIBLE_DEVICES names it, of the process with this local rank; they share if they are more."""
+    """The one GPU, as CUDA_VISIBLE_DEVICES names it, of the process with this local rank; more processes share."""
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return (visible or [str(i) for i in range(n_gpus)])[local_rank % n_gpus]
 

@@ -36,7 +36,8 @@ class LabelFile:
         if found.null_count:
             line = self.lines[int(np.argmax(found.is_null().to_numpy()))]
             raise InputError(
-                f"{self.path}, line {line}: the label is none of {', '.join(labels)}; correct it, or name the right --task"
+                f"{self.path}, line {line}: the label is none of {', '.join(labels)}; "
+                "correct it, or name the right --task"
             )
         return found.to_numpy().astype(np.int64)
 
@@ -78,7 +79,7 @@ def first_difference(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None
 
 
 def check_same_tweets(file: LabelFile, ids: pa.ChunkedArray, other: str) -> None:
-    """Raises `InputError` with the first differing row where a label file has other rows, or another order, than `ids`."""
+    """Raises `InputError` with the first differing row where a label file has other tweets, or another order."""
     row = first_difference(file.ids, ids)
     if row is None:
         return

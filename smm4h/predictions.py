@@ -1,7 +1,6 @@
-"""The one file format between stages: row, id, a probability for each class, and who made them; and label files.
+"""The one file format between stages: row, id, a probability for each class, and who made them.
 
-Predictions are Parquet with columns row, id and one a class (`p_` and the label). Label files, votes and gold alike, are
-tab-separated with a header: tweet id and label.
+Parquet with columns row, id and one a class (`p_` and the label); its metadata says who made it.
 """
 
 import json

@@ -16,7 +16,7 @@ from smm4h.recipe import Member
 
 
 def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer, cutting at the member's length, padding on the right (the heads read the first token)."""
+    """The encoder's tokenizer, cutting at the member's length, padding on the right: heads read the first token."""
     name, longest = member.get("model_name_or_path"), member.get("max_seq_length")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(member))
@@ -47,7 +47,7 @@ def encoder_trouble(name: str, error: Exception) -> str:
 
 
 def token_table(folder: Path, part: str, tweets: Dataset, member: Member) -> Dataset:
-    """Columns row, input_ids, length and, of labelled tweets, labels; made by the first worker that asks, read by all."""
+    """Columns row, input_ids, length and, of labelled tweets, labels; made by whichever worker asks first."""
     names = ("model_name_or_path", "model_revision", "max_seq_length", "cleaning")
     variant = {name: member.get(name) for name in names}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]

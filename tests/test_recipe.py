@@ -142,5 +142,5 @@ def test_the_task_and_the_folder_must_be_named():
         read_command_line(PAPER[:3])
     with pytest.raises(InputError, match="name a recipe first"):
         read_command_line(PAPER[1:])
-    with pytest.raises(InputError, match="nothing.yaml can't be read"):
+    with pytest.raises(InputError, match=r"nothing\.yaml can't be read"):
         read_command_line(["nothing.yaml", *PAPER[1:]])

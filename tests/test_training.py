@@ -76,7 +76,7 @@ def trainer_of(run, data, tmp_path, n_tweets):
 
 @pytest.mark.parametrize("n_tweets", [16, 10, 13])
 def test_four_times_four_gives_the_gradients_of_sixteen(job, tmp_path, n_tweets):
-    """RAdam's first step is lr x gradient, so equal weights after it are equal gradients; 10 and 13 end in a short batch."""
+    """RAdam's first step is lr x gradient, so equal weights are equal gradients; 10 and 13 end in a short batch."""
     weights = []
     for batch, accumulation in ((4, 4), (16, 1)):
         flags = ("--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation)

@@ -1,0 +1,105 @@
+"""How the parts before and after training bear a million tweets: each in a process of its own, with its peak memory.
+
+python benchmarks/size.py [--tweets 1000000]
+
+Seconds depend on the machine; what is promised is a million tweets read, checked and given folds in under 60 s and
+4 GB, and nine prediction files of a million rows voted in under 10 s.
+"""
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tweets", type=int, default=1_000_000)
+    parser.add_argument("--part", choices=PARTS)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.part:
+        return PARTS[arguments.part](arguments.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        invent_files(Path(folder), arguments.tweets)
+        for part in PARTS:
+            command = [sys.executable, __file__, "--part", part, "--folder", folder]
+            started = time.perf_counter()
+            subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - started
+            peak = (Path(folder) / f"{part}.peak").read_text()
+            print(f"{arguments.tweets:,} tweets  {part:<28} {seconds:6.1f} s  {peak} GB at most")
+
+
+def invent_files(folder: Path, n_tweets: int) -> None:
+    """Labelled tweets in the task-5 shape, and nine votes on as many."""
+    rng = random.Random(1)
+    words = [f"word{i}" for i in range(5000)]
+    with (folder / "task5_training.tsv").open("w", newline="") as file:
+        file.write("tweet_id\tuser_id\ttweet\tclass\r\n")
+        for row in range(n_tweets):
+            text = " ".join(rng.choices(words, k=16))
+            file.write(f"{10**18 + row}\t{rng.randint(1, n_tweets)}\t{text} @user{row} https://t.co/{row}\t{1 + row % 3}\r\n")
+    for voter in range(9):
+        labels = rng.choices("123", weights=[5, 6, 89], k=n_tweets)
+        lines = "".join(f"{10**18 + row}\t{label}\n" for row, label in enumerate(labels))
+        (folder / f"vote-{voter}.tsv").write_text("tweet_id\tClass\n" + lines)
+
+
+def read_check_and_fold(folder: Path) -> None:
+    from smm4h.corpus import content_hash, cross_findings, read_tweets
+    from smm4h.folds import add_folds, write_folds
+    from smm4h.tasks import read_task
+
+    labelled, _ = read_tweets([folder / "task5_training.tsv"], read_task(ROOT / "tasks" / "task5.yaml"), labelled=True)
+    labelled = add_folds(labelled, 5, [24, 42])
+    cross_findings(labelled, None, [24, 42])
+    content_hash(labelled)
+    write_folds(labelled, folder / "folds.parquet")
+    write_peak(folder / "read.peak")
+
+
+def vote_on_label_files(folder: Path) -> None:
+    import ensemble
+
+    sys.argv = ["ensemble.py", *map(str, sorted(folder.glob("vote-*.tsv"))), "--output", str(folder / "elected.tsv")]
+    ensemble.main()
+    write_peak(folder / "vote.peak")
+
+
+def vote_on_predictions(folder: Path) -> None:
+    import numpy as np
+
+    import ensemble
+    from smm4h.labels import read_labels
+    from smm4h.predictions import Predictions, write_predictions
+
+    ids = read_labels(folder / "vote-0.tsv").ids
+    for voter in range(9):
+        drawn = np.random.default_rng(voter).dirichlet([1, 1, 8], size=len(ids))
+        path = folder / f"voter-{voter}.parquet"
+        write_predictions(path, Predictions(np.arange(len(ids)), ids, drawn, ["1", "2", "3"], {}))
+    started = time.perf_counter()
+    files = sorted(map(str, folder.glob("voter-*.parquet")))
+    sys.argv = ["ensemble.py", *files, "--method", "hard", "--output", str(folder / "elected.tsv")]
+    ensemble.main()
+    print(f"voting alone {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    write_peak(folder / "vote_probabilities.peak")
+
+
+def write_peak(path: Path) -> None:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    path.write_text(f"{kilobytes / 1e6:.1f}")
+
+
+PARTS = {"read": read_check_and_fold, "vote": vote_on_label_files, "vote_probabilities": vote_on_predictions}
+
+if __name__ == "__main__":
+    main()
