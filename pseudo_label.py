@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from smm4h.arrow import column
 from smm4h.corpus import read_table, read_tweets, text_keys, wrap_quotes
 from smm4h.errors import InputError, run_main
 from smm4h.files import write_text
-from smm4h.folds import add_folds, fold_column
+from smm4h.folds import add_folds, folds_of
 from smm4h.labels import check_same_tweets, read_labels
 from smm4h.progress import console
 from smm4h.tasks import Task, read_task
@@ -58,7 +59,7 @@ def read_vote(arguments: argparse.Namespace, task: Task) -> tuple[Dataset, np.nd
     """The tweets and the voted class indices (n_tweets,)."""
     tweets, _ = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
     vote = read_labels(arguments.vote)
-    check_same_tweets(vote, tweets.data.column("id"), str(arguments.tweets))
+    check_same_tweets(vote, column(tweets, "id"), str(arguments.tweets))
     return tweets, vote.indices(task.labels)
 
 
@@ -76,7 +77,7 @@ def held_out_keys(arguments: argparse.Namespace, task: Task) -> list[set[str]] |
 
 def keys_by_fold(labelled: Dataset, fold_seed: int, n_folds: int) -> list[set[str]]:
     """For each fold the twin keys of the tweets it holds out; a tweet without words twins nobody."""
-    keys, folds = text_keys(labelled), np.asarray(labelled[fold_column(fold_seed)])
+    keys, folds = text_keys(labelled), folds_of(labelled, fold_seed)
     return [set(keys[folds == fold]) - {""} for fold in range(n_folds)]
 
 
@@ -102,7 +103,7 @@ def write_parts(
 ) -> list[int]:
     """Writes fold-0.tsv and so on, and returns how many twins of held-out tweets each one leaves out."""
     keys, left_out = text_keys(tweets), []
-    ids, users, texts = tweets["id"], tweets["user"], tweets["text"]
+    ids, users, texts = (column(tweets, name).to_pylist() for name in ("id", "user", "text"))
     columns = task.columns
     header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
     for fold, rows in enumerate(parts):
@@ -121,7 +122,7 @@ def read_part(path: Path, tweets: Dataset, task: Task) -> tuple[np.ndarray, np.n
     table = read_table(path)
     by_name = dict(zip(table.names, table.columns, strict=True))
     rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
-    ids = tweets.data.column("id").take(rows).to_pylist() if len(rows) else []
+    ids = column(tweets, "id").take(rows).to_pylist() if len(rows) else []
     if ids != by_name[table.names[1]]:
         raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
     return rows, task.indices(by_name[task.columns.label[0]])

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 import ensemble
 import pseudo_label
 from smm4h import corpus, dispatch, recipe
+from smm4h.arrow import column
 from smm4h.ballots import Ballots, held_out_ballots, test_ballots
 from smm4h.dispatch import Worker
 from smm4h.errors import InputError, run_main
@@ -106,7 +107,7 @@ def read_tweets(job: Job) -> tuple[Dataset, Dataset | None, list[corpus.Finding]
             test, more = corpus.read_tweets([test_file], job.task, labelled=False, encoding=settings.encoding)
             findings += more
     if settings.max_train_samples:
-        labels = np.asarray(labelled["label"])
+        labels = column(labelled, "label").to_numpy()
         kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].get("seed"))
         labelled = corpus.renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
@@ -139,7 +140,7 @@ def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Fin
     dispatch.once(
         plan.output_dir / "data_report.json", lambda: write_json(plan.output_dir / "data_report.json", report)
     )
-    names, counts = job.task.labels, np.bincount(labelled["label"], minlength=job.task.n_classes)
+    names, counts = job.task.labels, np.bincount(column(labelled, "label").to_numpy(), minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(worker, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
     for finding in findings:
@@ -256,7 +257,7 @@ def all_scores(
     plan: Plan, job: Job, data: RunData, test_gold: np.ndarray | None, members: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Out-of-fold and test scores of each member and of the votes; None where there is nothing to score by."""
-    gold = np.asarray(data.labelled["label"])
+    gold = column(data.labelled, "label").to_numpy()
     pseudo = {run.member.name for run in plan.runs if run.stage == 2}
     teachers = list(dict.fromkeys(run.member.name for run in teacher_runs(plan, job)))
     electorates = {"stage-1 vote": teachers} if pseudo else {}
@@ -296,7 +297,7 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     n_tweets = len(test)
     if job.settings.max_predict_samples and n_tweets < len(gold.ids):
         gold = gold.first(n_tweets)
-    check_same_tweets(gold, test.data.column("id"), "the test file")
+    check_same_tweets(gold, column(test, "id"), "the test file")
     return gold.indices(job.task.labels)
 
 

@@ -45,8 +45,8 @@ def invent_files(folder: Path, n_tweets: int) -> None:
     with (folder / "task5_training.tsv").open("w", newline="") as file:
         file.write("tweet_id\tuser_id\ttweet\tclass\r\n")
         for row in range(n_tweets):
-            text = " ".join(rng.choices(words, k=16))
-            file.write(f"{10**18 + row}\t{rng.randint(1, n_tweets)}\t{text} @user{row} https://t.co/{row}\t{1 + row % 3}\r\n")
+            text = f"{' '.join(rng.choices(words, k=16))} @user{row} https://t.co/{row}"
+            file.write(f"{10**18 + row}\t{rng.randint(1, n_tweets)}\t{text}\t{1 + row % 3}\r\n")
     for voter in range(9):
         labels = rng.choices("123", weights=[5, 6, 89], k=n_tweets)
         lines = "".join(f"{10**18 + row}\t{label}\n" for row, label in enumerate(labels))

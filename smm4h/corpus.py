@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Value
 
+from smm4h.arrow import column
 from smm4h.cleaning import twin_key
 from smm4h.errors import InputError
-from smm4h.folds import fold_column
+from smm4h.folds import folds_of
 from smm4h.tasks import Columns, Task
 
 SPREADSHEET_ID = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.0+")
@@ -360,7 +361,7 @@ def _repeated_ids(path: str, ids: pd.Series) -> list[Finding]:
 
 def text_keys(dataset: Dataset) -> np.ndarray:
     """`twin_key` of each tweet (n_tweets,); of two tweets with the same key, each is the other's near twin."""
-    return np.array([twin_key(text) for text in dataset.data.column("text").to_pylist()], dtype=object)
+    return np.array([twin_key(text) for text in column(dataset, "text").to_pylist()], dtype=object)
 
 
 def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]) -> list[Finding]:
@@ -369,10 +370,10 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     Tweets without any text left (nothing but a URL, say) are nobody's twins.
     """
     findings = []
-    frame = pd.DataFrame({"id": labelled["id"], "user": labelled["user"], "label": labelled["label"]})
+    frame = pd.DataFrame({name: column(labelled, name).to_pylist() for name in ("id", "user", "label")})
     frame["key"] = text_keys(labelled)
     if test is not None:
-        shared = int(pd.Series(test["id"]).isin(set(frame["id"])).sum())
+        shared = int(column(test, "id").to_pandas().isin(set(frame["id"])).sum())
         if shared:
             findings.append(Finding("test", shared, "test tweets have the id of a labelled tweet"))
     worded = frame[frame["key"] != ""]
@@ -391,10 +392,10 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
         if shared:
             findings.append(Finding("test", shared, "test tweets have a near twin among the labelled ones"))
     for seed in seeds:
-        fold = pd.Series(labelled[fold_column(seed)])
-        for column, what in (("key", "a near twin"), ("user", "a tweet of the same user")):
-            known = frame[frame[column] != ""]
-            across = fold[known.index].groupby(known[column], sort=False).transform("nunique") > 1
+        fold = pd.Series(folds_of(labelled, seed))
+        for shared, what in (("key", "a near twin"), ("user", "a tweet of the same user")):
+            known = frame[frame[shared] != ""]
+            across = fold[known.index].groupby(known[shared], sort=False).transform("nunique") > 1
             if across.any():
                 where = f"folds of seed {seed}"
                 findings.append(
@@ -419,7 +420,7 @@ def content_hash(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for name in ("id", "text", "label"):
         if name in dataset.column_names:
-            for value in dataset.data.column(name).to_pylist():
+            for value in column(dataset, name).to_pylist():
                 digest.update(str(value).encode("utf-8", "surrogatepass"))
                 digest.update(b"\x1f")
             digest.update(b"\x1e")

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset, Value
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from smm4h.arrow import column
 from smm4h.errors import InputError
 from smm4h.files import write_atomically
 
@@ -14,6 +15,11 @@ from smm4h.files import write_atomically
 def fold_column(seed: int) -> str:
     """The column that says which fold of this seed holds a tweet out."""
     return f"fold_{seed}"
+
+
+def folds_of(labelled: Dataset, seed: int) -> np.ndarray:
+    """The fold (n_tweets,) of this seed that holds each tweet out."""
+    return column(labelled, fold_column(seed)).to_numpy()
 
 
 def stratified_folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
@@ -30,7 +36,7 @@ def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int]) -> Dataset:
 
     Raises `InputError` where a class has fewer tweets than there are folds: some folds could not learn or test it.
     """
-    labels = np.asarray(labelled.data.column("label"))
+    labels = column(labelled, "label").to_numpy()
     names = labelled.features["label"].names
     counts = np.bincount(labels, minlength=len(names))
     for name, count in zip(names, counts, strict=True):
@@ -63,5 +69,6 @@ def write_folds(labelled: Dataset, path: Path) -> None:
     """Saves row, id, label name and fold columns; no text."""
     columns = ["row", "id", "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
     table = labelled.select_columns(columns).to_pandas()
-    table["label"] = [labelled.features["label"].names[i] for i in table["label"]]
+    names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` is a copy at every access
+    table["label"] = names[table["label"]]
     write_atomically(path, lambda partial: table.to_parquet(partial, index=False))

@@ -10,6 +10,7 @@ from datasets import Dataset, Features, List, Value
 from filelock import FileLock
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from smm4h.arrow import column
 from smm4h.cleaning import clean
 from smm4h.errors import InputError
 from smm4h.recipe import Member
@@ -86,4 +87,4 @@ def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
 
 def longest_first(table: Dataset) -> np.ndarray:
     """An order (n_tweets,) in which neighbours have like lengths, so that a batch holds hardly any padding."""
-    return np.argsort(-np.asarray(table["length"]), kind="stable")
+    return np.argsort(-column(table, "length").to_numpy(), kind="stable")

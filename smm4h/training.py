@@ -15,9 +15,10 @@ from torch.utils.data import SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from heads import TweetClassifier, TweetClassifierConfig
+from smm4h.arrow import column
 from smm4h.errors import InputError
 from smm4h.files import write_json
-from smm4h.folds import fold_column, stratified_choice
+from smm4h.folds import folds_of, stratified_choice
 from smm4h.metrics import TaskMeasure
 from smm4h.plan import Run
 from smm4h.predictions import Predictions, write_predictions
@@ -134,7 +135,7 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
     """Token ids and labels of the tweets that the run's fold does not hold out, and of its pseudo-labelled ones."""
-    folds = np.asarray(data.labelled[fold_column(run.member.get("fold_seed"))])
+    folds = folds_of(data.labelled, run.member.get("fold_seed"))
     part = token_table(data.token_folder, "labelled", data.labelled, run.member).select(
         np.flatnonzero(folds != run.fold)
     )
@@ -154,8 +155,8 @@ def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambd
     shutil.rmtree(run.directory, ignore_errors=True)
     run.directory.mkdir(parents=True)
     arguments = run_arguments(run.member, run.directory)
-    task, labels = data.task, np.asarray(data.labelled["label"])
-    held_out_rows = np.flatnonzero(np.asarray(data.labelled[fold_column(run.member.get("fold_seed"))]) == run.fold)
+    task, labels = data.task, column(data.labelled, "label").to_numpy()
+    held_out_rows = np.flatnonzero(folds_of(data.labelled, run.member.get("fold_seed")) == run.fold)
     tokens = token_table(data.token_folder, "labelled", data.labelled, run.member)
     checked = held_out_rows
     if data.max_eval_samples is not None:
@@ -171,12 +172,12 @@ def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambd
     trained = time.perf_counter() - started
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
     held_out = probabilities(trainer, tokens.select(held_out_rows))
-    ids = data.labelled.data.column("id").take(held_out_rows)
+    ids = column(data.labelled, "id").take(held_out_rows)
     made = Predictions(held_out_rows, ids, held_out, task.labels, {**maker, "part": "held_out"})
     write_predictions(run.held_out_file, made)
     if data.test is not None:
         table = token_table(data.token_folder, "test", data.test, run.member)
-        ids = data.test.data.column("id")
+        ids = column(data.test, "id")
         made = Predictions(
             np.arange(len(table)), ids, probabilities(trainer, table), task.labels, {**maker, "part": "test"}
         )
