@@ -27,6 +27,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/size.py
+	$(BIN)/python benchmarks/radam.py
 
 .venv/installed: requirements.txt requirements-dev.txt quickstart/encoder.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed: make PYTHON=...')"

@@ -44,9 +44,10 @@ def main() -> None:
     claim(plan, job, labelled, findings, worker)
     data = run_data(plan, job, labelled, test)
     gold = read_gold(job, test)
-    for stage in (1, 2):
-        train_stage(stage, plan, job, data, worker)
-        vote_stage(stage, plan, job, data)
+    with JobProgress(plan.wanted, job.task.measure, quiet=not worker.speaks) as progress:
+        for stage in (1, 2):
+            train_stage(stage, plan, job, data, progress)
+            vote_stage(stage, plan, job, data)
     tell_results(plan, job, data, gold, worker)
 
 
@@ -158,7 +159,7 @@ def run_data(plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> R
     )
 
 
-def train_stage(stage: int, plan: Plan, job: Job, data: RunData, worker: Worker) -> None:
+def train_stage(stage: int, plan: Plan, job: Job, data: RunData, progress: JobProgress) -> None:
     """Trains the stage's runs that are wanted and missing, together with whichever workers do the same."""
     runs = [run for run in plan.wanted if run.stage == stage]
     if not runs:
@@ -169,14 +170,13 @@ def train_stage(stage: int, plan: Plan, job: Job, data: RunData, worker: Worker)
             f"{runs[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
             f"({missing[0]}, ...); run the command without --members and --folds"
         )
-    with JobProgress(plan.wanted, job.task.measure, quiet=not worker.speaks) as progress:
 
-        def train(run: Run) -> None:
-            progress.begin(run)
-            train_run(run, data, pseudo_labels(plan, run, data), progress.report)
-            progress.look(force=True)
+    def train(run: Run) -> None:
+        progress.begin(run)
+        train_run(run, data, pseudo_labels(plan, run, data), progress.report)
+        progress.look(force=True)
 
-        dispatch.work_through(runs, train, progress.look)
+    dispatch.work_through(runs, train, progress.look)
 
 
 def teacher_runs(plan: Plan, job: Job) -> list[Run]:

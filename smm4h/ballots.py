@@ -75,7 +75,7 @@ def _ballots(voters: list[str], ids: pa.ChunkedArray, labels: list[str], probabi
 
 
 def test_ballots(runs: Sequence[Run]) -> Ballots:
-    """Each member's probabilities of the test tweets: the mean over its folds, as `system.md`'s authors meant it.
+    """Each member's probabilities of the test tweets: the mean over its folds.
 
     Raises `InputError` for a missing run and for files that predict other tweets than the first one.
     """

@@ -61,6 +61,8 @@ def join() -> Worker:
         if name in LAUNCHER_NAMES or name.startswith(LAUNCHER_PREFIXES):
             del environment[name]
     n_gpus = torch.cuda.device_count()  # asks the driver, starts nothing
+    if not torch.accelerator.is_available():
+        environment.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     if n_gpus:
         environment["CUDA_VISIBLE_DEVICES"] = own_device(environment, local_rank, n_gpus)
     return worker

@@ -1,9 +1,12 @@
 """What the user can mend: one sentence, exit code 2, no traceback."""
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+
+BEYOND_US = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 class InputError(ValueError):
@@ -30,6 +33,14 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(2)
     except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in BEYOND_US:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"error: {error.strerror}{where}; make room or get the right to write there, then repeat", file=sys.stderr
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -46,8 +46,8 @@ class JobProgress:
         self.bar.stop()
 
     def begin(self, run: Run) -> None:
-        self.current, self.fraction = f"{run.member.name} fold {run.fold}", 0.0
         self.look(force=True)
+        self.current, self.fraction = f"{run.member.name} fold {run.fold}", 0.0
 
     def report(self, fraction: float) -> None:
         """Takes the share of the current run that is done."""
@@ -63,6 +63,7 @@ class JobProgress:
         for run in self.runs:
             if run.name not in self.finished and run.is_done():
                 self.finished.add(run.name)
+                self.fraction = 0.0  # what was begun has been finished, or is another worker's to count
                 self._take_score(run)
                 self._tell(run)
         done = len(self.finished)

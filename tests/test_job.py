@@ -142,6 +142,7 @@ def test_no_tweet_is_printed_or_written_outside_tokens_and_pseudo_labels(finishe
     assert not [piece for piece in pieces if piece in shown]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(copied):
     folder, words = copied
     before, times = all_files(folder), {p: p.stat().st_mtime_ns for p in folder.glob("*/fold-*/DONE")}
@@ -152,6 +153,7 @@ def test_the_same_command_again_trains_nothing(copied):
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/fold-*/DONE")} == times
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_again_with_the_same_bytes_by_one_process(copied):
     """The fixture used two processes and another order of runs: neither may show."""
     folder, words = copied
@@ -260,6 +262,50 @@ def test_own_data_in_other_formats_without_test_tweets(tiny_encoder, tmp_path, c
     assert scores["one"]["test"] is None
     assert not (tmp_path / "out" / "one" / "fold-0" / "model").exists()
     assert (tmp_path / "out" / "one" / "fold-0" / "held_out.parquet").exists()
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_splits(tiny_encoder, tmp_path, call):
+    """A folder stands in for the Hub: `load_dataset` reads both alike."""
+    (tmp_path / "data").mkdir()
+    frame = pd.DataFrame({"id": range(10**17, 10**17 + 40), "text": [f"tweet {i}" for i in range(40)]})
+    frame["label"] = ["side_effect" if i % 4 == 0 else "none" for i in range(40)]
+    frame[:30].to_csv(tmp_path / "data" / "train.csv", index=False)
+    frame[30:].to_csv(tmp_path / "data" / "test.csv", index=False)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("members:\n  one: {head: last3, max_seq_length: 16, bf16: false}\n")
+    words = [
+        recipe,
+        "--task",
+        "tasks/own_data.yaml",
+        "--dataset_name",
+        tmp_path / "data",
+        "--output_dir",
+        tmp_path / "out",
+    ]
+    words += [
+        "--model_name_or_path",
+        tiny_encoder,
+        "--n_folds",
+        2,
+        "--num_train_epochs",
+        1,
+        "--cache_dir",
+        tmp_path / "cache",
+    ]
+    outcome = call(run_classification.main, *words)
+    assert outcome.code == 0, outcome.err
+    lines = (tmp_path / "out" / "votes" / "final.tsv").read_text().splitlines()[1:]
+    assert [line.split("\t")[0] for line in lines] == [str(i) for i in frame["id"][30:]]
+
+
+def test_a_folder_that_can_not_be_written_is_named(tiny_encoder, tmp_path, call, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "out/plan.json")
+
+    monkeypatch.setattr("smm4h.files.tempfile.mkstemp", refuse)
+    outcome = call(run_classification.main, *job_words(tiny_encoder, tmp_path / "out"))
+    assert outcome.code == 2
+    assert "error: Permission denied (out/plan.json)" in outcome.err
 
 
 @pytest.mark.parametrize(
