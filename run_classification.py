@@ -76,16 +76,15 @@ def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
             raise InputError(
                 f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file"
             )
-        if not official["gold"].is_file() if "gold" in official else False:
-            del official["gold"]
-    training = Path(settings.train_file) if settings.train_file else official.get("training")
-    validation = Path(settings.validation_file) if settings.validation_file else official.get("validation")
-    if settings.train_file and not settings.validation_file:
-        validation = None  # the official validation file belongs to the official training file
+    if settings.train_file:
+        official.pop("validation", None)  # it belongs to the official training file
+    if settings.test_file or ("gold" in official and not official["gold"].is_file()):
+        official.pop("gold", None)  # it belongs to the official test file, and few have it
+    flags = ("train_file", "training"), ("validation_file", "validation"), ("test_file", "test"), ("gold_file", "gold")
+    named = {part: getattr(settings, flag) or official.get(part) for flag, part in flags}
+    training, validation, test, gold = (Path(path) if path else None for path in named.values())
     if training is None:
         raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
-    test = Path(settings.test_file) if settings.test_file else official.get("test")
-    gold = Path(settings.gold_file) if settings.gold_file else official.get("gold")
     return [path for path in (training, validation) if path], test, gold
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, Value
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedKFold
 
 from smm4h.arrow import column
 from smm4h.errors import InputError
@@ -54,15 +54,13 @@ def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int]) -> Dataset:
 def stratified_choice(labels: np.ndarray, n_kept: int, seed: int) -> np.ndarray:
     """Positions of `n_kept` random tweets in ascending order, each class by its share; all where there are no more.
 
-    Raises `InputError` where so few can't hold every class.
+    Each class is shuffled and spread evenly over the unit interval; the lowest places are kept.
     """
-    if n_kept >= len(labels):
-        return np.arange(len(labels))
-    try:
-        kept, _ = train_test_split(np.arange(len(labels)), train_size=n_kept, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise InputError(f"{n_kept} of {len(labels)} labelled tweets can't be kept ({error}); keep more") from None
-    return np.sort(kept)
+    rng, places = np.random.default_rng(seed), np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        places[rng.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.sort(np.argsort(places, kind="stable")[:n_kept])
 
 
 def write_folds(labelled: Dataset, path: Path) -> None:

@@ -167,7 +167,11 @@ def train_run(run: Run, data: RunData, pseudo: PseudoLabels | None, report=lambd
     trainer.train()
     if trainer.state.global_step < trainer.state.max_steps:
         raise RuntimeError(f"{run.name} stopped after {trainer.state.global_step} of {trainer.state.max_steps} steps")
-    if best.best is not None and run.member.get("checkpoint") == "best":
+    if run.member.get("checkpoint") == "best":
+        if best.best is None:
+            raise InputError(
+                f"{run.name} was not scored in its {trainer.state.max_steps} steps; lower --eval_delay or --eval_steps"
+            )
         best.restore(trainer.model)
     trained = time.perf_counter() - started
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}

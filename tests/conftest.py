@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: no test waits for a network
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -49,7 +51,7 @@ def call(monkeypatch, capsys) -> Callable[..., Outcome]:
 
 def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> Outcome:
     """Runs a command in a process of its own."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
+    environment = {**os.environ, **(env or {})}
     done = subprocess.run(
         [str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
     )

@@ -264,6 +264,15 @@ def test_own_data_in_other_formats_without_test_tweets(tiny_encoder, tmp_path, c
     assert (tmp_path / "out" / "one" / "fold-0" / "held_out.parquet").exists()
 
 
+def test_another_test_file_is_not_scored_by_the_official_gold(tiny_encoder, tmp_path, call):
+    (tmp_path / "other.tsv").write_text("tweet_id\tuser_id\ttext\n5\tu\tmy son\n6\tu\tno son\n")
+    words = job_words(tiny_encoder, tmp_path / "out", "--members", "last3-42", "--test_file", tmp_path / "other.tsv")
+    outcome = call(run_classification.main, *words)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["last3-42"]["test"] is None
+    assert read_predictions(tmp_path / "out" / "last3-42" / "fold-0" / "test.parquet").ids.to_pylist() == ["5", "6"]
+
+
 def test_a_data_set_of_the_hub_is_read_by_its_splits(tiny_encoder, tmp_path, call):
     """A folder stands in for the Hub: `load_dataset` reads both alike."""
     (tmp_path / "data").mkdir()

@@ -8,6 +8,7 @@ from torch import nn
 
 import run_classification
 from smm4h import recipe
+from smm4h.errors import InputError
 from smm4h.plan import make_plan
 from smm4h.predictions import read_predictions
 from smm4h.radam import RAdam
@@ -187,6 +188,19 @@ def test_last_needs_no_evaluation_and_best_does(job):
     assert runs[0].measures()["checkpoint"] == "last"
     with pytest.raises(ValueError, match="checkpoint best needs"):
         job("--checkpoint", "best", "--eval_strategy", "no")
+
+
+def test_a_run_that_was_never_scored_has_no_best_epoch(job):
+    runs, data = job("--eval_delay", 1000)
+    with pytest.raises(InputError, match=r"not scored in its \d+ steps; lower --eval_delay"):
+        train_run(runs[0], data, None)
+    assert not runs[0].is_done()
+
+
+def test_max_eval_samples_thins_the_checks_and_not_the_predictions(job):
+    runs, data = job("--max_eval_samples", 6)
+    train_run(runs[0], data, None)
+    assert len(read_predictions(runs[0].held_out_file).rows) == 12
 
 
 def test_each_tweet_is_tokenised_once_for_each_text_variant(job):
