@@ -4,8 +4,10 @@ import difflib
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 
+GRACE = 5  # seconds
 BEYOND_US = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -22,14 +24,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def run_main(main: Callable[[], None]) -> None:
     """Calls a script's main; an `InputError` becomes its sentence on stderr and exit code 2.
 
-    Of several processes that were launched together, and so trip over the same input, only the first one speaks.
+    Of several processes that were launched together, and so trip over the same input, the first one speaks.
     """
     first = int(os.environ.get("RANK", "0")) == 0  # read before main() drops the launcher's environment
     try:
         main()
     except InputError as error:
-        if first:
-            print(f"error: {error}", file=sys.stderr)
+        if not first:
+            time.sleep(GRACE)  # the launcher ends all processes with the first to fail, and it should be the speaker
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
