@@ -247,6 +247,13 @@ def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, w
     console.print(score_table(title, job.task.measure, ["out of fold", "test"], rows))
     if any(member.get("pseudo_labels") for member in job.members):
         console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
+    idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
+    if idle:
+        console.print(
+            f"found no {' or '.join(job.task.positive)} at all: {', '.join(idle)}; more labelled tweets, more epochs or "
+            "a higher learning rate may help",
+            markup=False,
+        )
     console.print()
     for path, what in places(plan):
         console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
