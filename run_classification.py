@@ -250,8 +250,8 @@ def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, w
     idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
     if idle:
         console.print(
-            f"found no {' or '.join(job.task.positive)} at all: {', '.join(idle)}; more labelled tweets, more epochs or "
-            "a higher learning rate may help",
+            f"found no {' or '.join(job.task.positive)} at all: {', '.join(idle)}; more labelled tweets, "
+            "more epochs or a higher learning rate may help",
             markup=False,
         )
     console.print()
