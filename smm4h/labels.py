@@ -65,6 +65,8 @@ def read_labels(path: str | Path) -> LabelFile:
         columns = [pa.chunked_array([pa.array(column, pa.string())]) for column in table.columns]
     if len(names) != 2:
         raise InputError(f"{path}, line 1: a header and two columns are expected, tweet id and label")
+    if len(columns[0]) == 0:
+        raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
     ids, labels = (pa.compute.utf8_trim_whitespace(column) for column in columns)
     return LabelFile(str(path), ids, labels, lines)
 

@@ -132,6 +132,23 @@ def test_an_untidy_label_file_is_read_and_a_broken_one_is_named(tmp_path, call):
     assert "short.tsv, line 3: 1 fields where the header names 2" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"tweet_id\tClass\n", "has a header and no rows"), (b"\x81\x8d\n", "line 1: not valid UTF-8")],
+)
+def test_a_label_file_without_labels_is_named(tmp_path, call, content, message):
+    (tmp_path / "a.tsv").write_bytes(content)
+    outcome = call(ensemble.main, tmp_path / "a.tsv", "--output", tmp_path / "v.tsv")
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_a_byte_order_mark_and_a_missing_last_line_end_change_no_vote(tmp_path, call):
+    (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbftweet_id\tClass\n7\t2\n8\t1")
+    call(ensemble.main, tmp_path / "a.tsv", "--output", tmp_path / "v.tsv")
+    assert (tmp_path / "v.tsv").read_text() == "tweet_id\tClass\n7\t2\n8\t1\n"
+
+
 def test_a_zip_with_more_than_the_submission_is_refused(tmp_path, call):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("prediction.tsv", "tweet_id\tClass\n1\t1\n")
