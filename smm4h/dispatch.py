@@ -61,10 +61,10 @@ def join() -> Worker:
         if name in LAUNCHER_NAMES or name.startswith(LAUNCHER_PREFIXES):
             del environment[name]
     n_gpus = torch.cuda.device_count()  # asks the driver, starts nothing
-    if not torch.accelerator.is_available():
-        environment.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     if n_gpus:
         environment["CUDA_VISIBLE_DEVICES"] = own_device(environment, local_rank, n_gpus)
+    elif not torch.accelerator.is_available():  # this asks CUDA itself, so not before the line above
+        environment.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     return worker
 
 
