@@ -61,7 +61,7 @@ class TweetClassifierConfig(PretrainedConfig):
 
 
 class BiGRU(nn.Module):
-    """A bidirectional GRU of one layer; the both directions' final hidden states, (n_tweets, 2 * bigru_hidden_size)."""
+    """A bidirectional GRU of one layer; both directions' final hidden states, (n_tweets, 2 * bigru_hidden_size)."""
 
     def __init__(self, config, width):
         super().__init__()

@@ -135,11 +135,10 @@ def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Fin
     """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
     for notice in claim_folder(plan, job):
         tell(worker, f"note: {notice}")
-    dispatch.once(plan.output_dir / "folds.parquet", lambda: write_folds(labelled, plan.output_dir / "folds.parquet"))
+    folds_file, report_file = plan.output_dir / "folds.parquet", plan.output_dir / "data_report.json"
+    dispatch.once(folds_file, lambda: write_folds(labelled, folds_file))
     report = [finding._asdict() for finding in findings]
-    dispatch.once(
-        plan.output_dir / "data_report.json", lambda: write_json(plan.output_dir / "data_report.json", report)
-    )
+    dispatch.once(report_file, lambda: write_json(report_file, report))
     names, counts = job.task.labels, np.bincount(column(labelled, "label").to_numpy(), minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(worker, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")

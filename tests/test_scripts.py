@@ -75,7 +75,7 @@ def test_label_files_with_gold_are_scored(call, tmp_path):
     files = [label_file(tmp_path / f"{i}.tsv", labels) for i, labels in enumerate(("1123", "1233", "1333"))]
     gold = label_file(tmp_path / "gold.tsv", "1233")
     outcome = call(ensemble.main, *files, "--output", tmp_path / "v.tsv", "--gold", gold, "--task", TASK5)
-    assert elected(tmp_path / "v.tsv") == list("1133") or elected(tmp_path / "v.tsv") == list("1233")
+    assert elected(tmp_path / "v.tsv") == list("1133")  # the second tweet is a three-way tie: the lowest class
     rows = {
         line.split()[0].split("/")[-1]: line.split()[1]
         for line in outcome.out.splitlines()
@@ -167,7 +167,6 @@ def test_a_folder_that_is_no_job_and_an_unfinished_one_are_named(tiny_encoder, f
 
 def test_the_script_makes_the_jobs_own_pseudo_labels(finished_job, call, tmp_path):
     """On the tweets that the thinned job kept, which plan the same parts."""
-    task = read_task(TASK5)
     folds = pd.read_parquet(finished_job.folder / "folds.parquet")
     table = [read_tsv(QUICKSTART / f"task5_{part}.tsv", None) for part in ("training", "validation")]
     lines = {row[0]: row for one in table for row in zip(*one.columns, strict=True)}
@@ -182,7 +181,6 @@ def test_the_script_makes_the_jobs_own_pseudo_labels(finished_job, call, tmp_pat
     for fold in range(5):
         made = (tmp_path / "out" / f"fold-{fold}.tsv").read_text()
         assert made == (finished_job.folder / "pseudo_labels" / "seed-42" / f"fold-{fold}.tsv").read_text()
-    assert task.name == "task5"
 
 
 def pseudo_world(tmp_path, n_test=50):
