@@ -6,7 +6,6 @@ accelerate launch run_classification.py recipes/smm4h2020.yaml --task tasks/task
 The same command again does only what is missing.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,56 +13,51 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from datasets import disable_progress_bars as quieten_datasets
-from transformers.utils import logging as transformers_logging
 
 import ensemble
-import pseudo_label
-from smm4h import corpus, dispatch, recipe
+from smm4h import corpus, dispatch, pseudo, recipe
 from smm4h.arrow import column
+from smm4h.attempts import given_up
 from smm4h.ballots import Ballots, held_out_ballots, test_ballots
-from smm4h.dispatch import Worker
+from smm4h.claims import once
 from smm4h.errors import InputError, run_main
 from smm4h.files import write_json
 from smm4h.folds import add_folds, stratified_choice, write_folds
 from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
-from smm4h.plan import Plan, Run, claim_folder, make_plan
-from smm4h.progress import JobProgress, console, score_table, state_table
+from smm4h.launch import Launch, join
+from smm4h.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
+from smm4h.progress import JobProgress, console, score_table, state_summary, state_table
 from smm4h.recipe import Job
-from smm4h.training import PseudoLabels, RunData, train_run
+from smm4h.tokens import fetch_encoders, tokenise
+from smm4h.training import RunData, keep_best_model
+from smm4h.workers import quieten
 
 
 def main() -> None:
-    worker = dispatch.join()
-    job = recipe.read_command_line([*sys.argv[1:], *worker.flags])
-    quieten(worker, job)
+    launch = join()
+    job = recipe.read_command_line([*sys.argv[1:], *launch.flags])
+    dispatch.take_place(launch, job)
+    quieten()
+    if job.settings.list:
+        return tell_states(job, launch)
+    if job.settings.fetch:
+        return fetch(job, launch)
     labelled, test, findings = read_tweets(job)
     plan = make_plan(job, content_hashes(labelled, test))
-    if job.settings.list:
-        return tell_states(plan, job, worker)
-    claim(plan, job, labelled, findings, worker)
+    claim(plan, job, labelled, findings, launch)
     data = run_data(plan, job, labelled, test)
     gold = read_gold(job, test)
-    with JobProgress(plan.wanted, job.task.measure, quiet=not worker.speaks) as progress:
+    runs = dispatch.longest_first(plan.wanted, data)
+    with dispatch.crew(launch, job, runs, data) as crew, job_progress(runs, data, job, launch) as progress:
         for stage in (1, 2):
-            train_stage(stage, plan, job, data, progress)
-            vote_stage(stage, plan, job, data)
-    tell_results(plan, job, data, gold, worker)
+            train_stage(stage, plan, job, data, crew, progress)
+            vote_stage(stage, plan, job, labelled, test)
+    tell_results(plan, job, labelled, gold, launch)
+    dispatch.name_failures(plan.wanted)
 
 
-def quieten(worker: Worker, job: Job) -> None:
-    """Leaves the screen to the job's own display, and shares out the CPU."""
-    logging.getLogger("filelock").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    quieten_datasets()
-    dispatch.set_threads(worker, job.settings.threads_per_worker)
-    for notice in job.notices:
-        tell(worker, f"note: {notice}")
-
-
-def tell(worker: Worker, text: str) -> None:
-    if worker.speaks:
+def tell(launch: Launch, text: str) -> None:
+    if launch.speaks:
         console.print(text, markup=False)
 
 
@@ -123,58 +117,82 @@ def content_hashes(labelled: Dataset, test: Dataset | None) -> dict[str, str | N
     return {"labelled": corpus.content_hash(labelled), "test": test and corpus.content_hash(test)}
 
 
-def tell_states(plan: Plan, job: Job, worker: Worker) -> None:
-    if worker.speaks:
-        console.print(state_table(plan.wanted))
-        states = [run.state() for run in plan.wanted]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "running", "missing"))
-        console.print(f"{len(states)} runs in {plan.output_dir}: {counts}")
+def tell_states(job: Job, launch: Launch) -> None:
+    """Shows what is done, running, failed and missing, without a look at the tweets."""
+    if launch.speaks:
+        folder = job.output_dir
+        plan = read_plan(folder)[0] if (folder / "plan.json").exists() else make_plan(job, {})
+        wanted = wanted_of(plan.runs, job.settings)
+        console.print(state_table(wanted))
+        console.print(f"{len(wanted)} runs in {folder}: {state_summary(wanted)}", markup=False, soft_wrap=True)
 
 
-def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Finding], worker: Worker) -> None:
+def fetch(job: Job, launch: Launch) -> None:
+    """Brings encoders and data set to this machine's cache, so that HF_HUB_OFFLINE=1 can be set afterwards."""
+    if not launch.speaks:
+        return
+    for name in fetch_encoders(job.members):
+        console.print(f"{name} is here", markup=False)
+    labelled, test, _ = read_tweets(job)
+    console.print(f"{len(labelled)} labelled tweets and {len(test or [])} test tweets can be read")
+
+
+def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Finding], launch: Launch) -> None:
     """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
-    for notice in claim_folder(plan, job):
-        tell(worker, f"note: {notice}")
-    folds_file, report_file = plan.output_dir / "folds.parquet", plan.output_dir / "data_report.json"
-    dispatch.once(folds_file, lambda: write_folds(labelled, folds_file))
+    for notice in [*job.notices, *claim_folder(plan, job)]:
+        tell(launch, f"note: {notice}")
+    report_file = plan.output_dir / "data_report.json"
+    once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     report = [finding._asdict() for finding in findings]
-    dispatch.once(report_file, lambda: write_json(report_file, report))
+    once(report_file, lambda: write_json(report_file, report))
     names, counts = job.task.labels, np.bincount(column(labelled, "label").to_numpy(), minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
-    tell(worker, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
+    tell(launch, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
     for finding in findings:
-        tell(worker, f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1))
+        tell(launch, f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1))
 
 
 def run_data(plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> RunData:
+    """Writes the tweets' tokens, from which the runs learn, and says where all that they need lies."""
+    folder = plan.output_dir / "tokens"
+    members = list({run.member.name: run.member for run in plan.wanted}.values())
+    for part, tweets in (("labelled", labelled), ("test", test)):
+        if tweets is not None:
+            tokenise(folder, part, tweets, members)
     return RunData(
         task=job.task,
-        labelled=labelled,
-        test=test,
-        token_folder=plan.output_dir / "tokens",
+        folds_file=plan.folds_file,
+        token_folder=folder,
+        pseudo_folder=plan.output_dir / "pseudo_labels",
+        has_test=test is not None,
         max_eval_samples=job.settings.max_eval_samples,
-        keep_models=job.settings.keep_models == "all",
+        keep_models=job.settings.keep_models,
+        keep_models_in=job.settings.keep_models_in,
+        save_minutes=job.settings.save_minutes,
     )
 
 
-def train_stage(stage: int, plan: Plan, job: Job, data: RunData, progress: JobProgress) -> None:
-    """Trains the stage's runs that are wanted and missing, together with whichever workers do the same."""
+def job_progress(runs: Sequence[Run], data: RunData, job: Job, launch: Launch) -> JobProgress:
+    costs = {run.name: dispatch.cost(run, data) for run in runs}
+    return JobProgress(runs, costs, job.task.measure, quiet=not launch.speaks)
+
+
+def train_stage(
+    stage: int, plan: Plan, job: Job, data: RunData, crew: dispatch.Crew | dispatch.Together, progress: JobProgress
+) -> None:
+    """Has the stage's runs trained that are wanted and missing, by whichever workers share the folder."""
     runs = [run for run in plan.wanted if run.stage == stage]
-    if not runs:
-        return
-    if stage == 2 and not pseudo_folder(plan, runs[0]).exists():
-        missing = [run.name for run in teacher_runs(plan, job) if not run.is_done()]
+    if stage == 2 and (unready := [run for run in runs if not data.is_ready(run) and not run.is_done()]):
+        missing = [run for run in teacher_runs(plan, job) if not run.is_done()]
+        if any(given_up(run) for run in missing):
+            return
         raise InputError(
-            f"{runs[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
-            f"({missing[0]}, ...); run the command without --members and --folds"
+            f"{unready[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
+            f"({missing[0].name}, ...); run the command without --members and --folds"
         )
-
-    def train(run: Run) -> None:
-        progress.begin(run)
-        train_run(run, data, pseudo_labels(plan, run, data), progress.report)
-        progress.look(force=True)
-
-    dispatch.work_through(runs, train, progress.look)
+    crew.finish(runs, progress.look)
+    for member in {run.member.name for run in runs if job.settings.keep_models == "best"}:
+        keep_best_model(plan.runs_of([member]))
 
 
 def teacher_runs(plan: Plan, job: Job) -> list[Run]:
@@ -183,33 +201,23 @@ def teacher_runs(plan: Plan, job: Job) -> list[Run]:
     return plan.runs_of(teachers) if teachers else [run for run in plan.runs if run.stage == 1]
 
 
-def pseudo_folder(plan: Plan, run: Run) -> Path:
-    return plan.output_dir / "pseudo_labels" / f"seed-{run.member.get('fold_seed')}"
-
-
-def pseudo_labels(plan: Plan, run: Run, data: RunData) -> PseudoLabels | None:
-    if run.stage == 1:
-        return None
-    rows, labels = pseudo_label.read_part(pseudo_folder(plan, run) / f"fold-{run.fold}.tsv", data.test, data.task)
-    return PseudoLabels(rows, labels)
-
-
-def vote_stage(stage: int, plan: Plan, job: Job, data: RunData) -> None:
+def vote_stage(stage: int, plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> None:
     """Votes on the test tweets where all voters are done: after stage 1 for pseudo labels, after stage 2 for good."""
     runs = teacher_runs(plan, job) if stage == 1 else plan.runs
     pseudo_runs = [run for run in plan.runs if run.stage == 2]
-    if data.test is None or not all(run.is_done() for run in runs) or (stage == 1 and not pseudo_runs):
+    if test is None or not all(run.is_done() for run in runs) or (stage == 1 and not pseudo_runs):
         return
     votes = plan.output_dir / "votes" / ("stage1.tsv" if stage == 1 else "final.tsv")
-    dispatch.once(votes, lambda: elect(runs, job, votes))
+    once(votes, lambda: elect(runs, job, votes))
     elected = read_labels(votes)
     if stage == 1:
-        for folder, run in {pseudo_folder(plan, run): run for run in pseudo_runs}.items():
-            dispatch.once(folder, lambda folder=folder, run=run: label_test_tweets(folder, run, elected, job, data))
+        for seed in sorted({run.member.get("fold_seed") for run in pseudo_runs}):
+            folder = pseudo.part_file(plan.output_dir / "pseudo_labels", seed, 0).parent
+            once(folder, lambda folder=folder, seed=seed: label_test_tweets(folder, seed, elected, job, labelled, test))
     else:
         path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
         submission, labels = job.task.submission, elected.labels.to_pylist()
-        dispatch.once(path, lambda: write_submission(path, submission, elected.ids, labels))
+        once(path, lambda: write_submission(path, submission, elected.ids, labels))
 
 
 def elect(runs: Sequence[Run], job: Job, votes: Path) -> None:
@@ -217,19 +225,19 @@ def elect(runs: Sequence[Run], job: Job, votes: Path) -> None:
     write_labels(votes, ballots.ids, ballots.names(ballots.vote(job.settings.vote, job.settings.ties)))
 
 
-def label_test_tweets(folder: Path, run: Run, elected, job: Job, data: RunData) -> None:
+def label_test_tweets(folder: Path, fold_seed: int, elected, job: Job, labelled: Dataset, test: Dataset) -> None:
     """Writes each fold's pseudo-labelled tweets; the folder appears when it is whole."""
-    settings, fold_seed = job.settings, run.member.get("fold_seed")
-    parts = pseudo_label.cut_parts(len(data.test), settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
-    held_out = pseudo_label.keys_by_fold(data.labelled, fold_seed, settings.n_folds)
+    settings = job.settings
+    parts = pseudo.cut_parts(len(test), settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
+    held_out = pseudo.keys_by_fold(labelled, fold_seed, settings.n_folds)
     partial = folder.with_name(f".{folder.name}.partial")
-    pseudo_label.write_parts(partial, data.test, elected.indices(job.task.labels), job.task, parts, held_out)
+    pseudo.write_parts(partial, test, elected.indices(job.task.labels), job.task, parts, held_out)
     partial.rename(folder)
 
 
-def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, worker: Worker) -> None:
+def tell_results(plan: Plan, job: Job, labelled: Dataset, gold: np.ndarray | None, launch: Launch) -> None:
     """Writes scores.json and shows it as the last table, with where everything lies."""
-    if not worker.speaks:
+    if not launch.speaks:
         return
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
@@ -239,7 +247,7 @@ def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, w
     members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
     if not members:
         return
-    scores = all_scores(plan, job, data, gold, members)
+    scores = all_scores(plan, job, labelled, gold, members)
     write_json(plan.output_dir / "scores.json", scores)
     rows = [(name, [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
     title = f"\n{job.task.name}: {job.task.measure} of {', '.join(job.task.positive)}, 95 % bootstrap intervals"
@@ -259,29 +267,29 @@ def tell_results(plan: Plan, job: Job, data: RunData, gold: np.ndarray | None, w
 
 
 def all_scores(
-    plan: Plan, job: Job, data: RunData, test_gold: np.ndarray | None, members: Sequence[str]
+    plan: Plan, job: Job, labelled: Dataset, test_gold: np.ndarray | None, members: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Out-of-fold and test scores of each member and of the votes; None where there is nothing to score by."""
-    gold = column(data.labelled, "label").to_numpy()
-    pseudo = {run.member.name for run in plan.runs if run.stage == 2}
+    gold = column(labelled, "label").to_numpy()
+    flattered = {run.member.name for run in plan.runs if run.stage == 2}
     teachers = list(dict.fromkeys(run.member.name for run in teacher_runs(plan, job)))
-    electorates = {"stage-1 vote": teachers} if pseudo else {}
+    electorates = {"stage-1 vote": teachers} if flattered else {}
     electorates["final vote"] = plan.members
     scores: dict[str, dict[str, Any]] = {}
 
     def take(part: str, ballots: Ballots, truth: np.ndarray | None) -> None:
         for voter, choice in zip(ballots.voters, ballots.choices, strict=True):
-            name = f"{voter} *" if voter in pseudo else voter
+            name = f"{voter} *" if voter in flattered else voter
             scores.setdefault(name, {"out_of_fold": None, "test": None})
             scores[name][part] = None if truth is None else job.task.score(truth, choice)
 
     take("out_of_fold", held_out_ballots(plan.runs_of(members)), gold)
-    if data.test is not None:
+    if test_gold is not None:
         take("test", test_ballots(plan.runs_of(members)), test_gold)
     for name, voters in electorates.items():
         if set(voters) <= set(members):
             runs = plan.runs_of(voters)
-            row = f"{name} *" if pseudo & set(voters) else name
+            row = f"{name} *" if flattered & set(voters) else name
             scores[row] = {"out_of_fold": vote_score(held_out_ballots(runs), gold, job), "test": None}
             if test_gold is not None:
                 scores[row]["test"] = vote_score(test_ballots(runs), test_gold, job)

@@ -1,109 +1,211 @@
-"""Runs -> processes -> devices: who this process is, and how several of them share the work through the output folder.
+"""Runs -> workers -> devices: a job's own process reads, votes and tells; its workers train.
 
-The only room that knows processes. Each worker trains whole runs on its own device; claims are file locks, which the
-system takes back from a process that dies.
+Workers are forked from a server that has imported everything once, so that another one costs nothing, and claim run
+after run in the output folder, as do the workers of every other job that was started on that folder. A worker that dies
+takes nothing with it: its successor goes on from the run's last checkpoint.
 """
 
+import multiprocessing
+import multiprocessing.connection
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from accelerate import PartialState
 
-from smm4h.errors import InputError
+from smm4h.arrow import column
+from smm4h.attempts import failures, is_open, record
+from smm4h.errors import ASK_AGAIN, InputError, JobFailed, Stopped
+from smm4h.launch import Launch, devices, forget_the_launcher, set_threads, threads_each, trains_together
 from smm4h.plan import Run
+from smm4h.recipe import Job, run_arguments
+from smm4h.tokens import encoder_size, token_table
+from smm4h.training import RunData, sweep
+from smm4h.workers import RUN_FAILED, TICK, unfinished, work, work_together
 
-# What accelerate and torchrun tell their processes. A Trainer that saw it would make every run a distributed one.
-LAUNCHER_NAMES = ("RANK", "WORLD_SIZE")
-LAUNCHER_PREFIXES = ("LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
+FRUITLESS = 3  # workers that may die one after the other without having begun a run
+PATIENCE = 120  # seconds that stopped workers get to save their state
 
-
-@dataclass(frozen=True)
-class Worker:
-    """This process among those that the launcher started."""
-
-    rank: int
-    local_world_size: int
-    use_cpu: bool
-
-    @property
-    def speaks(self) -> bool:
-        """Whether this worker shows the job's progress and results."""
-        return self.rank == 0
-
-    @property
-    def flags(self) -> list[str]:
-        return ["--use_cpu"] if self.use_cpu else []
+Look = Callable[[], None]
 
 
-def join() -> Worker:
-    """Finds this process's place, gives it its GPU, and drops the launcher's variables from the environment.
-
-    To be called before anything starts CUDA. Raises `InputError` for a launch that wants all processes in one run.
-    """
-    environment = os.environ
-    for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
-        if environment.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
-            raise InputError(
-                f"the accelerate config asks for {name}, but each run is trained whole on one device; "
-                "launch with accelerate_config.yaml"
-            )
-    rank, local_rank = int(environment.get("RANK", 0)), int(environment.get("LOCAL_RANK", 0))
-    worker = Worker(
-        rank=rank,
-        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
-        use_cpu=environment.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"),
-    )
-    for name in list(environment):
-        if name in LAUNCHER_NAMES or name.startswith(LAUNCHER_PREFIXES):
-            del environment[name]
-    n_gpus = torch.cuda.device_count()  # asks the driver, starts nothing
-    if n_gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = own_device(environment, local_rank, n_gpus)
-    elif not torch.accelerator.is_available():  # this asks CUDA itself, so not before the line above
-        environment.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
-    return worker
+def longest_first(runs: Sequence[Run], data: RunData) -> list[Run]:
+    """The runs by stage, in each the longest first: whoever is last then has only a short one left."""
+    return sorted(runs, key=lambda run: (run.stage, -cost(run, data)))
 
 
-def own_device(environment: Mapping[str, str], local_rank: int, n_gpus: int) -> str:
-    """The one GPU, as CUDA_VISIBLE_DEVICES names it, of the process with this local rank; more processes share."""
-    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return (visible or [str(i) for i in range(n_gpus)])[local_rank % n_gpus]
+def cost(run: Run, data: RunData) -> float:
+    """How long a run takes, up to a factor that all runs share: word pieces trained x the encoder's matrix weights."""
+    lengths = column(token_table(data.token_folder, "labelled", run.member), "length").to_numpy()
+    pieces = lengths[data.folds(run.member.get("fold_seed")) != run.fold].sum()
+    return float(pieces) * run.member.get("num_train_epochs") * encoder_size(run.member)
 
 
-def set_threads(worker: Worker, threads_per_worker: int) -> None:
-    """Shares the machine's cores out among the workers; accelerate would leave each with a single thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads_per_worker or max(1, cores // worker.local_world_size)
-    torch.set_num_threads(threads)
-    os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers'
-
-
-def work_through(runs: Sequence[Run], train: Callable[[Run], None], wait: Callable[[], None]) -> None:
-    """Trains whatever of `runs` is not done and not another worker's, and returns when all of them are done."""
-    while missing := [run for run in runs if not run.is_done()]:
-        claimed = False
-        for run in missing:
-            run.directory.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with run.lock.acquire(timeout=0):
-                    if not run.is_done():
-                        train(run)
-                        claimed = True
-            except Timeout:
-                wait()
-        if not claimed:
-            time.sleep(0.2)
-
-
-def once(path: Path, make: Callable[[], None]) -> None:
-    """Has `path` made by whichever worker comes first; the others wait for it."""
-    if path.exists():
+def take_place(launch: Launch, job: Job) -> None:
+    """Makes this process what it is to be: one of those that train together, or one that has workers of its own."""
+    signal.signal(signal.SIGTERM, _stop)
+    if trains_together(launch, job.settings):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f".{path.name}.lock"):
-        if not path.exists():
-            make()
+    forget_the_launcher()
+    if not torch.cuda.device_count():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
+
+
+def _stop(*_) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and what follows is not to be disturbed
+    raise Stopped
+
+
+def crew(launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> "Crew | Together":
+    """Those who train the job's runs, to be used in a `with`."""
+    for run in runs:
+        if run.is_done():
+            sweep(run)
+        elif launch.speaks and failures(run):
+            record(run, "again")  # the command was given again, so the run gets its tries again
+    return (Together if trains_together(launch, job.settings) else Crew)(launch, job, runs, data)
+
+
+class Together:
+    """All processes of the launch, each a part of every run."""
+
+    def __init__(self, launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> None:
+        self.launch, self.job, self.data = launch, job, data
+        self.stopped = threading.Event()
+
+    def __enter__(self) -> "Together":
+        signal.signal(signal.SIGTERM, lambda *_: self.stopped.set())  # all are to stop at the same step
+        set_threads(threads_each(self.launch, 1, self.job.settings.threads_per_worker))
+        PartialState(cpu=self.job.members[0].get("use_cpu"))
+        for member in self.job.members:
+            run_arguments(
+                member, self.job.output_dir
+            )  # a batch that can't be shared is said before anything is trained
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def finish(self, runs: Sequence[Run], look: Look) -> None:
+        """Returns when all the runs are done or given up."""
+        work_together(runs, self.data, self._is_to_stop, f"{self.launch.world_size} processes", look)
+
+    def _is_to_stop(self) -> bool:
+        return self.stopped.is_set() or self.launch.is_orphaned()
+
+
+@dataclass
+class Worker:
+    device: str | None
+    process: multiprocessing.Process
+    sentences: multiprocessing.connection.Connection
+
+
+class Crew:
+    """This process's workers: one for each of its devices, or several."""
+
+    def __init__(self, launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> None:
+        self.launch, self.runs, self.data = launch, list(runs), data
+        self.devices = devices(launch, job.members[0].get("use_cpu")) * job.settings.runs_per_device
+        self.threads = threads_each(launch, len(self.devices), job.settings.threads_per_worker)
+        self.workers: list[Worker] = []
+        self.fruitless = 0
+
+    def __enter__(self) -> "Crew":
+        if unfinished(self.runs):
+            self.context = _forking_server()
+            self.workers = [self._start(device) for device in self.devices]
+        return self
+
+    def _start(self, device: str | None) -> Worker:
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        arguments = (device, self.threads, self.runs, self.data, theirs)
+        process = self.context.Process(target=work, args=arguments)
+        process.start()
+        theirs.close()
+        return Worker(device, process, ours)
+
+    def __exit__(self, *exception) -> None:
+        """Tells the workers to save what they have and to end."""
+        try:
+            for worker in self.workers:
+                worker.process.terminate()
+            for worker in self.workers:
+                worker.process.join(PATIENCE)
+        finally:
+            for worker in self.workers:
+                _kill(worker)
+
+    def finish(self, runs: Sequence[Run], look: Look) -> None:
+        """Returns when all the runs are done or given up, by whichever workers; replaces its own that die."""
+        while unfinished(runs):
+            if self.launch.is_orphaned():
+                raise Stopped
+            self._tend()
+            look()
+            multiprocessing.connection.wait([worker.process.sentinel for worker in self.workers], timeout=TICK)
+        look()
+
+    def _tend(self) -> None:
+        for number, worker in enumerate(self.workers):
+            if not worker.process.is_alive():
+                self._take_note(worker)
+                self.workers[number] = self._start(worker.device)
+
+    def _take_note(self, worker: Worker) -> None:
+        """Writes down what a worker that has ended was at; raises `InputError` for what only the user can mend."""
+        _kill(worker)
+        with suppress(EOFError):
+            if worker.sentences.poll():
+                raise InputError(worker.sentences.recv())
+        pid, code = worker.process.pid, worker.process.exitcode
+        began = [run for run in self.runs if is_open(run, pid)]
+        for run in began:
+            record(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")
+        self.fruitless = 0 if began or code in (0, RUN_FAILED, ASK_AGAIN) else self.fruitless + 1
+        if self.fruitless >= FRUITLESS * len(self.workers):
+            raise InputError(
+                f"workers die before they can train ({_how(code)}); give them more memory, or start "
+                "fewer (--num_processes, --runs_per_device)"
+            )
+
+
+def _forking_server() -> multiprocessing.context.BaseContext:
+    """A clean process that has imported what workers need, and forks them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")  # Windows: workers import for themselves
+    home = str(Path(__file__).parents[1])
+    if home not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # where the server looks for its imports
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["smm4h.workers"])
+    return context
+
+
+def _kill(worker: Worker) -> None:
+    """Makes sure that a worker is gone: should the server that forked it have died, it only seems to be."""
+    with suppress(ProcessLookupError, TypeError):
+        os.kill(worker.process.pid, signal.SIGKILL)
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def name_failures(runs: Sequence[Run]) -> None:
+    """Raises `JobFailed` with the runs that were given up, and why."""
+    why = {run.name: failures(run)[-1] for run in runs if not run.is_done() and failures(run)}
+    if why:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+        raise JobFailed(
+            f"{len(why)} of {len(runs)} runs failed every time they were tried ({listed}); each one's attempts.jsonl "
+            "has the tracebacks, and the same command tries them again"
+        )

@@ -61,6 +61,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     partial = Path(name)
     try:
         write(partial)
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())  # else a power failure may leave the name without the content
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would lock a team's other members out

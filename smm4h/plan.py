@@ -10,11 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from smm4h.errors import InputError
 from smm4h.files import write_json
-from smm4h.recipe import DEFAULTS, WITHOUT_EFFECT, Job, Member
+from smm4h.recipe import DEFAULTS, WITHOUT_EFFECT, Job, JobSettings, Member
 from smm4h.tasks import Columns, Submission, Task
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
@@ -54,24 +52,35 @@ class Run:
         return self.directory / "DONE"
 
     @property
-    def lock(self) -> FileLock:
-        """Held while the run is trained; the system lets go of it when its process dies."""
-        return FileLock(self.directory.parent / f".fold-{self.fold}.lock")
+    def trained_file(self) -> Path:
+        """There from the last training step until `DONE`: what training found out; and `trained_model` is whole."""
+        return self.directory / "TRAINED"
+
+    @property
+    def trained_model(self) -> Path:
+        return self.directory / "trained"
+
+    @property
+    def model(self) -> Path:
+        return self.directory / "model"
+
+    @property
+    def running_file(self) -> Path:
+        """Where the run is trained and how far it is, while it is."""
+        return self.directory / "RUNNING"
+
+    @property
+    def attempts_file(self) -> Path:
+        """What has happened to the run, an event a line."""
+        return self.directory / "attempts.jsonl"
+
+    @property
+    def claim_file(self) -> Path:
+        """Held while the run is trained."""
+        return self.directory.parent / f".fold-{self.fold}.claim"
 
     def is_done(self) -> bool:
         return self.done_file.is_file()
-
-    def state(self) -> str:
-        """`done`, `running` (by whatever process) or `missing`."""
-        if self.is_done():
-            return "done"
-        if not self.directory.parent.is_dir():
-            return "missing"
-        try:
-            with self.lock.acquire(timeout=0):
-                return "missing"
-        except Timeout:
-            return "running"
 
     def measures(self) -> dict[str, Any]:
         return json.loads(self.metrics_file.read_text())
@@ -89,6 +98,10 @@ class Plan:
     @property
     def plan_file(self) -> Path:
         return self.output_dir / "plan.json"
+
+    @property
+    def folds_file(self) -> Path:
+        return self.output_dir / "folds.parquet"
 
     @property
     def members(self) -> list[str]:
@@ -110,9 +123,13 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
         "data": data,
     }
     runs = _runs(job.output_dir, job.members, identity)
-    members, folds = job.settings.members, job.settings.folds
-    wanted = [r for r in runs if (not members or r.member.name in members) and (not folds or r.fold in folds)]
-    return Plan(job.output_dir, runs, wanted, identity)
+    return Plan(job.output_dir, runs, wanted_of(runs, job.settings), identity)
+
+
+def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
+    """The runs that --members and --folds ask for."""
+    members, folds = settings.members, settings.folds
+    return [r for r in runs if (not members or r.member.name in members) and (not folds or r.fold in folds)]
 
 
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:

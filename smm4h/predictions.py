@@ -55,3 +55,11 @@ def read_predictions(path: Path) -> Predictions:
         labels=[name.removeprefix("p_") for name in names],
         maker=maker,
     )
+
+
+def is_whole(path: Path, maker: dict[str, Any]) -> bool:
+    """Whether these predictions have been made already, by this maker."""
+    try:
+        return path.is_file() and read_predictions(path).maker == maker
+    except InputError:
+        return False

@@ -1,13 +1,17 @@
 """What a person sees: the progress of the whole job, and tables of scores."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from smm4h.attempts import Running, failures, read_running, state
 from smm4h.plan import Run
 
 console = Console(highlight=False)
@@ -15,85 +19,93 @@ if not console.is_terminal:  # a log file: no width to obey
     console = Console(highlight=False, width=140)
 
 
-class JobProgress:
-    """A bar for the whole job in a terminal, and a line for each finished run everywhere.
+SHOWN = 12  # running runs that have a line of their own
 
-    Runs that other workers finish count too: their DONE files say so. `quiet` is for the workers that do not speak.
+
+class JobProgress:
+    """In a terminal a bar for the job and one for each running run; everywhere a line for each finished one.
+
+    Runs of all workers count, on whatever host: their files in the output folder tell. `costs` are the runs' sizes, in
+    any unit, by name. `quiet` is for the processes that do not speak.
     """
 
-    def __init__(self, runs: Sequence[Run], measure: str, *, quiet: bool) -> None:
-        self.runs, self.measure, self.quiet = list(runs), measure, quiet
+    def __init__(self, runs: Sequence[Run], costs: Mapping[str, float], measure: str, *, quiet: bool) -> None:
+        self.runs, self.costs, self.measure, self.quiet = list(runs), costs, measure, quiet
         self.finished = {run.name for run in runs if run.is_done()}
-        self.found_done = len(self.finished)
-        self.scores: dict[str, list[float]] = {}
+        self.found_done = frozenset(self.finished)
+        self.scores: list[float] = []
         self.started = self.looked = time.monotonic()
-        self.current, self.fraction = "", 0.0
         columns = (BarColumn(bar_width=30), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
         self.bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
-        self.line = self.bar.add_task("", total=max(1, len(self.runs)))
+        self.line = self.bar.add_task("", total=sum(costs.values()) or 1)
+        self.lines: dict[str, TaskID] = {}
 
     def __enter__(self) -> "JobProgress":
         self.bar.start()
-        for run in self.runs:
-            if run.name in self.finished:
-                self._take_score(run)
-        if self.found_done and not self.quiet:
-            console.print(f"{self.found_done} of {len(self.runs)} runs are done already")
+        self.scores = [self._score(run) for run in self.runs if run.name in self.finished]
+        if self.finished and not self.quiet:
+            console.print(f"{len(self.finished)} of {len(self.runs)} runs are done already")
         return self
 
     def __exit__(self, *exception) -> None:
         self.look(force=True)
         self.bar.stop()
 
-    def begin(self, run: Run) -> None:
-        self.look(force=True)
-        self.current, self.fraction = f"{run.member.name} fold {run.fold}", 0.0
-
-    def report(self, fraction: float) -> None:
-        """Takes the share of the current run that is done."""
-        self.fraction = fraction
-        self.look()
-
     def look(self, force: bool = False) -> None:
-        """Counts what has been finished, by anyone, since the last look; at most once a second."""
+        """Reads what all workers have finished and are at; at most once a second."""
         now = time.monotonic()
         if self.quiet or (now - self.looked < 1 and not force):
             return
         self.looked = now
+        running = {}
         for run in self.runs:
-            if run.name not in self.finished and run.is_done():
+            if run.name in self.finished:
+                continue
+            if run.is_done():
                 self.finished.add(run.name)
-                self.fraction = 0.0  # what was begun has been finished, or is another worker's to count
-                self._take_score(run)
+                self.scores.append(self._score(run))
                 self._tell(run)
-        done = len(self.finished)
-        position = min(len(self.runs), done + 1)
-        text = f"run {position}/{len(self.runs)}  {self.current}  {self._so_far()}  {self._time_left()}"
-        self.bar.update(self.line, completed=min(done + self.fraction, len(self.runs)), description=text)
+            elif content := read_running(run):
+                running[run.name] = content
+        self._show(running)
 
-    def _take_score(self, run: Run) -> None:
-        self.scores.setdefault(run.member.name, []).append(run.measures()["held_out"][self.measure])
+    def _show(self, running: Mapping[str, Running]) -> None:
+        made = self._made(self.finished) + sum(self.costs[name] * at.fraction for name, at in running.items())
+        mean = f"{self.measure} so far {sum(self.scores) / len(self.scores):.3f}" if self.scores else ""
+        counts = f"{len(self.finished)}/{len(self.runs)} runs done, {len(running)} running"
+        text = f"{counts}  {mean}  {self._time_left(made)}"
+        self.bar.update(self.line, completed=made, description=text)
+        for name in [name for name in self.lines if name not in running]:
+            self.bar.remove_task(self.lines.pop(name))
+        for name, at in running.items():
+            if name not in self.lines and len(self.lines) < SHOWN:
+                self.lines[name] = self.bar.add_task("", total=1)
+            if name in self.lines:
+                text = f"{name.replace('/fold-', ' fold ')} on {at.where}"
+                self.bar.update(self.lines[name], completed=at.fraction, description=text)
+
+    def _made(self, names: Iterable[str]) -> float:
+        return sum(self.costs[name] for name in names)
+
+    def _score(self, run: Run) -> float:
+        return run.measures()["held_out"][self.measure]
 
     def _tell(self, run: Run) -> None:
-        score = run.measures()["held_out"][self.measure]
         console.print(
             f"run {len(self.finished)}/{len(self.runs)}  {run.member.name} fold {run.fold}  "
-            f"{self.measure} {score:.3f} held out  {self._time_left()}"
+            f"{self.measure} {self.scores[-1]:.3f} held out  {self._time_left(self._made(self.finished))}"
         )
 
-    def _so_far(self) -> str:
-        scores = [score for of_member in self.scores.values() for score in of_member]
-        return f"{self.measure} so far {sum(scores) / len(scores):.3f}" if scores else ""
+    def _time_left(self, made: float) -> str:
+        new = made - self._made(self.found_done)
+        left = self._made(run.name for run in self.runs) - made
+        return f"{duration((time.monotonic() - self.started) * left / new)} left" if new > 0 and left > 0 else ""
 
-    def _time_left(self) -> str:
-        made = len(self.finished) - self.found_done + self.fraction
-        if made <= 0:
-            return ""
-        left = (len(self.runs) - len(self.finished) - self.fraction) * (time.monotonic() - self.started) / made
-        if left <= 0:
-            return ""
-        hours, minutes, seconds = int(left // 3600), int(left // 60 % 60), int(left % 60)
-        return f"{hours} h {minutes:02} min left" if hours else f"{minutes} min {seconds:02} s left"
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    hours, minutes, seconds = int(seconds // 3600), int(seconds // 60 % 60), int(seconds % 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def score_table(
@@ -125,14 +137,32 @@ def score_table(
 
 
 def state_table(runs: Sequence[Run]) -> Table:
-    """The runs, their stage and state, and the held-out measure of those that are done."""
+    """The runs and their states: the held-out measure of the done, where and since when of the running, why failed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "member", "fold", "stage", "state", "held out"):
+    for name in ("run", "member", "fold", "stage", "state", "held out", ""):
         table.add_column(name, justify="right" if name in ("run", "fold", "stage", "held out") else "left")
     for number, run in enumerate(runs, start=1):
-        state, score = run.state(), ""
-        if state == "done":
-            held_out = run.measures()["held_out"]
-            score = f"{next(iter(held_out.values())):.3f}"
-        table.add_row(str(number), run.member.name, str(run.fold), str(run.stage), state, score)
+        now, score, remark = state(run), "", ""
+        if now == "done":
+            score = f"{next(iter(run.measures()['held_out'].values())):.3f}"
+        elif now == "running" and (at := read_running(run)):
+            since = duration(max(0.0, time.time() - at.since))
+            remark = f"{at.fraction:.0%} on {at.where}, for {since}"
+        elif reasons := failures(run):
+            remark = f"{len(reasons)} x, last: {reasons[-1]}"
+        cells = [str(number), run.member.name, str(run.fold), str(run.stage), now, score, remark]
+        table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def state_summary(runs: Sequence[Run]) -> str:
+    """How many runs are in each state and, while some are running, about how long the rest will take."""
+    states = {run.name: state(run) for run in runs}
+    tally = Counter(states.values())
+    counts = ", ".join(f"{tally[name]} {name}" for name in ("done", "running", "failed", "missing"))
+    at_work = [at for run in runs if states[run.name] == "running" and (at := read_running(run))]
+    seconds = [json.loads(run.done_file.read_text())["seconds"] for run in runs if states[run.name] == "done"]
+    if not at_work or not seconds:
+        return counts
+    runs_left = tally["missing"] + sum(1 - at.fraction for at in at_work)
+    return f"{counts}; about {duration(runs_left * sum(seconds) / len(seconds) / len(at_work))} left"

@@ -61,8 +61,21 @@ class JobSettings:
     pseudo_teachers: list[str] = _field([], "members whose vote labels the pseudo tweets (default: all without them)")
     pseudo_fraction: float = _field(0.1, "share of the voted test tweets that joins each fold's training part")
     pseudo_seed: int = _field(42, "seed that cuts the voted test tweets into parts")
-    keep_models: Literal["all", "none"] = _field("all", "whether a run keeps its weights; predictions are always kept")
+    parallel: Literal["auto", "runs", "data"] = _field(
+        "auto",
+        "what processes share: `runs`, each training whole ones, or the `data` of one run after the other, for "
+        "encoders too large for one device; auto: data where the accelerate config names DeepSpeed or FSDP",
+    )
+    runs_per_device: int = _field(1, "runs trained side by side on each GPU, or on the CPU")
     threads_per_worker: int = _field(0, "CPU threads of each worker (0: the cores shared out evenly)")
+    save_minutes: float = _field(
+        5.0, "a run that takes longer saves its whole state that often, to go on from there when killed (0: never)"
+    )
+    keep_models: Literal["all", "best", "none"] = _field(
+        "all", "whose weights are kept: every run's, each member's best fold's, none; predictions are always kept"
+    )
+    keep_models_in: Literal["float32", "bfloat16"] = _field("float32", "number format of the weights that are kept")
+    fetch: bool = _field(False, "download encoders and data set for machines that are offline, train nothing")
     # Last, because it hides the type of this name from there on.
     list: bool = _field(False, "print the runs and their state, train nothing")
 
@@ -105,7 +118,7 @@ class RunArguments(TrainingArguments):
     bf16: bool | None = _field(None, "bf16 autocast (default: where the machine has it in hardware)")
     eval_strategy: str = _field("epoch", "when the held-out tweets are scored: epoch, steps or no")
     per_device_eval_batch_size: int = _field(64, "tweets scored at once; no result depends on it")
-    save_strategy: str = _field("no", "only `no`: a run is kept when it is done")
+    save_strategy: str = _field("no", "save a run's state besides --save_minutes: no, epoch or steps (--save_steps)")
     disable_tqdm: bool | None = _field(True, "no progress bar for each run; the job has its own")
 
     def __post_init__(self):
@@ -154,21 +167,28 @@ DECIDED = {
     "load_best_model_at_end": "use --checkpoint best or last",
     "metric_for_best_model": "the task file's `measure:` chooses the epoch",
     "greater_is_better": "the task file's `measure:` chooses the epoch",
-    "resume_from_checkpoint": "the same command again does only what is missing",
+    "resume_from_checkpoint": "the same command again goes on where each run was stopped",
+    "ignore_data_skip": "a resumed run is to be the same as one that was never stopped",
+    "enable_jit_checkpoint": "a run that is told to stop (SIGTERM) saves its state",
+    "save_only_model": "a run's state is saved to go on from there, and removed when the run is done",
+    "save_total_limit": "a run keeps its last state, and none when it is done",
+    "auto_find_batch_size": "the recipe's batch is the batch; lower --per_device_train_batch_size yourself",
     "push_to_hub": "a finished run's folder `model` can be uploaded with `hf upload`",
     "run_name": "runs are named by member and fold",
     "label_names": "the task file names the labels",
     "remove_unused_columns": "a run holds only what its model reads",
     "prediction_loss_only": "probabilities are what a run is for",
-    "parallelism_config": "each run trains on one device",
-    "fsdp": "each run trains on one device",
-    "deepspeed": "each run trains on one device",
+    "parallelism_config": "use --parallel runs or data",
+    "fsdp": "launch with an accelerate config that names FSDP",
+    "deepspeed": "launch with an accelerate config that names DeepSpeed (cluster/deepspeed_zero2.yaml)",
 }
 # Settings that leave every probability as it is (but for float noise): another value is still the same job.
 WITHOUT_EFFECT = {
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name"),
     *("dataset_config_name", "encoding", "id_column_name", "text_column_name", "label_column_name"),
-    *("members", "folds", "list", "keep_models", "threads_per_worker", "output_dir", "cache_dir", "token"),
+    *("members", "folds", "list", "fetch", "output_dir", "cache_dir", "token"),
+    *("keep_models", "keep_models_in", "parallel", "runs_per_device", "threads_per_worker"),
+    *("save_minutes", "save_strategy", "save_steps", "save_on_each_node"),
     *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_level"),
     *("log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "project", "debug", "use_cpu"),
     *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "local_rank"),
@@ -348,10 +368,10 @@ def _check_member(member: Member, where: str) -> None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
     if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
-    if member.get("save_strategy") != "no":
-        raise InputError(
-            f"{where}--save_strategy has only `no`: a run is kept when it is done, and made anew otherwise"
-        )
+    if member.get("save_strategy") not in ("no", "epoch", "steps"):
+        raise InputError(f"{where}--save_strategy {member.get('save_strategy')}: choose no, epoch or steps")
+    if member.get("train_sampling_strategy") == "batch_rebalance":
+        raise InputError(f"{where}--train_sampling_strategy: choose random, group_by_length or sequential")
     if member.get("max_seq_length") < 4:
         raise InputError(f"{where}--max_seq_length {member.get('max_seq_length')} leaves no room for a tweet")
 
@@ -377,6 +397,8 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
         value = getattr(settings, flag)
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: at least one tweet must be kept")
+    if settings.runs_per_device < 1:
+        raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
     if pseudo and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
         raise InputError(
             f"--pseudo_fraction {settings.pseudo_fraction}: {settings.n_folds} folds get different tweets, "
@@ -394,10 +416,21 @@ def _with_columns(task: Task, settings: JobSettings) -> Task:
 
 
 def run_arguments(member: Member, output_dir: Path) -> RunArguments:
-    """The member's training arguments for a run that writes to `output_dir`."""
+    """The member's training arguments for a run that writes to `output_dir`.
+
+    Where several processes train the run together, each gets its part of the recipe's batch.
+    """
     settings = {name: value for name, value in member.settings.items() if name in RUN_NAMES}
     settings["output_dir"] = os.fspath(output_dir)
     try:
-        return RunArguments(**settings)
+        arguments = RunArguments(**settings)
     except ValueError as error:
         raise InputError(f"member {member.name}: {' '.join(str(error).split())}") from None
+    batch, n_processes = arguments.per_device_train_batch_size, arguments.world_size
+    if batch % n_processes:
+        raise InputError(
+            f"member {member.name}: a batch of {batch} can't be shared by {n_processes} processes; launch a number "
+            "that divides it, or give another --per_device_train_batch_size"
+        )
+    arguments.per_device_train_batch_size = batch // n_processes
+    return arguments

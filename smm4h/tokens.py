@@ -3,14 +3,15 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
-from filelock import FileLock
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from smm4h.arrow import column
+from smm4h.claims import once
 from smm4h.cleaning import clean
 from smm4h.errors import InputError
 from smm4h.recipe import Member
@@ -41,42 +42,74 @@ def hub_arguments(member: Member) -> dict:
     }
 
 
+def fetch_encoders(members: Iterable[Member]) -> list[str]:
+    """Loads each encoder and its tokenizer once, so that this machine has all their files; returns their names."""
+    found = []
+    for member in members:
+        name = member.get("model_name_or_path")
+        if name not in found:
+            load_tokenizer(member)
+            try:
+                AutoModel.from_pretrained(name, **hub_arguments(member))
+            except (OSError, ValueError) as error:
+                raise InputError(encoder_trouble(name, error)) from None
+            found.append(name)
+    return found
+
+
+def encoder_size(member: Member) -> float:
+    """About how many weights of the encoder each word piece is multiplied with."""
+    name = member.get("model_name_or_path")
+    try:
+        config = AutoConfig.from_pretrained(name, **hub_arguments(member))
+    except (OSError, ValueError) as error:
+        raise InputError(encoder_trouble(name, error)) from None
+    return 12.0 * getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1) ** 2
+
+
 def encoder_trouble(name: str, error: Exception) -> str:
     """One sentence on an encoder that does not load."""
     reason = " ".join(str(error).split())
     return f"--model_name_or_path {name} can't be loaded: {reason[:300]}"
 
 
-def token_table(folder: Path, part: str, tweets: Dataset, member: Member) -> Dataset:
-    """Columns row, input_ids, length and, of labelled tweets, labels; made by whichever worker asks first."""
+def _table_path(folder: Path, part: str, member: Member) -> Path:
     names = ("model_name_or_path", "model_revision", "max_seq_length", "cleaning")
     variant = {name: member.get(name) for name in names}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
-    path = folder / f"{part}-{key}.arrow"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{part}-{key}.lock"):
-            if not path.exists():
-                _write_token_table(path, tweets, member)
-    return Dataset.from_file(str(path))
+    return folder / f"{part}-{key}.arrow"
+
+
+def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]) -> None:
+    """Writes the token table of each text variant that the members read; made by whichever process asks first."""
+    for member in members:
+        path = _table_path(folder, part, member)
+        once(path, lambda path=path, member=member: _write_token_table(path, tweets, member))
+
+
+def token_table(folder: Path, part: str, member: Member) -> Dataset:
+    """Columns row, id, input_ids, length and, of labelled tweets, labels; they stay on disk."""
+    return Dataset.from_file(str(_table_path(folder, part, member)))
 
 
 def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
     tokenizer, steps = load_tokenizer(member), member.get("cleaning")
 
-    def tokenise(batch: dict) -> dict:
+    def to_tokens(batch: dict) -> dict:
         texts = [clean(text, steps) for text in batch["text"]]
         input_ids = tokenizer(texts, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
-        tokens = {"row": batch["row"], "input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
+        lengths = [len(ids) for ids in input_ids]
+        tokens = {"row": batch["row"], "id": batch["id"], "input_ids": input_ids, "length": lengths}
         return {**tokens, "labels": batch["label"]} if "label" in batch else tokens
 
-    features = Features({"row": Value("int64"), "input_ids": List(Value("int32")), "length": Value("int32")})
+    features = Features({"row": Value("int64"), "id": Value("string"), "input_ids": List(Value("int32"))})
+    features["length"] = Value("int32")
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokens-") as partial:
         made = Path(partial) / path.name
         tweets.map(
-            tokenise,
+            to_tokens,
             batched=True,
             remove_columns=tweets.column_names,
             features=features,

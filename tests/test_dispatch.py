@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from smm4h import dispatch
+from smm4h import claims, launch
 from smm4h.errors import InputError
+from smm4h.recipe import JobSettings
 
 LAUNCHED = {
     "RANK": "3",
@@ -19,38 +20,67 @@ LAUNCHED = {
 LAUNCHED |= {"TORCHELASTIC_RUN_ID": "a", "ACCELERATE_MIXED_PRECISION": "no", "GROUP_RANK": "1", "FSDP_VERSION": "2"}
 
 
+def settings(**given):
+    return JobSettings(**given)
+
+
 def test_a_launched_process_knows_its_place_and_forgets_the_launcher(monkeypatch):
     for name, value in {**LAUNCHED, "ACCELERATE_USE_CPU": "true", "LD_LIBRARY_PATH": "kept"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dispatch.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    worker = dispatch.join()
-    assert (worker.rank, worker.local_world_size, worker.speaks, worker.flags) == (3, 2, False, ["--use_cpu"])
+    place = launch.join()
+    assert (place.rank, place.local_world_size, place.speaks, place.flags) == (3, 2, False, ["--use_cpu"])
+    assert not place.is_orphaned()
+    launch.forget_the_launcher()
     assert not set(LAUNCHED) & set(os.environ)
     assert os.environ["LD_LIBRARY_PATH"] == "kept"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
 
 
 def test_a_process_that_nobody_launched_speaks_and_works_alone(monkeypatch):
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    worker = dispatch.join()
-    assert (worker.rank, worker.local_world_size, worker.speaks, worker.flags) == (0, 1, True, [])
+    place = launch.join()
+    assert (place.rank, place.local_world_size, place.speaks, place.flags) == (0, 1, True, [])
+
+
+def placed(local_rank, *, launched=True):
+    return launch.Launch(local_rank, 8, local_rank, 8, False, None, 1 if launched else None)
 
 
 @pytest.mark.parametrize(
     ("visible", "local_rank", "n_gpus", "own"),
     [("", 0, 8, "0"), ("", 5, 8, "5"), ("2,3", 1, 2, "3"), ("", 3, 2, "1"), ("GPU-a,GPU-b", 0, 2, "GPU-a")],
 )
-def test_each_process_gets_one_gpu_of_those_it_may_see(visible, local_rank, n_gpus, own):
-    assert dispatch.own_device({"CUDA_VISIBLE_DEVICES": visible}, local_rank, n_gpus) == own
+def test_each_launched_process_gets_one_gpu_of_those_it_may_see(monkeypatch, visible, local_rank, n_gpus, own):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert launch.devices(placed(local_rank), use_cpu=False) == [own]
+    assert launch.devices(placed(local_rank), use_cpu=True) == [None]
 
 
-@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])
-def test_a_launch_that_wants_all_processes_in_one_run_is_refused(monkeypatch, name):
-    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(InputError, match=f"asks for {name}, but each run is trained whole on one device"):
-        dispatch.join()
+def test_a_process_that_nobody_launched_gets_all_gpus(monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert launch.devices(placed(0, launched=False), use_cpu=False) == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    assert launch.devices(placed(0, launched=False), use_cpu=False) == ["4", "6", "7"]
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 0)
+    assert launch.devices(placed(0, launched=False), use_cpu=False) == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "together"),
+    [(None, "auto", False), (None, "data", True), ("DEEPSPEED", "auto", True), ("FSDP", "auto", True)],
+)
+def test_auto_trains_together_where_the_config_spreads_the_model(monkeypatch, name, parallel, together):
+    if name:
+        monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    assert launch.trains_together(launch.join(), settings(parallel=parallel)) is together
+
+
+def test_whole_runs_side_by_side_under_deepspeed_are_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(InputError, match="asks for DEEPSPEED, which spreads one run over processes"):
+        launch.trains_together(launch.join(), settings(parallel="runs"))
 
 
 def test_what_is_made_once_is_made_once_by_many(tmp_path):
@@ -60,7 +90,7 @@ def test_what_is_made_once_is_made_once_by_many(tmp_path):
         made.append(1)
         (tmp_path / "vote.tsv").write_text("x")
 
-    threads = [threading.Thread(target=dispatch.once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
+    threads = [threading.Thread(target=claims.once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

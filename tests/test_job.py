@@ -210,7 +210,7 @@ def test_settings_without_effect_are_no_other_job(copied, call):
 def test_list_shows_45_runs_and_trains_nothing(tiny_encoder, tmp_path, call, finished_job):
     outcome = call(run_classification.main, *job_words(tiny_encoder, tmp_path / "new"), "--list")
     assert "45 runs" in outcome.out
-    assert "0 done, 0 running, 45 missing" in outcome.out
+    assert "0 done, 0 running, 0 failed, 45 missing" in outcome.out
     assert not (tmp_path / "new").exists()
     outcome = call(run_classification.main, *finished_job.words, "--list", "--members", "bigru-24", "--folds", 1, 3)
     assert "2 runs" in outcome.out

@@ -9,6 +9,7 @@ from torch import nn
 import run_classification
 from smm4h import recipe
 from smm4h.errors import InputError
+from smm4h.folds import write_folds
 from smm4h.plan import make_plan
 from smm4h.predictions import read_predictions
 from smm4h.radam import RAdam
@@ -64,6 +65,7 @@ def job(tiny_encoder, tmp_path):
         read = recipe.read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
         labelled, test, _ = run_classification.read_tweets(read)
         plan = make_plan(read, run_classification.content_hashes(labelled, test))
+        write_folds(labelled, plan.folds_file)
         return plan.runs, run_classification.run_data(plan, read, labelled, test)
 
     return build
@@ -71,8 +73,7 @@ def job(tiny_encoder, tmp_path):
 
 def trainer_of(run, data, tmp_path, n_tweets):
     dataset = training_part(run, data, None).select(range(n_tweets))
-    arguments = recipe.run_arguments(run.member, tmp_path / "trainer")
-    return _trainer(run, data, arguments, dataset, dataset, lambda fraction: None)[0]
+    return _trainer(run, data, dataset, lambda step, steps: None, lambda: False)
 
 
 @pytest.mark.parametrize("n_tweets", [16, 10, 13])
@@ -144,20 +145,22 @@ def test_the_best_epoch_is_kept_and_of_equals_the_later_one(scores, kept):
 
 def test_a_run_is_the_same_bits_alone_and_after_another_one(job):
     runs, data = job()
-    train_run(runs[3], data, None)
+    train_run(runs[3], data)
     alone = runs[3].test_file.read_bytes(), (runs[3].directory / "model" / "model.safetensors").read_bytes()
     for run in (runs[10], runs[3]):
-        train_run(run, data, None)
+        train_run(run, data)
     again = runs[3].test_file.read_bytes(), (runs[3].directory / "model" / "model.safetensors").read_bytes()
     assert alone == again
 
 
 def test_what_an_interrupted_run_left_is_thrown_away(job):
     runs, data = job()
-    runs[0].directory.mkdir(parents=True)
+    (runs[0].directory / "checkpoint-3").mkdir(parents=True)
+    (runs[0].directory / "checkpoint-3" / "model.safetensors").write_text("torn")
+    (runs[0].directory / ".trained.partial").mkdir()
     (runs[0].directory / "held_out.parquet").write_text("torn")
     assert not runs[0].is_done()
-    train_run(runs[0], data, None)
+    train_run(runs[0], data)
     assert runs[0].is_done()
     assert read_predictions(runs[0].held_out_file).maker["fingerprint"] == runs[0].fingerprint
 
@@ -165,11 +168,12 @@ def test_what_an_interrupted_run_left_is_thrown_away(job):
 def test_no_held_out_tweet_is_in_its_training_part(job):
     runs, data = job()
     for run in runs[:5]:
-        held_out = np.flatnonzero(np.asarray(data.labelled["fold_42"]) == run.fold)
+        labelled = token_table(data.token_folder, "labelled", run.member)
+        held_out = np.flatnonzero(data.folds(42) == run.fold)
         part = training_part(run, data, None)
         assert not set(part["row"]) & set(held_out.tolist())
-        assert len(part) + len(held_out) == len(data.labelled)
-        assert part["labels"] == [data.labelled["label"][row] for row in part["row"]]
+        assert len(part) + len(held_out) == len(labelled) == 60
+        assert part["labels"][:] == [labelled["labels"][row] for row in part["row"]]
 
 
 def test_pseudo_labelled_tweets_join_the_training_part_with_their_voted_labels(job):
@@ -178,13 +182,13 @@ def test_pseudo_labelled_tweets_join_the_training_part_with_their_voted_labels(j
     plain, joined = training_part(runs[30], data, None), training_part(runs[30], data, pseudo)
     assert joined["input_ids"][: len(plain)] == plain["input_ids"][:]
     assert joined["labels"][len(plain) :] == [2, 0]
-    test_tokens = token_table(data.token_folder, "test", data.test, runs[30].member)
+    test_tokens = token_table(data.token_folder, "test", runs[30].member)
     assert joined["input_ids"][len(plain) :] == [test_tokens[3]["input_ids"], test_tokens[17]["input_ids"]]
 
 
 def test_last_needs_no_evaluation_and_best_does(job):
     runs, data = job("--checkpoint", "last", "--eval_strategy", "no")
-    train_run(runs[0], data, None)
+    train_run(runs[0], data)
     assert runs[0].measures()["checkpoint"] == "last"
     with pytest.raises(ValueError, match="checkpoint best needs"):
         job("--checkpoint", "best", "--eval_strategy", "no")
@@ -193,19 +197,18 @@ def test_last_needs_no_evaluation_and_best_does(job):
 def test_a_run_that_was_never_scored_has_no_best_epoch(job):
     runs, data = job("--eval_delay", 1000)
     with pytest.raises(InputError, match=r"not scored in its \d+ steps; lower --eval_delay"):
-        train_run(runs[0], data, None)
+        train_run(runs[0], data)
     assert not runs[0].is_done()
 
 
 def test_max_eval_samples_thins_the_checks_and_not_the_predictions(job):
     runs, data = job("--max_eval_samples", 6)
-    train_run(runs[0], data, None)
+    train_run(runs[0], data)
     assert len(read_predictions(runs[0].held_out_file).rows) == 12
 
 
 def test_each_tweet_is_tokenised_once_for_each_text_variant(job):
     runs, data = job()
-    for run in (runs[0], runs[1], runs[25], runs[26]):
-        train_run(run, data, None)
+    assert len(runs) == 45
     tables = sorted(path.name.split("-")[0] for path in data.token_folder.glob("*.arrow"))
     assert tables == ["labelled", "labelled", "test", "test"]  # raw and cleaned

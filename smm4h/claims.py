@@ -1,0 +1,50 @@
+"""Who makes what: claims by which processes on any number of hosts share work through one folder.
+
+A claim is filelock's lease: a file that names process and host, created exclusively and touched by a thread while its
+holder lives. It needs no lock service of a network file system, whose locks may be missing or local to each host. One
+whose process has died on this host is free at once; one that showed no sign of life for `LEASE_SECONDS`, on the
+watcher's own clock, is free too. Should a claim be lost to a host that was only cut off, both make the same bytes and
+put them in place in one move, so that time is lost and nothing else.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+LEASE_SECONDS = 90.0  # beyond the 60 s for which an NFS client may show old attributes
+
+
+class Claims:
+    """The claims that this process holds or waits for; to be kept, since it is by watching that it sees one lapse."""
+
+    def __init__(self) -> None:
+        self._leases: dict[Path, SoftFileLease] = {}
+
+    def take(self, path: Path) -> SoftFileLease | None:
+        """The claim, to be held by `with`; None where someone else has it."""
+        lease = self._leases.setdefault(path, SoftFileLease(path, lease_duration=LEASE_SECONDS))
+        try:
+            lease.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lease
+
+
+def silent_for(path: Path) -> float | None:
+    """Seconds since a claim's last sign of life, as far as the hosts' clocks agree; None where there is no claim."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def once(path: Path, make: Callable[[], None]) -> None:
+    """Has `path` made by whichever process comes first; the others wait for it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with SoftFileLease(path.parent / f".{path.name}.claim", lease_duration=LEASE_SECONDS).acquire(poll_interval=0.1):
+        if not path.exists():
+            make()
