@@ -133,7 +133,9 @@ class TweetClassifier(PreTrainedModel):
         if config.bigru_input not in BIGRU_INPUTS:
             raise ValueError(f"no bigru_input {config.bigru_input}; there are {', '.join(BIGRU_INPUTS)}")
         loaded = encoder is not None
-        self.encoder = encoder if loaded else AutoModel.from_config(config.encoder_config())
+        if not loaded:  # in the dtype that from_pretrained asks for, not in the one that the encoder once had
+            encoder = AutoModel.from_config(config.encoder_config(), dtype=torch.get_default_dtype())
+        self.encoder = encoder
         encoder_config = self.encoder.config
         width = encoder_config.hidden_size
         self.pooler = None if getattr(self.encoder, "pooler", None) is not None else Pooler(width)
