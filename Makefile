@@ -1,4 +1,5 @@
 # quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: size and speed.
+# faults: a hundred kills.
 # Each makes .venv and installs what it needs; each works a second time.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 # More flags for the job, such as FLAGS="--num_train_epochs 1".
 FLAGS ?=
 
-.PHONY: quickstart test bench lint
+.PHONY: quickstart test bench faults lint
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
@@ -24,6 +25,9 @@ test: lint
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+faults: .venv/installed
+	$(BIN)/python tests/faults.py $(FLAGS)
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/size.py

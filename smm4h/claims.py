@@ -7,6 +7,7 @@ watcher's own clock, is free too. Should a claim be lost to a host that was only
 put them in place in one move, so that time is lost and nothing else.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +42,17 @@ def silent_for(path: Path) -> float | None:
 
 
 def once(path: Path, make: Callable[[], None]) -> None:
-    """Has `path` made by whichever process comes first; the others wait for it."""
+    """Has `path` made by whichever process comes first; the others wait for it.
+
+    What a process that was killed amid it left beside it, under a name that begins with a dot and `path`'s, is removed.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with SoftFileLease(path.parent / f".{path.name}.claim", lease_duration=LEASE_SECONDS).acquire(poll_interval=0.1):
+    claim = path.parent / f".{path.name}.claim"
+    with SoftFileLease(claim, lease_duration=LEASE_SECONDS).acquire(poll_interval=0.1):
         if not path.exists():
+            for left in path.parent.glob(f".{path.name}.*"):
+                if left != claim:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
             make()

@@ -20,6 +20,7 @@ from accelerate import PartialState
 
 from smm4h.arrow import column
 from smm4h.attempts import failures, is_open, record
+from smm4h.claims import Claims
 from smm4h.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.launch import Launch, devices, forget_the_launcher, set_threads, threads_each, trains_together
 from smm4h.plan import Run
@@ -63,12 +64,20 @@ def _stop(*_) -> None:
 
 def crew(launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> "Crew | Together":
     """Those who train the job's runs, to be used in a `with`."""
-    for run in runs:
-        if run.is_done():
-            sweep(run)
-        elif launch.speaks and failures(run):
+    tidy(runs)
+    for run in runs if launch.speaks else ():
+        if not run.is_done() and failures(run):
             record(run, "again")  # the command was given again, so the run gets its tries again
     return (Together if trains_together(launch, job.settings) else Crew)(launch, job, runs, data)
+
+
+def tidy(runs: Sequence[Run]) -> None:
+    """Removes what workers that were killed between a run's DONE and their last move left of it."""
+    claims = Claims()
+    for run in runs:
+        if run.is_done() and (claim := claims.take(run.claim_file)):
+            with claim:
+                sweep(run)
 
 
 class Together:
@@ -151,6 +160,7 @@ class Crew:
             look()
             multiprocessing.connection.wait([worker.process.sentinel for worker in self.workers], timeout=TICK)
         look()
+        tidy(runs)
 
     def _tend(self) -> None:
         for number, worker in enumerate(self.workers):

@@ -106,7 +106,7 @@ def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
     features["length"] = Value("int32")
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokens-") as partial:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
         made = Path(partial) / path.name
         tweets.map(
             to_tokens,

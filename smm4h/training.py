@@ -359,9 +359,8 @@ def train_run(
 def sweep(run: Run) -> None:
     """Removes what a finished run needed on its way: optimizer states, and weights that are not to be kept."""
     checkpoints.remove_all(run.directory)
-    for path in (run.trained_model, *run.directory.glob(".*.partial")):
-        shutil.rmtree(path, ignore_errors=True)
-    run.trained_file.unlink(missing_ok=True)
+    for path in (run.trained_model, run.trained_file, run.running_file, *run.directory.glob(".*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def keep_best_model(runs: Sequence[Run]) -> None:

@@ -93,10 +93,20 @@ def job_words(encoder: Path, output_dir: Path, *more) -> list[str]:
     return [*shlex.split(line), *map(str, more)]
 
 
-def launch(n_processes: int, words: Sequence[str]) -> Outcome:
+def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "accelerate_config.yaml") -> list:
     """The documented way in: accelerate launch."""
-    config = ("--config_file", ROOT / "accelerate_config.yaml", "--num_processes", n_processes)
-    return shell(sys.executable, "-m", "accelerate.commands.launch", *config, "run_classification.py", *words)
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", config)
+    return [*launcher, "--num_processes", n_processes, "run_classification.py", *words]
+
+
+def launch(n_processes: int, words: Sequence[str]) -> Outcome:
+    return shell(*launch_words(n_processes, words))
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    """Bytes of every file that a result consists of, by name."""
+    kinds = ("*.parquet", "*.tsv", "*.zip", "*.safetensors", "metrics.json", "scores.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for kind in kinds for p in sorted(folder.rglob(kind))}
 
 
 @dataclass

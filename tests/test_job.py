@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, job_words, launch
+from conftest import QUICKSTART, all_files, job_words, launch
 from datasets import disable_progress_bars
 
 import run_classification
@@ -27,12 +27,6 @@ def copied(finished_job, tmp_path):
     words = list(finished_job.words)
     words[words.index("--output_dir") + 1] = str(tmp_path / "task5")
     return tmp_path / "task5", words
-
-
-def all_files(folder):
-    """Bytes of every file that a result consists of, by name."""
-    kinds = ("*.parquet", "*.tsv", "*.zip", "*.safetensors", "metrics.json", "scores.json")
-    return {str(p.relative_to(folder)): p.read_bytes() for kind in kinds for p in sorted(folder.rglob(kind))}
 
 
 def test_one_command_makes_45_runs_votes_and_a_submission(finished_job):

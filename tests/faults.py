@@ -1,0 +1,201 @@
+"""The fault campaign: jobs of 45 tiny runs are killed in all ways, at all times, and must end as if nothing had been.
+
+python tests/faults.py --kills 100 --seed 1
+
+Each kill hits a worker, the server that forks them, a job's own process, the launcher, or everything, with SIGKILL or
+SIGTERM, while a run is trained, saved or predicted, or while a vote is held. The same command is given again until the
+job is finished. Then every file of the result has the bytes of the undisturbed job's, every run was trained to its end
+once, and nothing that was only needed on the way is left.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from conftest import ROOT, all_files, job_words, launch_words, save_tiny_encoder, shell
+
+from smm4h.attempts import events
+from smm4h.plan import read_plan
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "1")
+WAIT = 240.0  # seconds until a job that does nothing is called stuck
+
+
+def campaign(folder: Path, encoder: Path, undisturbed: Path, n_kills: int, seed: int) -> Counter:
+    """Kills `n_kills` times; counts what was hit when. Raises AssertionError where a job does not end as it should."""
+    rng, hits, number = random.Random(seed), Counter(), 0
+    while hits.total() < n_kills:
+        number += 1
+        output = folder / f"job-{number}"
+        starts = finish_with_kills(output, encoder, rng, hits, n_kills)
+        check(output, undisturbed)
+        print(f"job {number}: as if undisturbed, after {hits.total()} kills and {starts} starts", flush=True)
+        shutil.rmtree(output)
+    hits["jobs"] = number
+    return hits
+
+
+def finish_with_kills(output: Path, encoder: Path, rng: random.Random, hits: Counter, n_kills: int) -> int:
+    """Gives the command again and again, and kills, until it says that the job is done; returns how often."""
+    starts = 0
+    while True:
+        starts += 1
+        job = start(output, encoder, rng)
+        try:
+            while hits.total() < n_kills and job.poll() is None:
+                phase = rng.choice(sorted(PHASES))
+                wait_for_phase(job, output, phase, rng.uniform(2, 12))
+                if job.poll() is None and strike(job, rng, hits, phase) in ("launcher", "all", "job"):
+                    break
+            if end(job) == 0:
+                return starts
+        finally:
+            end(job, force=True)
+
+
+def start(output: Path, encoder: Path, rng: random.Random) -> psutil.Popen:
+    """The job's command, by the launcher with two processes or by python with two workers."""
+    words = job_words(encoder, output, *SAVING)
+    command = rng.choice(
+        [launch_words(2, words), [sys.executable, "run_classification.py", *words, "--runs_per_device", "2"]]
+    )
+    log = open(output.with_suffix(".log"), "a")  # noqa: SIM115 - the child's from here on
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return psutil.Popen(
+        [str(word) for word in command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=environment
+    )
+
+
+def strike(job: psutil.Popen, rng: random.Random, hits: Counter, phase: str) -> str | None:
+    """Kills one part of the job, or all of it; returns what it hit."""
+    parts = parts_of(job)
+    target = rng.choice(sorted(parts))
+    number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+    victims = list(parts.values()) if target == "all" else [rng.choice(parts[target])]
+    if target == "all":
+        os.killpg(job.pid, number)
+    else:
+        try:
+            victims[0].send_signal(number)
+        except psutil.NoSuchProcess:
+            return None
+    hits[f"{target}, {number.name}, {phase}"] += 1
+    return target
+
+
+def parts_of(job: psutil.Popen) -> dict[str, list[psutil.Process]]:
+    """The job's processes by what they are; `all` is every one of them."""
+    parts: dict[str, list[psutil.Process]] = {"all": []}
+    try:
+        family = [job, *job.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return parts
+    for process in family:
+        try:
+            line, mother = " ".join(process.cmdline()), process.parent()
+            if "resource_tracker" in line or not line:
+                continue
+            if "forkserver" in line:
+                kind = "worker" if mother and "forkserver" in " ".join(mother.cmdline()) else "server"
+            elif "accelerate" in line.split("run_classification.py")[0]:
+                kind = "launcher"
+            else:
+                kind = "job"
+        except psutil.NoSuchProcess:
+            continue
+        parts.setdefault(kind, []).append(process)
+    return parts
+
+
+def wait_for_phase(job: psutil.Popen, output: Path, phase: str, seconds: float) -> None:
+    wait_for(lambda: job.poll() is not None or PHASES[phase](output), seconds)
+
+
+def end(job: psutil.Popen, force: bool = False) -> int | None:
+    """Waits for the job's end and sees that no process of its session outlives it by much."""
+    if force:
+        for process in session_of(job):
+            process.kill()
+        return job.wait(10)
+    code = job.wait(WAIT)
+    assert wait_for(lambda: not session_of(job), 30), f"left alone: {session_of(job)}"
+    return code
+
+
+def session_of(job: psutil.Popen) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == job.pid and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.003)
+    return False
+
+
+def _unsealed(output: Path) -> bool:
+    return any(not (path / "SEALED").exists() for path in output.glob("*/fold-*/checkpoint-*"))
+
+
+PHASES: dict[str, Callable[[Path], object]] = {
+    "training": lambda output: any(output.glob("*/fold-*/RUNNING")),
+    "checkpointing": _unsealed,
+    "predicting": lambda output: any(output.glob("*/fold-*/TRAINED")),
+    "voting": lambda output: any(output.glob("votes/.*")) or any(output.glob("pseudo_labels/.*")),
+    "any time": lambda output: False,
+}
+
+
+def check(output: Path, undisturbed: Path) -> None:
+    """Raises AssertionError where the finished job is not what the undisturbed one is."""
+    found, wanted = all_files(output), all_files(undisturbed)
+    assert sorted(found) == sorted(wanted)
+    assert not [name for name in wanted if found[name] != wanted[name]]
+    for run in read_plan(output)[0].runs:
+        trained = [event for event in events(run) if event["event"] == "trained"]
+        assert len(trained) == 1, f"{run.name} was trained to its end {len(trained)} times"
+        names = {path.name for path in run.directory.iterdir()}
+        assert names == {"DONE", "attempts.jsonl", "held_out.parquet", "metrics.json", "model", "test.parquet"}
+    assert not list(output.rglob("*.claim"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        encoder = save_tiny_encoder(folder / "encoder")
+        outcome = shell(*launch_words(2, job_words(encoder, folder / "undisturbed")))
+        assert outcome.code == 0, outcome.err
+        hits = campaign(folder, encoder, folder / "undisturbed", arguments.kills, arguments.seed)
+    jobs = hits.pop("jobs")
+    for place in range(3):
+        tally = Counter()
+        for hit, count in hits.items():
+            tally[hit.split(", ")[place]] += count
+        print(", ".join(f"{name}: {count}" for name, count in tally.most_common()))
+    print(f"{hits.total()} kills over {jobs} jobs; every result byte for byte the undisturbed one's")
+
+
+if __name__ == "__main__":
+    main()
