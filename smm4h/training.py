@@ -187,8 +187,9 @@ class BestEpoch(TrainerCallback):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_evaluate(self, args, state, control, metrics=None, model=None, **kwargs):
-        names = (self.measure, "precision", "recall", "loss")
+        names = (self.measure, "precision", "recall")
         scores = {"epoch": state.epoch, "step": state.global_step, **{n: metrics[f"eval_{n}"] for n in names}}
+        scores["loss"] = metrics["eval_cross_entropy"]  # eval_loss counts a tweet twice where processes share a batch
         self.history.append(scores)
         if self.keep and (self.best is None or scores[self.measure] >= self.best[self.measure]):
             self.best = scores
@@ -478,6 +479,12 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         checked = checked[stratified_choice(labels, data.max_eval_samples, arguments.seed)]
     eval_dataset = tokens.select(checked)
     measure = TaskMeasure(task.measure, task.n_classes, task.positive_indices)
+
+    def score(found) -> dict[str, float]:
+        scores = measure.compute(predictions=found.predictions.argmax(axis=1), references=found.label_ids)
+        logits, labels = torch.from_numpy(found.predictions).double(), torch.from_numpy(found.label_ids)
+        return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
+
     tokenizer = load_tokenizer(member)
     trainer = TweetTrainer(
         model=build_model(member, task),
@@ -486,7 +493,7 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         eval_dataset=eval_dataset.select(longest_first(eval_dataset)),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
-        compute_metrics=lambda p: measure.compute(predictions=p.predictions.argmax(axis=1), references=p.label_ids),
+        compute_metrics=score,
         best=BestEpoch(task.measure, keep=member.get("checkpoint") == "best"),
         watch=Watch(report, stop, data.save_minutes),
     )

@@ -4,12 +4,14 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: no test waits for a network
 
+import psutil
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -58,7 +60,25 @@ def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = Non
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def save_tiny_encoder(folder: Path) -> Path:
+def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
+    """Starts a command in a session of its own, so that all its processes can be found."""
+    out = log.open("a") if log else subprocess.DEVNULL
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = [str(word) for word in words]
+    return psutil.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True, env=environment)
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.003)
+    return False
+
+
+def save_tiny_encoder(folder: Path, dropout: float = 0.1) -> Path:
     """A random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(c) for c in range(33, 127)]
@@ -75,6 +95,8 @@ def save_tiny_encoder(folder: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=128,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     BertModel(config).save_pretrained(folder)
     return folder

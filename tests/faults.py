@@ -15,13 +15,11 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from conftest import ROOT, all_files, job_words, launch_words, save_tiny_encoder, shell
+from conftest import all_files, job_words, launch_words, save_tiny_encoder, shell, start, wait_for
 
 from smm4h.attempts import events
 from smm4h.plan import read_plan
@@ -49,11 +47,12 @@ def finish_with_kills(output: Path, encoder: Path, rng: random.Random, hits: Cou
     starts = 0
     while True:
         starts += 1
-        job = start(output, encoder, rng)
+        job = start(command(output, encoder, rng), output.with_suffix(".log"))
         try:
             while hits.total() < n_kills and job.poll() is None:
                 phase = rng.choice(sorted(PHASES))
-                wait_for_phase(job, output, phase, rng.uniform(2, 12))
+                if not reaches(job, output, phase, rng.uniform(1, 15)):
+                    phase = "any time"
                 if job.poll() is None and strike(job, rng, hits, phase) in ("launcher", "all", "job"):
                     break
             if end(job) == 0:
@@ -62,23 +61,17 @@ def finish_with_kills(output: Path, encoder: Path, rng: random.Random, hits: Cou
             end(job, force=True)
 
 
-def start(output: Path, encoder: Path, rng: random.Random) -> psutil.Popen:
+def command(output: Path, encoder: Path, rng: random.Random) -> list:
     """The job's command, by the launcher with two processes or by python with two workers."""
     words = job_words(encoder, output, *SAVING)
-    command = rng.choice(
-        [launch_words(2, words), [sys.executable, "run_classification.py", *words, "--runs_per_device", "2"]]
-    )
-    log = open(output.with_suffix(".log"), "a")  # noqa: SIM115 - the child's from here on
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return psutil.Popen(
-        [str(word) for word in command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=environment
-    )
+    alone = [sys.executable, "run_classification.py", *words, "--runs_per_device", "2"]
+    return rng.choice([launch_words(2, words), alone])
 
 
 def strike(job: psutil.Popen, rng: random.Random, hits: Counter, phase: str) -> str | None:
     """Kills one part of the job, or all of it; returns what it hit."""
     parts = parts_of(job)
-    target = rng.choice(sorted(parts))
+    target = rng.choice(sorted([*parts, "worker", "worker", "worker"] if "worker" in parts else parts))
     number = rng.choice([signal.SIGKILL, signal.SIGTERM])
     victims = list(parts.values()) if target == "all" else [rng.choice(parts[target])]
     if target == "all":
@@ -116,8 +109,21 @@ def parts_of(job: psutil.Popen) -> dict[str, list[psutil.Process]]:
     return parts
 
 
-def wait_for_phase(job: psutil.Popen, output: Path, phase: str, seconds: float) -> None:
-    wait_for(lambda: job.poll() is not None or PHASES[phase](output), seconds)
+def reaches(job: psutil.Popen, output: Path, phase: str, seconds: float) -> bool:
+    """Waits until the job is amid `phase`, by files that are younger than the job; whether it is so in time."""
+
+    def reached() -> bool:
+        return any(younger(path, job.create_time()) for path in output.glob(PHASES[phase]))
+
+    wait_for(lambda: job.poll() is not None or reached(), 20 if phase == "training" else seconds)
+    return job.poll() is None and reached()
+
+
+def younger(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime > moment
+    except FileNotFoundError:
+        return False
 
 
 def end(job: psutil.Popen, force: bool = False) -> int | None:
@@ -142,25 +148,12 @@ def session_of(job: psutil.Popen) -> list[psutil.Process]:
     return members
 
 
-def wait_for(condition: Callable[[], object], seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.003)
-    return False
-
-
-def _unsealed(output: Path) -> bool:
-    return any(not (path / "SEALED").exists() for path in output.glob("*/fold-*/checkpoint-*"))
-
-
-PHASES: dict[str, Callable[[Path], object]] = {
-    "training": lambda output: any(output.glob("*/fold-*/RUNNING")),
-    "checkpointing": _unsealed,
-    "predicting": lambda output: any(output.glob("*/fold-*/TRAINED")),
-    "voting": lambda output: any(output.glob("votes/.*")) or any(output.glob("pseudo_labels/.*")),
-    "any time": lambda output: False,
+PHASES = {  # files that are there while it lasts
+    "training": "*/fold-*/RUNNING",
+    "checkpointing": "*/fold-*/checkpoint-*/rng_state.pth",
+    "predicting": "*/fold-*/TRAINED",
+    "voting": "[vp]*/.*",
+    "any time": "nothing",
 }
 
 

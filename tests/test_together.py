@@ -1,0 +1,117 @@
+"""`--parallel data`: all processes train each run together, by DDP or DeepSpeed, on two CPU processes."""
+
+import json
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Outcome, job_words, launch_words, save_tiny_encoder, shell, start, wait_for
+
+from smm4h.predictions import read_predictions
+
+ZERO2 = ROOT / "cluster" / "deepspeed_zero2.yaml"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def still_encoder(tmp_path_factory):
+    """An encoder without dropout: what is left of a difference is arithmetic."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("still") / "tiny", dropout=0.0)
+
+
+def words_for(encoder, output_dir, *more):
+    # 61 tweets, so that training parts of 48 and 49 end in a batch of one, too small for two processes
+    size = ("--max_train_samples", 61, "--per_device_train_batch_size", 8, "--num_train_epochs", 3)
+    few = ("--members", "bigru-42", "--classifier_dropout", 0, "--max_predict_samples", 37)
+    return job_words(encoder, output_dir, *size, *few, *more)
+
+
+def metrics(folder, fold=0):
+    return json.loads((folder / "bigru-42" / f"fold-{fold}" / "metrics.json").read_text())
+
+
+def assert_same_but_for_float_noise(one, other, folds=(0, 1)):
+    for fold in folds:
+        curves = [[(e["step"], e["loss"]) for e in metrics(folder, fold)["evaluations"]] for folder in (one, other)]
+        assert len(curves[0]) == 3
+        np.testing.assert_allclose(curves[0], curves[1], rtol=2e-5)
+        for part in ("held_out", "test"):
+            files = [
+                read_predictions(folder / "bigru-42" / f"fold-{fold}" / f"{part}.parquet") for folder in (one, other)
+            ]
+            assert files[0].ids.equals(files[1].ids)
+            assert files[0].rows.tolist() == files[1].rows.tolist()
+            np.testing.assert_allclose(files[0].probabilities, files[1].probabilities, atol=2e-5)
+
+
+def together(encoder, folder, *more, config=ROOT / "accelerate_config.yaml") -> Outcome:
+    return shell(*launch_words(2, words_for(encoder, folder, *more), config))
+
+
+@pytest.fixture(scope="module")
+def alone(still_encoder, tmp_path_factory):
+    """Folds 0 and 1 trained by one process."""
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    outcome = shell(sys.executable, "run_classification.py", *words_for(still_encoder, folder, "--folds", 0, 1))
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+def test_two_processes_have_the_loss_curve_of_one(still_encoder, alone, tmp_path):
+    outcome = together(still_encoder, tmp_path / "out", "--folds", 0, 1, "--parallel", "data")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "out" / "bigru-42" / "fold-0" / "DONE").read_text())["processes"] == 2
+    assert metrics(tmp_path / "out")["steps"] == metrics(alone)["steps"]
+    assert_same_but_for_float_noise(tmp_path / "out", alone)
+
+
+def test_a_batch_that_the_processes_can_not_share_is_an_error(still_encoder, tmp_path):
+    flags = ("--parallel", "data", "--per_device_train_batch_size", 9)
+    outcome = together(still_encoder, tmp_path / "out", *flags)
+    assert outcome.code != 0
+    assert "error: member bigru-42: a batch of 9 can't be shared by 2 processes" in outcome.err
+    assert not list((tmp_path / "out").glob("*/*/DONE"))
+
+
+def stop_amid(words, run_folder) -> int:
+    """Sends SIGTERM to the launcher once the run has saved its state; the launcher's exit code."""
+    job = start(words)
+    try:
+        assert wait_for(lambda: any(run_folder.glob("checkpoint-*/SEALED")), 300)
+        job.send_signal(signal.SIGTERM)
+        return job.wait(120)
+    finally:
+        if job.is_running():
+            job.kill()
+
+
+def test_two_processes_stop_and_go_on_together(still_encoder, tmp_path):
+    saving = ("--parallel", "data", "--save_strategy", "steps", "--save_steps", 2, "--folds", 0)
+    assert together(still_encoder, tmp_path / "a", *saving).code == 0
+    run = tmp_path / "b" / "bigru-42" / "fold-0"
+    words = launch_words(2, words_for(still_encoder, tmp_path / "b", *saving))
+    assert stop_amid(words, run) != 0
+    assert not (run / "DONE").exists()
+    outcome = shell(*words)
+    assert outcome.code == 0, outcome.err
+    for name in ("held_out.parquet", "test.parquet", "metrics.json", "model/model.safetensors"):
+        assert (run / name).read_bytes() == (tmp_path / "a" / "bigru-42" / "fold-0" / name).read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed builds its CPU communication with g++")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="holds for CPU processes")
+def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_encoder, alone, tmp_path):
+    saving = ("--save_strategy", "steps", "--save_steps", 2, "--folds", 0, 1)
+    run = tmp_path / "out" / "bigru-42" / "fold-0"
+    words = launch_words(2, words_for(still_encoder, tmp_path / "out", *saving), ZERO2)
+    assert stop_amid(words, run) != 0
+    assert not (run / "DONE").exists()
+    outcome = shell(*words)
+    assert outcome.code == 0, outcome.err
+    begun = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in begun] == ["begun", "stopped", "begun", "trained", "done"]
+    assert_same_but_for_float_noise(tmp_path / "out", alone)
+    assert not list((tmp_path / "out").rglob("*optim_states*"))
