@@ -10,11 +10,13 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import PartialState
 
@@ -111,9 +113,19 @@ class Together:
 
 @dataclass
 class Worker:
+    """A worker process. Its life is asked of the system: it goes on when the server that forked it is killed."""
+
     device: str | None
     process: multiprocessing.Process
+    life: psutil.Process
     sentences: multiprocessing.connection.Connection
+
+    def is_alive(self) -> bool:
+        return self.life.is_running() and self.life.status() != psutil.STATUS_ZOMBIE
+
+    def signal(self, number: signal.Signals) -> None:
+        with suppress(psutil.NoSuchProcess):
+            self.life.send_signal(number)
 
 
 class Crew:
@@ -138,18 +150,17 @@ class Crew:
         process = self.context.Process(target=work, args=arguments)
         process.start()
         theirs.close()
-        return Worker(device, process, ours)
+        return Worker(device, process, psutil.Process(process.pid), ours)
 
     def __exit__(self, *exception) -> None:
         """Tells the workers to save what they have and to end."""
         try:
             for worker in self.workers:
-                worker.process.terminate()
-            for worker in self.workers:
-                worker.process.join(PATIENCE)
+                worker.signal(signal.SIGTERM)
+            psutil.wait_procs([worker.life for worker in self.workers], PATIENCE)
         finally:
             for worker in self.workers:
-                _kill(worker)
+                worker.signal(signal.SIGKILL)
 
     def finish(self, runs: Sequence[Run], look: Look) -> None:
         """Returns when all the runs are done or given up, by whichever workers; replaces its own that die."""
@@ -158,23 +169,22 @@ class Crew:
                 raise Stopped
             self._tend()
             look()
-            multiprocessing.connection.wait([worker.process.sentinel for worker in self.workers], timeout=TICK)
+            time.sleep(TICK)
         look()
         tidy(runs)
 
     def _tend(self) -> None:
         for number, worker in enumerate(self.workers):
-            if not worker.process.is_alive():
+            if not worker.is_alive():
                 self._take_note(worker)
                 self.workers[number] = self._start(worker.device)
 
     def _take_note(self, worker: Worker) -> None:
         """Writes down what a worker that has ended was at; raises `InputError` for what only the user can mend."""
-        _kill(worker)
         with suppress(EOFError):
             if worker.sentences.poll():
                 raise InputError(worker.sentences.recv())
-        pid, code = worker.process.pid, worker.process.exitcode
+        pid, code = worker.life.pid, worker.process.exitcode
         began = [run for run in self.runs if is_open(run, pid)]
         for run in began:
             record(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")
@@ -196,12 +206,6 @@ def _forking_server() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["smm4h.workers"])
     return context
-
-
-def _kill(worker: Worker) -> None:
-    """Makes sure that a worker is gone: should the server that forked it have died, it only seems to be."""
-    with suppress(ProcessLookupError, TypeError):
-        os.kill(worker.process.pid, signal.SIGKILL)
 
 
 def _how(code: int | None) -> str:

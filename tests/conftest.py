@@ -68,6 +68,18 @@ def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
     return psutil.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True, env=environment)
 
 
+def session_of(job: psutil.Popen) -> list[psutil.Process]:
+    """All living processes that came of a command given by `start`."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == job.pid and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
 def wait_for(condition: Callable[[], object], seconds: float) -> bool:
     """Whether the condition came true in time."""
     until = time.monotonic() + seconds
