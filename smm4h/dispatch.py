@@ -67,7 +67,7 @@ def _stop(*_) -> None:
 def crew(launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> "Crew | Together":
     """Those who train the job's runs, to be used in a `with`."""
     tidy(runs)
-    for run in runs if launch.speaks else ():
+    for run in runs if launch.speaks and not launch.is_restart else ():
         if not run.is_done() and failures(run):
             record(run, "again")  # the command was given again, so the run gets its tries again
     return (Together if trains_together(launch, job.settings) else Crew)(launch, job, runs, data)
@@ -93,10 +93,8 @@ class Together:
         signal.signal(signal.SIGTERM, lambda *_: self.stopped.set())  # all are to stop at the same step
         set_threads(threads_each(self.launch, 1, self.job.settings.threads_per_worker))
         PartialState(cpu=self.job.members[0].get("use_cpu"))
-        for member in self.job.members:
-            run_arguments(
-                member, self.job.output_dir
-            )  # a batch that can't be shared is said before anything is trained
+        for member in self.job.members:  # a batch that can't be shared is said before anything is trained
+            run_arguments(member, self.job.output_dir)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -117,15 +115,18 @@ class Worker:
 
     device: str | None
     process: multiprocessing.Process
-    life: psutil.Process
+    life: psutil.Process | None  # None: it was gone before it could be looked at
     sentences: multiprocessing.connection.Connection
 
     def is_alive(self) -> bool:
-        return self.life.is_running() and self.life.status() != psutil.STATUS_ZOMBIE
+        with suppress(psutil.NoSuchProcess):
+            return self.life is not None and self.life.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def signal(self, number: signal.Signals) -> None:
         with suppress(psutil.NoSuchProcess):
-            self.life.send_signal(number)
+            if self.life is not None:
+                self.life.send_signal(number)
 
 
 class Crew:
@@ -150,14 +151,17 @@ class Crew:
         process = self.context.Process(target=work, args=arguments)
         process.start()
         theirs.close()
-        return Worker(device, process, psutil.Process(process.pid), ours)
+        life = None
+        with suppress(psutil.NoSuchProcess):
+            life = psutil.Process(process.pid)
+        return Worker(device, process, life, ours)
 
     def __exit__(self, *exception) -> None:
         """Tells the workers to save what they have and to end."""
         try:
             for worker in self.workers:
                 worker.signal(signal.SIGTERM)
-            psutil.wait_procs([worker.life for worker in self.workers], PATIENCE)
+            psutil.wait_procs([worker.life for worker in self.workers if worker.life], PATIENCE)
         finally:
             for worker in self.workers:
                 worker.signal(signal.SIGKILL)
@@ -184,7 +188,7 @@ class Crew:
         with suppress(EOFError):
             if worker.sentences.poll():
                 raise InputError(worker.sentences.recv())
-        pid, code = worker.life.pid, worker.process.exitcode
+        pid, code = worker.process.pid, worker.process.exitcode
         began = [run for run in self.runs if is_open(run, pid)]
         for run in began:
             record(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")

@@ -25,6 +25,7 @@ class Launch:
     use_cpu: bool
     sharded: str | None  # what the accelerate config names to spread one model over processes
     parent: int | None  # the launcher's process
+    is_restart: bool = False  # by the launcher, after a process had failed (--max_restarts)
 
     @property
     def speaks(self) -> bool:
@@ -52,6 +53,7 @@ def join() -> Launch:
         use_cpu=_is_true(environment, "ACCELERATE_USE_CPU"),
         sharded=asked[0] if asked else None,
         parent=os.getppid() if "RANK" in environment else None,
+        is_restart=environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0",
     )
 
 

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from smm4h.attempts import SignOfLife, given_up, record
 from smm4h.claims import Claims
-from smm4h.errors import ASK_AGAIN, Stopped, sentence_of
+from smm4h.errors import ASK_AGAIN, JobFailed, Stopped, sentence_of
 from smm4h.launch import set_threads
 from smm4h.plan import Run
 from smm4h.training import RunData, keep_best_model, train_run
@@ -30,7 +30,7 @@ class ClaimLost(Exception):
     """Another host holds the run: this process was cut off for so long that it seemed dead."""
 
 
-class RunFailed(Exception):
+class RunFailed(JobFailed):
     """A run went wrong, and its history says how; its worker ends too, since a GPU's state may be gone with it."""
 
 
@@ -134,9 +134,9 @@ def attempt(
             if sentence_of(error):
                 tell("stopped", error=sentence_of(error))
                 raise
-            reason = " ".join(str(error).split())[:500]
-            tell("failed", error=f"{type(error).__name__}: {reason}", traceback=traceback.format_exc())
-            raise RunFailed(run.name) from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            tell("failed", error=reason, traceback=traceback.format_exc())
+            raise RunFailed(f"{run.name} failed ({reason}); {run.attempts_file} has the traceback") from error
 
 
 def work_together(

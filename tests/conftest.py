@@ -1,5 +1,6 @@
 """The tests' world: a tiny random encoder, invented tweets, and the real commands run on them."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -125,6 +126,19 @@ def job_words(encoder: Path, output_dir: Path, *more) -> list[str]:
         --max_train_samples 60 --max_predict_samples 40 --num_train_epochs 1 --max_seq_length 24 --bf16 false
         --bigru_hidden_size 8 --threads_per_worker 1 --use_cpu"""
     return [*shlex.split(line), *map(str, more)]
+
+
+def recipe_of(tmp_path: Path, **rows: str) -> str:
+    """The quickstart's settings with other members."""
+    shared = RECIPE.read_text().split("members:")[0].replace("  pseudo_teachers", "  # pseudo_teachers")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(shared + "members:\n" + "".join(f"  {name}: {row}\n" for name, row in rows.items()))
+    return str(path)
+
+
+def history(run_folder: Path) -> list[dict]:
+    """What has happened to a run."""
+    return [json.loads(line) for line in (run_folder / "attempts.jsonl").read_text().splitlines()]
 
 
 def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "accelerate_config.yaml") -> list:

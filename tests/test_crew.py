@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import RECIPE, all_files, job_words, launch_words, session_of, shell, start, wait_for
+from conftest import all_files, history, job_words, launch_words, recipe_of, session_of, shell, start, wait_for
 
 from smm4h import claims
 from smm4h.claims import Claims
@@ -22,18 +22,6 @@ pytestmark = pytest.mark.slow
 
 def alone(encoder, output, *more):
     return [sys.executable, "run_classification.py", *job_words(encoder, output, *more)]
-
-
-def recipe_of(tmp_path, **rows):
-    """The quickstart's settings with other members."""
-    shared = RECIPE.read_text().split("members:")[0].replace("  pseudo_teachers", "  # pseudo_teachers")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(shared + "members:\n" + "".join(f"  {name}: {row}\n" for name, row in rows.items()))
-    return str(path)
-
-
-def history(run_folder):
-    return [json.loads(line) for line in (run_folder / "attempts.jsonl").read_text().splitlines()]
 
 
 def test_two_launchers_on_one_folder_share_the_work(finished_job, tiny_encoder, tmp_path):

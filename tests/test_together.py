@@ -8,7 +8,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Outcome, job_words, launch_words, save_tiny_encoder, shell, start, wait_for
+from conftest import (
+    ROOT,
+    Outcome,
+    history,
+    job_words,
+    launch_words,
+    recipe_of,
+    save_tiny_encoder,
+    shell,
+    start,
+    wait_for,
+)
 
 from smm4h.predictions import read_predictions
 
@@ -111,7 +122,19 @@ def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_en
     assert not (run / "DONE").exists()
     outcome = shell(*words)
     assert outcome.code == 0, outcome.err
-    begun = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in begun] == ["begun", "stopped", "begun", "trained", "done"]
+    assert [event["event"] for event in history(run)] == ["begun", "stopped", "begun", "trained", "done"]
     assert_same_but_for_float_noise(tmp_path / "out", alone)
     assert not list((tmp_path / "out").rglob("*optim_states*"))
+
+
+def test_a_run_that_fails_is_tried_again_by_the_restarted_launch_and_the_others_finish(still_encoder, tmp_path):
+    recipe = recipe_of(tmp_path, hopeless="{head: last3, learning_rate: 1e30, max_grad_norm: 0}", good="{head: last3}")
+    words = job_words(still_encoder, tmp_path / "out", "--parallel", "data", "--folds", 0)
+    command = launch_words(2, [recipe, *words[1:]])
+    command[-len(words) - 1 : -len(words) - 1] = ["--max_restarts", 4]
+    outcome = shell(*command)
+    assert outcome.code == 1
+    assert (tmp_path / "out" / "good" / "fold-0" / "DONE").exists()
+    failed = [event for event in history(tmp_path / "out" / "hopeless" / "fold-0") if event["event"] == "failed"]
+    assert len(failed) == 3
+    assert "1 of 2 runs failed every time they were tried (hopeless/fold-0: ValueError: " in outcome.err
