@@ -24,14 +24,35 @@ def alone(encoder, output, *more):
     return [sys.executable, "run_classification.py", *job_words(encoder, output, *more)]
 
 
-def test_two_launchers_on_one_folder_share_the_work(finished_job, tiny_encoder, tmp_path):
+def claim_of_another_host(path):
+    """What a lease of filelock looks like that a host took before its power failed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Claims().take(path):
+        text = path.read_text()
+    path.write_text(text.replace(platform.node(), "node7"))
+
+
+def test_a_claim_left_by_a_dead_host_lapses(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 1.0)
+    claim_of_another_host(tmp_path / "a.claim")
+    watcher, begun = Claims(), time.monotonic()
+    assert watcher.take(tmp_path / "a.claim") is None
+    assert wait_for(lambda: watcher.take(tmp_path / "a.claim"), 10)
+    assert time.monotonic() - begun > 0.9
+
+
+def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead_host(
+    finished_job, tiny_encoder, tmp_path
+):
     """One comes late; each finishes with the whole result, and each run was trained by one of them."""
-    output = tmp_path / "out"
+    output, begun = tmp_path / "out", time.monotonic()
+    claim_of_another_host(output / "last3-42" / ".fold-0.claim")
     logs = [tmp_path / "first.log", tmp_path / "late.log"]
     first = start(alone(tiny_encoder, output), logs[0])
     assert wait_for(lambda: any(output.glob("*/fold-*/RUNNING")), 120)
     late = start(launch_words(2, job_words(tiny_encoder, output)), logs[1])
     assert [first.wait(400), late.wait(400)] == [0, 0], logs[1].read_text()
+    assert time.monotonic() - begun > claims.LEASE_SECONDS
     assert all_files(output) == all_files(finished_job.folder)
     makers = set()
     for folder in output.glob("*/fold-[0-9]"):
@@ -40,6 +61,8 @@ def test_two_launchers_on_one_folder_share_the_work(finished_job, tiny_encoder, 
         makers.add(events[0]["pid"])
     assert len(makers) == 3
     assert all("final vote" in log.read_text() for log in logs)
+    told = [line.split("  ")[1] for line in logs[0].read_text().splitlines() if line.startswith("run ")]
+    assert told[29] == "last3-42 fold 0"  # the other runs of stage 1 did not wait for it
 
 
 def test_several_runs_on_one_device_are_trained_side_by_side(finished_job, tiny_encoder, tmp_path):
@@ -141,36 +164,6 @@ def test_only_each_members_best_fold_keeps_its_model(tiny_encoder, tmp_path):
         kept = [folder for folder in folders if (folder / "model" / "model.safetensors").exists()]
         assert kept == [folders[scores.index(max(scores))]]
         assert all((folder / "test.parquet").exists() for folder in folders)
-
-
-def claim_of_another_host(path):
-    """What a lease of filelock looks like that a host took before its power failed."""
-    with Claims().take(path):
-        text = path.read_text()
-    path.write_text(text.replace(platform.node(), "node7"))
-
-
-def test_a_claim_left_by_a_dead_host_lapses(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 1.0)
-    claim_of_another_host(tmp_path / "a.claim")
-    watcher, begun = Claims(), time.monotonic()
-    assert watcher.take(tmp_path / "a.claim") is None
-    assert wait_for(lambda: watcher.take(tmp_path / "a.claim"), 10)
-    assert time.monotonic() - begun > 0.9
-
-
-def test_a_job_takes_over_the_run_of_a_dead_host(finished_job, tiny_encoder, tmp_path):
-    output = tmp_path / "out"
-    (output / "last3-42").mkdir(parents=True)
-    claim_of_another_host(output / "last3-42" / ".fold-0.claim")
-    begun = time.monotonic()
-    outcome = shell(*alone(tiny_encoder, output, "--members", "last3-42"))
-    assert outcome.code == 0, outcome.err
-    assert time.monotonic() - begun > claims.LEASE_SECONDS
-    lines = [line.split("  ")[1] for line in outcome.out.splitlines() if line.startswith("run ")]
-    assert lines == [f"last3-42 fold {fold}" for fold in (1, 2, 3, 4, 0)]  # the others did not wait
-    name = "last3-42/fold-0/test.parquet"
-    assert (output / name).read_bytes() == (finished_job.folder / name).read_bytes()
 
 
 @pytest.fixture
