@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 import psutil
@@ -81,7 +82,7 @@ def read_running(run: Run) -> Running | None:
 def record(run: Run, event: Event, **facts: Any) -> None:
     """Adds an event to the run's history; `pid` in `facts` is the worker's, where another process speaks of it."""
     run.directory.mkdir(parents=True, exist_ok=True)
-    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    when = datetime.now(timezone.utc).astimezone().isoformat(timespec="milliseconds")
     line = {"time": when, "event": event, "host": platform.node(), "pid": os.getpid(), **facts}
     with run.attempts_file.open("a", encoding="utf-8") as history:
         history.write(json.dumps(line) + "\n")

@@ -21,7 +21,7 @@ def test_every_file_it_names_is_there():
 
 def test_every_flag_it_names_is_known():
     scripts = " ".join((ROOT / name).read_text() for name in ("ensemble.py", "pseudo_label.py"))
-    launcher = {"config_file", "num_processes", "help"}
+    launcher = {"config_file", "num_processes", "max_restarts", "help", "array", "gres", "time", "wait"}  # and sbatch
     flags = set(re.findall(r"--([a-z0-9_]+)", README))
     unknown = flags - JOB_NAMES - MEMBER_NAMES - RUN_NAMES - launcher - set(re.findall(r'"--([a-z_]+)"', scripts))
     assert not unknown
