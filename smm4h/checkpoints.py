@@ -40,10 +40,14 @@ def sealed_content(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def newest_whole(run_directory: Path) -> Path | None:
-    """The run's whole checkpoint with the most steps; torn ones are passed over."""
+def newest_whole(run_directory: Path, fingerprint: str) -> Path | None:
+    """The whole checkpoint with the most steps that a run of this fingerprint left; torn ones are passed over."""
     by_step = {int(path.name.rsplit("-", 1)[1]): path for path in run_directory.glob("checkpoint-*[0-9]")}
-    return next((by_step[step] for step in sorted(by_step, reverse=True) if sealed_content(by_step[step])), None)
+    for step in sorted(by_step, reverse=True):
+        content = sealed_content(by_step[step])
+        if content is not None and content["fingerprint"] == fingerprint:
+            return by_step[step]
+    return None
 
 
 def remove_all(run_directory: Path) -> None:

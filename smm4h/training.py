@@ -92,9 +92,9 @@ class TweetTrainer(Trainer):
     the last, incomplete step of an epoch.
     """
 
-    def __init__(self, *args, best: "BestEpoch", watch: "Watch", **kwargs):
+    def __init__(self, *args, fingerprint: str, best: "BestEpoch", watch: "Watch", **kwargs):
         super().__init__(*args, compute_loss_func=self.mean_over_step, callbacks=[best, watch], **kwargs)
-        self.best, self.watch = best, watch
+        self.fingerprint, self.best, self.watch = fingerprint, best, watch
 
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
         """Cross-entropy summed over the batch and divided by the number of tweets in the whole step."""
@@ -140,7 +140,8 @@ class TweetTrainer(Trainer):
             self.best.save(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoints.seal(folder, {"training_seconds": self.watch.training_seconds()})
+            made = {"fingerprint": self.fingerprint, "training_seconds": self.watch.training_seconds()}
+            checkpoints.seal(folder, made)
         if self.watch.stopping:
             raise Stopped
 
@@ -384,15 +385,16 @@ def _first_says(found: Any) -> Any:
 def _read_training(run: Run) -> Training | None:
     """What an earlier process found out by training the run to its end, if one did."""
     try:
-        return Training(**json.loads(run.trained_file.read_text()))
+        found = Training(**json.loads(run.trained_file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    return found if found.fingerprint == run.fingerprint else None
 
 
 def _train(run: Run, trainer: "TweetTrainer", training_tweets: int) -> Training:
     """Makes the training steps that are left, chooses the epoch, and saves its weights."""
     best, watch = trainer.best, trainer.watch
-    checkpoint = _first_says(checkpoints.newest_whole(run.directory))
+    checkpoint = _first_says(checkpoints.newest_whole(run.directory, run.fingerprint))
     if checkpoint is not None:
         best.load(checkpoint)
         watch.seconds_before = checkpoints.sealed_content(checkpoint)["training_seconds"]
@@ -494,6 +496,7 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=score,
+        fingerprint=run.fingerprint,
         best=BestEpoch(task.measure, keep=member.get("checkpoint") == "best"),
         watch=Watch(report, stop, data.save_minutes),
     )

@@ -104,13 +104,14 @@ def test_torn_checkpoints_are_passed_over(job):
     with pytest.raises(Stopped):
         train_run(run, same_data, stop.report, stop)
     whole = run.directory / "checkpoint-4"
-    assert checkpoints.newest_whole(run.directory) == whole
+    assert checkpoints.newest_whole(run.directory, run.fingerprint) == whole
     for step, spoil in ((7, "SEALED"), (9, "optimizer.pt")):
         torn = run.directory / f"checkpoint-{step}"
         shutil.copytree(whole, torn)
         path = torn / spoil
         path.write_bytes(path.read_bytes()[:-1]) if spoil != "SEALED" else path.unlink()
-    assert checkpoints.newest_whole(run.directory) == whole
+    assert checkpoints.newest_whole(run.directory, run.fingerprint) == whole
+    assert checkpoints.newest_whole(run.directory, "another recipe's") is None
     last = StopsAt()
     train_run(run, same_data, last.report, last)
     assert last.seen[0] == 4
