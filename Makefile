@@ -1,5 +1,5 @@
 # quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: size and speed.
-# faults: a hundred kills.
+# faults: a hundred kills; another number with FLAGS="--kills 20 --seed 2".
 # Each makes .venv and installs what it needs; each works a second time.
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 faults: .venv/installed
-	$(BIN)/python tests/faults.py $(FLAGS)
+	PYTHONPATH=. $(BIN)/python tests/faults.py $(FLAGS)
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/size.py
