@@ -62,7 +62,7 @@ def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead
     assert len(makers) == 3
     assert all("final vote" in log.read_text() for log in logs)
     told = [line.split("  ")[1] for line in logs[0].read_text().splitlines() if line.startswith("run ")]
-    assert told[29] == "last3-42 fold 0"  # the other runs of stage 1 did not wait for it
+    assert told.index("last3-42 fold 0") > 10  # its place in the plan: the others did not wait for it
 
 
 def test_several_runs_on_one_device_are_trained_side_by_side(finished_job, tiny_encoder, tmp_path):
