@@ -67,10 +67,14 @@ def _stop(*_) -> None:
 def crew(launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> "Crew | Together":
     """Those who train the job's runs, to be used in a `with`."""
     tidy(runs)
-    for run in runs if launch.speaks and not launch.is_restart else ():
-        if not run.is_done() and failures(run):
-            record(run, "again")  # the command was given again, so the run gets its tries again
-    return (Together if trains_together(launch, job.settings) else Crew)(launch, job, runs, data)
+    together = trains_together(launch, job.settings)
+    # The command was given again, so that failed runs get their tries again. Where a failure ends all processes, each
+    # command is one try: there they get them only when nothing else is left to do.
+    if launch.speaks and not launch.is_restart and not (together and unfinished(runs)):
+        for run in runs:
+            if not run.is_done() and failures(run):
+                record(run, "again")
+    return (Together if together else Crew)(launch, job, runs, data)
 
 
 def tidy(runs: Sequence[Run]) -> None:

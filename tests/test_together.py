@@ -127,14 +127,13 @@ def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_en
     assert not list((tmp_path / "out").rglob("*optim_states*"))
 
 
-def test_a_run_that_fails_is_tried_again_by_the_restarted_launch_and_the_others_finish(still_encoder, tmp_path):
+def test_a_run_that_failed_with_three_commands_is_passed_over_by_the_next(still_encoder, tmp_path):
     recipe = recipe_of(tmp_path, hopeless="{head: last3, learning_rate: 1e30, max_grad_norm: 0}", good="{head: last3}")
     words = job_words(still_encoder, tmp_path / "out", "--parallel", "data", "--folds", 0)
-    command = launch_words(2, [recipe, *words[1:]])
-    command[-len(words) - 1 : -len(words) - 1] = ["--max_restarts", 4]
-    outcome = shell(*command)
-    assert outcome.code == 1
-    assert (tmp_path / "out" / "good" / "fold-0" / "DONE").exists()
+    outcomes = [shell(*launch_words(2, [recipe, *words[1:]])) for _ in range(4)]
+    assert [outcome.code for outcome in outcomes] == [1, 1, 1, 1]
     failed = [event for event in history(tmp_path / "out" / "hopeless" / "fold-0") if event["event"] == "failed"]
     assert len(failed) == 3
-    assert "1 of 2 runs failed every time they were tried (hopeless/fold-0: ValueError: " in outcome.err
+    assert "error: hopeless/fold-0 failed (ValueError: " in outcomes[0].err
+    assert (tmp_path / "out" / "good" / "fold-0" / "DONE").exists()
+    assert "1 of 2 runs failed every time they were tried (hopeless/fold-0: ValueError: " in outcomes[3].err
