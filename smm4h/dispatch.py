@@ -192,6 +192,7 @@ class Crew:
         with suppress(EOFError):
             if worker.sentences.poll():
                 raise InputError(worker.sentences.recv())
+        worker.process.join(1)  # its end may be seen before the server that forked it has told how it ended
         pid, code = worker.process.pid, worker.process.exitcode
         began = [run for run in self.runs if is_open(run, pid)]
         for run in began:
