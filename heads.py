@@ -125,6 +125,9 @@ class TweetClassifier(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    # What computes the encoder's states in place of its own forward, where a trainer has something faster:
+    # called with token ids, mask, how many layers the head reads, and whether it reads all tokens of the last one.
+    states_of = None
 
     def __init__(self, config, encoder=None):
         super().__init__(config)
@@ -197,15 +200,8 @@ class TweetClassifier(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None and self.takes_token_types:
-            inputs["token_type_ids"] = token_type_ids
-        outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
-        last = outputs.last_hidden_state
-        # The last layer as the encoder gives it out: some normalise it only after they list the hidden states.
-        layers = (*outputs.hidden_states[:-1], last) if self.reads_layers else (last,)
-        pooled = self.pooler(last[:, 0]) if self.pooler is not None else outputs.pooler_output
-        with torch.autocast(last.device.type, enabled=False):  # a sliver of the work; full precision costs nothing
+        pooled, layers = self._encode(input_ids, attention_mask, token_type_ids)
+        with torch.autocast(pooled.device.type, enabled=False):  # a sliver of the work; full precision costs nothing
             weights = self.classifier.weight.dtype
             features = self.head(pooled.to(weights), [layer.to(weights) for layer in layers], attention_mask)
             logits = self.classifier(self.dropout(features))
@@ -213,6 +209,22 @@ class TweetClassifier(PreTrainedModel):
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _encode(self, input_ids, attention_mask, token_type_ids):
+        """Pooler output (n_tweets, width), and the states of the last layers, of which the head reads some."""
+        if self.states_of is not None and token_type_ids is None:
+            n_layers = getattr(self.head, "n_layers", 1)
+            layers = self.states_of(input_ids, attention_mask, n_layers, getattr(self.head, "reads_tokens", False))
+            last = layers[-1].to(self.classifier.weight.dtype)
+            return (self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])), layers
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.takes_token_types:
+            inputs["token_type_ids"] = token_type_ids
+        outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
+        last = outputs.last_hidden_state
+        # The last layer as the encoder gives it out: some normalise it only after they list the hidden states.
+        layers = (*outputs.hidden_states[:-1], last) if self.reads_layers else (last,)
+        return (outputs.pooler_output if self.pooler is None else self.pooler(last[:, 0])), layers
 
 
 TweetClassifierConfig.register_for_auto_class()

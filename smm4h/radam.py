@@ -8,10 +8,16 @@ import torch
 class RAdam(torch.optim.AdamW):
     """RAdam (Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond"), decoupled weight decay.
 
-    RAdam's step is Adam's with another step size. With rho_t the length of the approximated average (section 4.1), Adam
-    with learning rate lr * r_t and eps / sqrt(1 - beta2^t) gives `torch.optim.RAdam(decoupled_weight_decay=True)`,
-    which adds eps before its bias correction. While rho_t <= 5 the variance is not tractable and the step is
-    lr * corrected momentum.
+    RAdam's step is Adam's with another step size, so that torch's fused kernel can make it; which also lets gradients
+    be clipped without one more walk through memory: `clip`, set before a step, is the factor of its gradients. With m
+    and v the moments of the clipped gradients c g, the kernel keeps M = m / a and V = v / q, where a and q follow the
+    same averages over c and c^2:
+
+        a' = b1 a + (1 - b1) c    =>    M' = m' / a' = (b1 a / a') M + (1 - b1 a / a') g
+
+    and likewise q for v. So the kernel gets the true gradients, other decay rates, and a learning rate and epsilon that
+    turn M / (sqrt(V) + eps) into `torch.optim.RAdam`'s step, which adds eps before its bias correction. While rho_t
+    (section 4.1) is <= 5, the variance is not tractable and the step is lr * corrected momentum.
 
     Steps are counted by parameter group: a parameter gets its gradient at every step or, like a pooler that no head
     reads, at none.
@@ -19,34 +25,51 @@ class RAdam(torch.optim.AdamW):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self.clip = 1.0
 
     @torch.no_grad()
     def step(self, closure=None):
         given = []
         for group in self.param_groups:
-            group["n_steps"] = group.get("n_steps", 0) + 1
-            given.append((group["lr"], group["eps"], group["weight_decay"]))
-            rectified = rectification(group["n_steps"], group["betas"][1])
-            if rectified:
-                group["lr"] *= rectified
-                group["eps"] /= math.sqrt(1 - group["betas"][1] ** group["n_steps"])
-                group["weight_decay"] /= rectified  # AdamW decays by lr * weight_decay
-            else:
-                group["lr"] = 0.0  # the fused kernel then only updates the moments
+            given.append({name: group[name] for name in ("lr", "betas", "eps", "weight_decay")})
+            self._prepare(group)
         loss = super().step(closure)
-        for group, (lr, eps, weight_decay) in zip(self.param_groups, given, strict=True):
-            if group["lr"] == 0.0 and lr != 0.0:
-                self._momentum_step(group, lr, weight_decay)
-            group["lr"], group["eps"], group["weight_decay"] = lr, eps, weight_decay
+        for group, own in zip(self.param_groups, given, strict=True):
+            is_rectified = group["lr"] != 0.0
+            group.update(own)
+            if not is_rectified:
+                self._momentum_step(group)
+        self.clip = 1.0
         return loss
 
-    def _momentum_step(self, group, lr, weight_decay):
+    def _prepare(self, group):
+        """Puts in place of the group's settings those by which the kernel makes RAdam's step."""
+        for p in group["params"]:
+            if p.grad is not None and not self.state[p]:
+                moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                # The kernel's own bias corrections, by 1 - decay^step, are to be none.
+                self.state[p] = {"step": torch.tensor(math.inf, device=p.device), **moments}
+        lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
+        n = group["n_steps"] = group.get("n_steps", 0) + 1
+        before = group.get("scale", 0.0), group.get("square_scale", 0.0)
+        a = group["scale"] = beta1 * before[0] + (1 - beta1) * self.clip
+        q = group["square_scale"] = beta2 * before[1] + (1 - beta2) * self.clip**2
+        group["betas"] = (beta1 * before[0] / a, beta2 * before[1] / q)
+        group["eps"] = eps / math.sqrt(q)
+        corrected = a / (1 - beta1**n) * math.sqrt((1 - beta2**n) / q)
+        group["lr"] = lr * rectification(n, beta2) * corrected  # 0.0: the kernel then only updates the moments
+        if group["lr"]:
+            group["weight_decay"] *= lr / group["lr"]  # AdamW decays by lr * weight_decay
+
+    def _momentum_step(self, group):
+        lr, weight_decay = group["lr"], group["weight_decay"]
         parameters = [p for p in group["params"] if p.grad is not None]
         if parameters:
             momentum = [self.state[p]["exp_avg"] for p in parameters]
             if weight_decay:
                 torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-            torch._foreach_add_(parameters, momentum, alpha=-lr / (1 - group["betas"][0] ** group["n_steps"]))
+            corrected = group["scale"] / (1 - group["betas"][0] ** group["n_steps"])
+            torch._foreach_add_(parameters, momentum, alpha=-lr * corrected)
 
 
 def rectification(n_steps: int, beta2: float) -> float:

@@ -97,6 +97,9 @@ class MemberSettings:
     cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
     pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled test tweets")
     max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
+    packed: bool = _field(
+        True, "on a CPU, compute BERT and RoBERTa encoders without padding and without states that no head reads"
+    )
     checkpoint: Literal["best", "last"] = _field(
         "best", "which epoch's weights predict: best by the task's measure, or last"
     )

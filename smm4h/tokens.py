@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset, Features, List, Value
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -28,6 +29,8 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
         raise InputError(
             f"--max_seq_length {longest} is more than {name} can read; {tokenizer.model_max_length} is its longest"
         )
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"--model_name_or_path {name}: its tokenizer has no padding token; choose a BERT-like encoder")
     tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side = longest, "right", "right"
     return tokenizer
 
@@ -121,3 +124,11 @@ def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
 def longest_first(table: Dataset) -> np.ndarray:
     """An order (n_tweets,) in which neighbours have like lengths, so that a batch holds hardly any padding."""
     return np.argsort(-column(table, "length").to_numpy(), kind="stable")
+
+
+def used_ids(table: Dataset, n_ids: int) -> torch.Tensor:
+    """The token ids (n_used,) that occur in a table, ascending; read piece by piece."""
+    found = np.zeros(n_ids, dtype=bool)
+    for batch in table.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
+        found[batch["input_ids"].combine_chunks().flatten().to_numpy()] = True
+    return torch.from_numpy(np.flatnonzero(found))

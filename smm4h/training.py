@@ -23,25 +23,28 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
-from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h import checkpoints
 from smm4h.arrow import column
-from smm4h.batches import FILLER, Batches
+from smm4h.batches import FILLER, Batches, Padding
 from smm4h.errors import InputError, Stopped
 from smm4h.files import write_json
 from smm4h.folds import fold_column, stratified_choice
 from smm4h.metrics import TaskMeasure
+from smm4h.packed import PackedEncoder, can_pack
 from smm4h.plan import Run
 from smm4h.predictions import Predictions, is_whole, read_predictions, write_predictions
 from smm4h.pseudo import part_file, read_part
 from smm4h.radam import RAdam
 from smm4h.recipe import Member, RunArguments, run_arguments
+from smm4h.rows import UsedRows
 from smm4h.tasks import Task
-from smm4h.tokens import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table
+from smm4h.tokens import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table, used_ids
 
 IGNORED = -100  # the label that the loss passes over
+ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave a weight alone that never gets a gradient
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,18 @@ class TweetTrainer(Trainer):
             prefetch_factor=args.dataloader_prefetch_factor,
             generator=torch.Generator(),  # its own, so that dropout alone draws from the global one
         )
+
+    def _clip_grad_norm(self, model):
+        """The norm before clipping, which is left to our RAdam where it is cheap to wait for the norm."""
+        optimizer = getattr(self.optimizer, "optimizer", None)
+        if not isinstance(optimizer, RAdam) or self.args.world_size > 1 or self.args.device.type != "cpu":
+            return super()._clip_grad_norm(model)
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        optimizer.clip = min(1.0, self.args.max_grad_norm / (norm.item() + 1e-6))
+        return norm
+
+    def floating_point_ops(self, inputs):
+        return 0  # nobody reads the sum, and Trainer counts all weights at every step for it
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
@@ -287,6 +302,21 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
         return TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
     except (OSError, ValueError) as error:
         raise InputError(encoder_trouble(name, error)) from None
+
+
+def is_packed(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
+    """Whether the run's encoder is computed by `smm4h.packed`."""
+    plain = arguments.world_size > 1 or arguments.fp16 or arguments.gradient_checkpointing
+    return member.get("packed") and arguments.device.type == "cpu" and not plain and can_pack(model.encoder)
+
+
+def pack(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
+    """Leaves out the work that changes nothing: padding, unread states, embeddings of word pieces that no tweet has."""
+    model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if arguments.bf16 else torch.float32)
+    if arguments.optim in ADAMS and arguments.weight_decay == 0:
+        embeddings = model.encoder.embeddings
+        n_rows = embeddings.word_embeddings.num_embeddings
+        embeddings.word_embeddings = UsedRows(embeddings.word_embeddings, used_ids(tweets, n_rows))
 
 
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
@@ -488,12 +518,15 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
 
     tokenizer = load_tokenizer(member)
+    model = build_model(member, task)
+    if is_packed(member, arguments, model):
+        pack(model, arguments, train_dataset)
     trainer = TweetTrainer(
-        model=build_model(member, task),
+        model=model,
         args=arguments,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset.select(longest_first(eval_dataset)),
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=Padding(tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_metrics=score,
         fingerprint=run.fingerprint,
