@@ -7,7 +7,7 @@ The same command again does only what is missing.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,9 @@ def main() -> None:
     claim(plan, job, labelled, findings, launch)
     data = run_data(plan, job, labelled, test)
     gold = read_gold(job, test)
-    runs = dispatch.longest_first(plan.wanted, data)
-    with dispatch.crew(launch, job, runs, data) as crew, job_progress(runs, data, job, launch) as progress:
+    costs = dispatch.costs_of(plan.wanted, data)
+    runs = dispatch.longest_first(plan.wanted, costs)
+    with dispatch.crew(launch, job, runs, data) as crew, job_progress(runs, costs, job, launch) as progress:
         for stage in (1, 2):
             train_stage(stage, plan, job, data, crew, progress)
             vote_stage(stage, plan, job, labelled, test)
@@ -172,8 +173,7 @@ def run_data(plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> R
     )
 
 
-def job_progress(runs: Sequence[Run], data: RunData, job: Job, launch: Launch) -> JobProgress:
-    costs = {run.name: dispatch.cost(run, data) for run in runs}
+def job_progress(runs: Sequence[Run], costs: Mapping[str, float], job: Job, launch: Launch) -> JobProgress:
     return JobProgress(runs, costs, job.task.measure, quiet=not launch.speaks)
 
 

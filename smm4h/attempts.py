@@ -39,7 +39,7 @@ class Running:
 
     @property
     def where(self) -> str:
-        return f"{self.host} {self.device if self.device == 'cpu' else f'GPU {self.device}'}"
+        return f"{self.host} GPU {self.device}" if self.device.isdigit() else f"{self.host} {self.device}"
 
     def is_gone(self) -> bool:
         """Whether its process was one of this host and is no more."""

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +37,24 @@ PATIENCE = 120  # seconds that stopped workers get to save their state
 Look = Callable[[], None]
 
 
-def longest_first(runs: Sequence[Run], data: RunData) -> list[Run]:
+def longest_first(runs: Sequence[Run], costs: Mapping[str, float]) -> list[Run]:
     """The runs by stage, in each the longest first: whoever is last then has only a short one left."""
-    return sorted(runs, key=lambda run: (run.stage, -cost(run, data)))
+    return sorted(runs, key=lambda run: (run.stage, -costs[run.name]))
 
 
-def cost(run: Run, data: RunData) -> float:
-    """How long a run takes, up to a factor that all runs share: word pieces trained x the encoder's matrix weights."""
-    lengths = column(token_table(data.token_folder, "labelled", run.member), "length").to_numpy()
-    pieces = lengths[data.folds(run.member.get("fold_seed")) != run.fold].sum()
-    return float(pieces) * run.member.get("num_train_epochs") * encoder_size(run.member)
+def costs_of(runs: Sequence[Run], data: RunData) -> dict[str, float]:
+    """How long each run takes, by its name, up to a factor that all share: word pieces x the encoder's weights."""
+    found = {}
+    by_name = {run.member.name: run.member for run in runs}
+    sizes = {name: encoder_size(member) for name, member in by_name.items()}
+    for name, member in by_name.items():
+        lengths = column(token_table(data.token_folder, "labelled", member), "length").to_numpy()
+        folds = data.folds(member.get("fold_seed"))
+        for run in runs:
+            if run.member.name == name:
+                pieces = float(lengths[folds != run.fold].sum())
+                found[run.name] = pieces * member.get("num_train_epochs") * sizes[name]
+    return found
 
 
 def take_place(launch: Launch, job: Job) -> None:

@@ -184,8 +184,10 @@ class PackedLayer:
     def __init__(self, shadow: Shadow, *, cls_only: bool) -> None:
         self.weights, self.cls_only = shadow, cls_only
 
-    def forward(self, states: torch.Tensor, layout: Layout, dropout: Dropout | None) -> tuple[torch.Tensor, list[Any]]:
-        """The layer's output for (n_tokens, width) states, and what the gradients need."""
+    def forward(
+        self, states: torch.Tensor, layout: Layout, dropout: Dropout | None, keep: bool
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """The layer's output for (n_tokens, width) states, and what gradients need, where they are to `keep` it."""
         w, width = self.weights, states.shape[1]
         inputs = states.to(w.dtype)
         if self.cls_only:
@@ -199,10 +201,17 @@ class PackedLayer:
         context[layout.n_tokens :].zero_()
         attended = [self._attend(group, queries, projected, context, dropout) for group in layout.groups]
         attention, saved = self._sublayer_end(0, context, residual, dropout)
-        inner = torch.addmm(w.bias[1], attention.to(w.dtype), w.linear[1].t())
-        active = nn.functional.gelu(inner)
+        inner, active = self._activate(attention.to(w.dtype), keep)
         out, saved_out = self._sublayer_end(1, active, attention, dropout)
         return out, [inputs, residual, attended, context, saved, attention, inner, active, saved_out]
+
+    def _activate(self, inputs, keep):
+        """The feed-forward part's inner states before and after GELU; the former only where gradients `keep` them."""
+        w = self.weights
+        if not keep and w.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available():
+            return None, torch.ops.mkldnn._linear_pointwise(inputs, w.linear[1], w.bias[1], "gelu", [], "none")
+        inner = torch.addmm(w.bias[1], inputs, w.linear[1].t())
+        return inner, nn.functional.gelu(inner)
 
     def _attend(self, group: Group, queries, projected, context, dropout) -> tuple[torch.Tensor, ...]:
         """Writes the group's part of the context; returns queries, keys, values and attention weights."""
@@ -322,7 +331,7 @@ class _Stack(torch.autograd.Function):
         layers = packed.layers_for(whole)
         tape, found = [], []
         for number, layer in enumerate(layers):
-            states, saved = layer.forward(states, layout, dropout)
+            states, saved = layer.forward(states, layout, dropout, keep)
             if keep:
                 tape.append(saved)
             if number >= len(layers) - read:

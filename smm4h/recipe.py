@@ -120,7 +120,7 @@ class RunArguments(TrainingArguments):
     adam_epsilon: float = _field(1e-6, "epsilon of the optimizer")
     bf16: bool | None = _field(None, "bf16 autocast (default: where the machine has it in hardware)")
     eval_strategy: str = _field("epoch", "when the held-out tweets are scored: epoch, steps or no")
-    per_device_eval_batch_size: int = _field(64, "tweets scored at once; no result depends on it")
+    per_device_eval_batch_size: int = _field(128, "tweets scored at once; no result depends on it")
     save_strategy: str = _field("no", "save a run's state besides --save_minutes: no, epoch or steps (--save_steps)")
     disable_tqdm: bool | None = _field(True, "no progress bar for each run; the job has its own")
 

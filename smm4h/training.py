@@ -141,7 +141,8 @@ class TweetTrainer(Trainer):
         optimizer = getattr(self.optimizer, "optimizer", None)
         if not isinstance(optimizer, RAdam) or self.args.world_size > 1 or self.args.device.type != "cpu":
             return super()._clip_grad_norm(model)
-        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        grads = [p.grad.view(-1) for p in model.parameters() if p.grad is not None]
+        norm = torch.stack([grad.dot(grad) for grad in grads]).sum().sqrt()  # in half the time of torch's norm
         optimizer.clip = min(1.0, self.args.max_grad_norm / (norm.item() + 1e-6))
         return norm
 
@@ -240,6 +241,7 @@ class Watch(TrainerCallback):
         self.batches: Batches | None = None
         self.saved = self.started = time.perf_counter()
         self.seconds_before = 0.0  # of training, by processes before this one
+        self.first_step: float | None = None
         self.training = self.stopping = self.due = False
 
     def training_seconds(self) -> float:
@@ -251,6 +253,10 @@ class Watch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.batches.epoch = int(state.epoch or 0)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.first_step is None:
+            self.first_step = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.report(state.global_step, state.max_steps)
@@ -353,6 +359,7 @@ def train_run(
 
     `report` is told step and steps. When `stop` says so, what has been made is saved and `Stopped` raised.
     """
+    began = time.perf_counter()
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
@@ -373,6 +380,7 @@ def train_run(
             "fingerprint": run.fingerprint,
             "seconds": round(trained.seconds + time.perf_counter() - started, 2),
             "training_seconds": round(trained.seconds, 2),
+            "preparation_seconds": round((trainer.watch.first_step or began) - began, 2),
             "device": torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else trainer.args.device.type,
             "processes": trainer.args.world_size,
             "bf16": trainer.args.bf16,

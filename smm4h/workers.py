@@ -147,8 +147,9 @@ def work_together(
     while True:
         claimed, word = None, "over"
         if first and (left := unfinished(runs)):
-            claimed = None if stop() else claim_next(left, data, claims)
-            word = "stop" if stop() else runs.index(claimed[0]) if claimed else "wait"
+            is_stopped = stop()
+            claimed = None if is_stopped else claim_next(left, data, claims)
+            word = "stop" if is_stopped else runs.index(claimed[0]) if claimed else "wait"
         word = broadcast_object_list([word])[0]
         if word == "over":
             return

@@ -165,6 +165,17 @@ def test_dropout_is_drawn_anew_at_each_step_and_off_in_evaluation(tmp_path):
     assert (drawn.mean(dim=0) - plain).abs().max() < 0.1 * (plain.std() + drawn.std(dim=0).max())
 
 
+def test_gradients_are_to_be_had_in_evaluation_too(tmp_path):
+    model = classifier(tmp_path, "last3")
+    inputs, found = batch(5), []
+    for dtype in (None, torch.float32, torch.bfloat16):
+        model.states_of = dtype and PackedEncoder(model.encoder, dtype)
+        found.append(torch.cat([g.flatten() for g in gradients(model, inputs)[1].values()]))
+    plain, packed, packed_bf16 = found
+    torch.testing.assert_close(packed, plain, atol=1e-6, rtol=1e-3)
+    assert relative_error(packed_bf16, plain) < 0.02
+
+
 def test_dropped_gradients_are_those_of_the_same_masks(tmp_path):
     """By finite differences in a random direction, with the masks held fast."""
     model = classifier(tmp_path, "last3_pooler").double().train()
@@ -249,7 +260,7 @@ def test_a_whole_run_gives_the_plain_paths_predictions(tmp_path):
     found = []
     for packed in ("--packed", "--no_packed"):
         flags = ("--classifier_dropout", 0, "--learning_rate", "0.02", packed)
-        words = job_words(encoder, tmp_path / packed, "--num_train_epochs", 3, "--adam_beta2", 0.8, *flags)
+        words = job_words(encoder, tmp_path / packed, "--num_train_epochs", 6, "--adam_beta2", 0.8, *flags)
         job = recipe.read_command_line(words)
         labelled, test, _ = run_classification.read_tweets(job)
         plan = make_plan(job, run_classification.content_hashes(labelled, test))
