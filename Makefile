@@ -1,5 +1,5 @@
-# quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: size and speed.
-# faults: a hundred kills; another number with FLAGS="--kills 20 --seed 2".
+# quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: speed and size.
+# faults: a hundred kills; another number with FLAGS="--kills 20 --seed 2". bench with FLAGS="--shape bert-base".
 # Each makes .venv and installs what it needs; each works a second time.
 
 PYTHON ?= python3
@@ -30,8 +30,9 @@ faults: .venv/installed
 	PYTHONPATH=. $(BIN)/python tests/faults.py $(FLAGS)
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/size.py
+	$(BIN)/python benchmarks/speed.py $(FLAGS)
 	$(BIN)/python benchmarks/radam.py
+	$(BIN)/python benchmarks/size.py
 
 .venv/installed: requirements.txt requirements-dev.txt quickstart/encoder.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed: make PYTHON=...')"

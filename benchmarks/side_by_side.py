@@ -1,9 +1,11 @@
-"""Runs side by side on one device: what `--runs_per_device` K gains, on the quickstart's tweets, for several K.
+"""Runs side by side on one device: what `--runs_per_device` K gains, for several K; fits ten minutes of a GPU.
 
-python benchmarks/side_by_side.py --per_device 1 2 4 8 --encoder dmis-lab/biobert-base-cased-v1.1
+python benchmarks/side_by_side.py --per_device 1 2                                 # CPU, the quickstart's encoder
+python benchmarks/side_by_side.py --shape bert-base --max_steps 60 --task tasks/task5.yaml --data_dir DIR
 
-Each K trains the same ten runs (two members x five folds) in a folder of its own, the Ks in random order. Counted is
-the time from the first run's beginning to the last one's end, by the runs' own histories: start-up is not in it.
+Each K trains the same runs (members x five folds, at least as many as the largest K) in a folder of its own, the Ks in
+random order. Counted is the time from the first run's beginning to the last one's end, evaluations and predictions
+included, by the runs' own histories: start-up is not in it.
 """
 
 import argparse
@@ -12,53 +14,89 @@ import random
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow
+import pyarrow.compute
+import pyarrow.ipc
+from speed import encoder_folder, rate_of_products  # which finds the project
+from transformers import AutoConfig, AutoModel
+
 ROOT = Path(__file__).parents[1]
-MEMBERS = ("last2-pooler-42", "last3-42")
+MEMBERS = ("last2-pooler-42", "last3-42", "last2-pooler-24", "last3-pooler-42")
+TASK5 = 45 * 3 * 18_397 * 4 / 5  # tweets that the paper's 45 runs of task 5 train
 
 
 def main() -> None:
     arguments = read_arguments()
     order = random.sample(arguments.per_device, len(arguments.per_device))
     with tempfile.TemporaryDirectory() as name:
-        measured = {k: measure(Path(name) / f"{k}", k, arguments) for k in order}
-    tell(measured)
+        encoder = arguments.encoder or encoder_folder(arguments.shape, Path(name))
+        measured = {k: measure(Path(name) / f"{k}", k, encoder, arguments) for k in order}
+        tell(measured, encoder)
 
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per_device", type=int, nargs="+", default=[1, 2, 4, 8], help="the Ks (default: 1 2 4 8)")
-    parser.add_argument("--encoder", help="a name on the Hub or a folder (default: the quickstart's)")
-    parser.add_argument("--epochs", type=float, default=3.0, help="epochs of each run (default: 3)")
+    parser.add_argument("--shape", choices=["quickstart", "bert-base"], default="quickstart", help="the encoder, or")
+    parser.add_argument("--encoder", help="a name on the Hub or a folder")
+    parser.add_argument("--task", default="tasks/task5.yaml", help="task file")
+    parser.add_argument("--data_dir", default="quickstart/data", help="the task's files, by their official names")
+    parser.add_argument("--tweets", type=int, default=400, help="labelled tweets kept (default: 400)")
+    parser.add_argument("--max_steps", type=int, default=40, help="steps of each run (default: 40)")
     return parser.parse_args()
 
 
-def measure(output: Path, k: int, arguments: argparse.Namespace) -> tuple[float, int]:
-    """Seconds from the first run's beginning to the last one's end, and tweets trained meanwhile."""
-    encoder = arguments.encoder or _printed(ROOT / "quickstart" / "encoder.py")
-    words = ["recipes/quickstart.yaml", "--task", "tasks/task5.yaml", "--data_dir", "quickstart/data"]
-    words += ["--model_name_or_path", encoder, "--output_dir", output, "--members", *MEMBERS]
-    words += ["--runs_per_device", k, "--keep_models", "none", "--num_train_epochs", arguments.epochs]
+@dataclass
+class Measured:
+    """What the runs of one K took."""
+
+    seconds: float
+    tweets: int
+    pieces: float
+
+
+def measure(output: Path, k: int, encoder: str, arguments: argparse.Namespace) -> Measured:
+    """From the first run's beginning to the last one's end, and what was trained meanwhile."""
+    members = MEMBERS[: max(2, -(-max(arguments.per_device) // 5))]
+    words = ["recipes/smm4h2020.yaml", "--task", arguments.task, "--data_dir", arguments.data_dir]
+    words += ["--model_name_or_path", encoder, "--output_dir", output, "--members", *members]
+    words += ["--runs_per_device", k, "--keep_models", "none", "--max_steps", arguments.max_steps]
+    words += ["--max_train_samples", arguments.tweets, "--max_predict_samples", 100]
     subprocess.run([sys.executable, "run_classification.py", *map(str, words)], cwd=ROOT, check=True)
     moments, tweets = [], 0
     for run in output.glob("*/fold-[0-9]"):
         events = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
         moments += [datetime.fromisoformat(event["time"]) for event in events]
-        tweets += round(json.loads((run / "metrics.json").read_text())["training_tweets"] * arguments.epochs)
-    return (max(moments) - min(moments)).total_seconds(), tweets
+        tweets += 16 * arguments.max_steps
+    lengths = pyarrow.concat_arrays(
+        [
+            batch["length"]
+            for table in output.glob("tokens/labelled-*.arrow")
+            for batch in pyarrow.ipc.open_stream(table)
+        ]
+    )
+    seconds = (max(moments) - min(moments)).total_seconds()
+    return Measured(seconds, tweets, tweets * pyarrow.compute.mean(lengths).as_py())
 
 
-def _printed(script: Path) -> str:
-    return subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def tell(measured: dict[int, tuple[float, int]]) -> None:
-    print("runs per device | seconds for ten runs | tweets trained per second | against the first")
-    first = measured[min(measured)][0]
-    for k, (seconds, tweets) in sorted(measured.items()):
-        print(f"{k:15} | {seconds:20.0f} | {tweets / seconds:25.0f} | {first / seconds:17.2f}")
+def tell(measured: dict[int, Measured], encoder: str) -> None:
+    config = AutoConfig.from_pretrained(encoder)
+    model = AutoModel.from_config(config)
+    weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+    first = measured[min(measured)]
+    pieces = first.pieces / first.tweets
+    ceiling = rate_of_products(config.hidden_size, int(16 * pieces))
+    print(f"\n{pieces:.1f} word pieces a tweet; bf16 matrix products of a batch: {ceiling / 1e12:.2f} TFLOP/s")
+    print("runs per device | seconds | tweets/s | against the first | of the matrix rate | 45 runs of task 5, minutes")
+    for k, one in sorted(measured.items()):
+        rate = one.tweets / one.seconds
+        share = 100 * 6 * weights * one.pieces / one.seconds / ceiling
+        gain = first.seconds / one.seconds
+        print(f"{k:15} | {one.seconds:7.1f} | {rate:8.0f} | {gain:17.2f} | {share:16.1f} % | {TASK5 / rate / 60:26.1f}")
 
 
 if __name__ == "__main__":

@@ -157,18 +157,19 @@ class Clock(TrainerCallback):
 
 def train_like_the_authors(world: World) -> tuple[int, float]:
     """Micro-batches of one tweet padded to 110 pieces, four to a step, float32, torch's RAdam."""
-    model = build_model(world.run.member, world.data.task).train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_model(world.run.member, world.data.task).train().to(device)
     tokenizer = AutoTokenizer.from_pretrained(world.run.member.get("model_name_or_path"))
     optimizer = torch.optim.RAdam(model.parameters(), lr=3e-5)
     n_tweets = 4 * TRIAL["authors"]
     batches = tokenizer(
         world.texts[:n_tweets], padding="max_length", max_length=110, truncation=True, return_tensors="pt"
-    )
+    ).to(device)
     started = time.perf_counter()
     for place in range(n_tweets):
         tweet = slice(place, place + 1)
         outputs = model(batches["input_ids"][tweet], batches["attention_mask"][tweet])
-        loss = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor(world.labels[tweet]))
+        loss = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor(world.labels[tweet], device=device))
         (loss / 4).backward()
         if place % 4 == 3:
             optimizer.step()
@@ -246,15 +247,24 @@ def contest(world: World, repeats: int) -> dict[str, list[Found]]:
 
 
 def matrix_rate(world: World) -> float:
-    """Operations per second of the matrix products of a feed-forward layer on a batch's tokens: a median of 15."""
-    width, n_tokens = encoder_config(world).hidden_size, int(world.lengths.mean() * BATCH)
+    return rate_of_products(encoder_config(world).hidden_size, int(world.lengths.mean() * BATCH))
+
+
+def rate_of_products(width: int, n_tokens: int) -> float:
+    """Operations per second of a feed-forward layer's matrix products on a batch's tokens: a median of 15."""
     kind = torch.bfloat16 if machine_has_bf16() else torch.float32
-    a, b = torch.randn(n_tokens, width, dtype=kind), torch.randn(width, 4 * width, dtype=kind)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(n_tokens, width, dtype=kind, device=device)
+    b = torch.randn(width, 4 * width, dtype=kind, device=device)
+    at_once = 100 if device == "cuda" else 1  # a GPU is told about its work in advance
     taken = []
     for _ in range(17):
         started = time.perf_counter()
-        torch.mm(a, b)
-        taken.append(time.perf_counter() - started)
+        for _ in range(at_once):
+            torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append((time.perf_counter() - started) / at_once)
     return 2 * n_tokens * 4 * width**2 / statistics.median(taken[2:])
 
 
@@ -311,7 +321,7 @@ def watch(owner: object, method: str, taken: dict[str, float], name: str) -> Non
 
 
 def tell_phases(world: World) -> None:
-    """What a tweet costs in each phase of a run."""
+    """What a tweet costs in each phase of a run; on a GPU, the time until it has been told what to do."""
     taken: dict[str, float] = {}
     with timed(taken, "prepare"):
         trainer = world.trainer(packed=True)

@@ -7,6 +7,7 @@ takes nothing with it: its successor goes on from the run's last checkpoint.
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -65,6 +66,8 @@ def take_place(launch: Launch, job: Job) -> None:
     forget_the_launcher()
     if not torch.cuda.device_count():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
+    if not (job.settings.list or job.settings.fetch) and _forking_server().get_start_method() == "forkserver":
+        multiprocessing.forkserver.ensure_running()  # it imports while this process reads the tweets
 
 
 def _stop(*_) -> None:
@@ -221,7 +224,7 @@ def _forking_server() -> multiprocessing.context.BaseContext:
     if home not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # where the server looks for its imports
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["smm4h.workers"])
+    context.set_forkserver_preload(["smm4h.workers", "smm4h.measure"])
     return context
 
 

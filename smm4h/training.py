@@ -32,7 +32,6 @@ from smm4h.batches import FILLER, Batches, Padding
 from smm4h.errors import InputError, Stopped
 from smm4h.files import write_json
 from smm4h.folds import fold_column, stratified_choice
-from smm4h.metrics import TaskMeasure
 from smm4h.packed import PackedEncoder, can_pack
 from smm4h.plan import Run
 from smm4h.predictions import Predictions, is_whole, read_predictions, write_predictions
@@ -510,6 +509,8 @@ def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
 
 
 def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "TweetTrainer":
+    from smm4h.measure import TaskMeasure  # by those who train: it takes seconds, which the job's own process saves
+
     task, member = data.task, run.member
     arguments = run_arguments(member, run.directory)
     tokens = token_table(data.token_folder, "labelled", member)

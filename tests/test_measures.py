@@ -7,6 +7,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from smm4h import metrics, voting
 from smm4h.folds import stratified_choice, stratified_folds
+from smm4h.measure import TaskMeasure
 from smm4h.tasks import read_task
 
 
@@ -21,7 +22,7 @@ def drawn(seed, n_classes, n_tweets=300):
 def test_the_official_measure_equals_scikit_learns(task, seed):
     task = read_task(f"tasks/{task}.yaml")
     gold, predicted = drawn(seed, task.n_classes)
-    measure = metrics.TaskMeasure(task.measure, task.n_classes, task.positive_indices)
+    measure = TaskMeasure(task.measure, task.n_classes, task.positive_indices)
     found = measure.compute(predictions=predicted, references=gold)
     options = {"labels": task.positive_indices, "average": "micro", "zero_division": 0}
     assert found["f1"] == pytest.approx(sklearn_metrics.f1_score(gold, predicted, **options), abs=1e-12)
