@@ -18,7 +18,7 @@ from transformers.activations import GELUActivation
 PADDED_POSITIONS = (RobertaModel, CamembertModel, XLMRobertaModel)  # count positions from behind the padding's
 FAMILY = (BertModel, *PADDED_POSITIONS)
 # A matrix product of a new shape costs up to a millisecond of preparation, so that shapes are made to come back.
-TILE = 16  # numbers of tokens are rounded up to a multiple of it
+TILE = 8  # numbers of tokens are rounded up to a multiple of it
 N_GROUPS, SMALLEST_GROUP = 4, 4  # tweets of like lengths that attend side by side
 
 
