@@ -310,9 +310,10 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 
 
 def is_packed(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
-    """Whether the run's encoder is computed by `smm4h.packed`."""
-    plain = arguments.world_size > 1 or arguments.fp16 or arguments.gradient_checkpointing
-    return member.get("packed") and arguments.device.type == "cpu" and not plain and can_pack(model.encoder)
+    """Whether the run's encoder is computed by `smm4h.packed`; settings that change its own forward are honoured."""
+    changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
+    alone_on_cpu = arguments.device.type == "cpu" and arguments.world_size == 1
+    return member.get("packed") and alone_on_cpu and not any(changed) and can_pack(model.encoder)
 
 
 def pack(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:

@@ -19,7 +19,7 @@ from smm4h.plan import make_plan
 from smm4h.predictions import read_predictions
 from smm4h.radam import RAdam
 from smm4h.rows import UsedRows
-from smm4h.training import train_run
+from smm4h.training import build_model, is_packed, train_run
 
 
 def batch(n_tweets, seed=0, pad=0, longest=40):
@@ -122,6 +122,16 @@ def test_weights_that_an_optimizer_or_a_file_changed_are_used_at_once(tmp_path):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_only_encoders_that_are_written_out_are_packed(tmp_path, kind):
     assert can_pack(classifier(tmp_path, "bigru", kind).encoder) == (kind in ("bert", "roberta"))
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--no_packed"], ["--gradient_checkpointing"], ["--neftune_noise_alpha", "5"], ["--torch_compile"]]
+)
+def test_settings_that_change_the_encoders_own_forward_are_honoured(tiny_encoder, tmp_path, flags):
+    job = recipe.read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
+    member = job.members[0]
+    arguments = recipe.run_arguments(member, tmp_path)
+    assert is_packed(member, arguments, build_model(member, job.task)) == (not flags)
 
 
 def test_encoders_that_differ_in_their_config_are_not_packed():
