@@ -334,9 +334,11 @@ def tell_phases(world: World) -> None:
     tweets, whole = _timed(trainer)
     phases = ("batches", "forward", "backward", "norm of the gradients", "optimizer")
     taken["the rest of the steps"] = whole - sum(taken[name] for name in phases)
+    forward = taken["forward"]  # of the steps; an evaluation has its own
     with timed(taken, "evaluate"):
         evaluated = len(trainer.eval_dataset)
         trainer.evaluate()
+    taken["forward"] = forward
     with timed(taken, "save the weights"):
         trainer.save_model(str(world.run.directory / "saved"))
     shutil.rmtree(world.run.directory / "saved")
