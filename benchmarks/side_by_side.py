@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import pyarrow
-import pyarrow.compute
-import pyarrow.ipc
-from speed import encoder_folder, rate_of_products  # which finds the project
+import numpy as np
+from datasets import Dataset
+from speed import ROOT, encoder_folder, rate_of_products  # which finds the project
 from transformers import AutoConfig, AutoModel
 
-ROOT = Path(__file__).parents[1]
+from smm4h.arrow import column
+
 MEMBERS = ("last2-pooler-42", "last3-42", "last2-pooler-24", "last3-pooler-42")
 PIECES = 46  # of a tweet, for the matrix rate
 TASK5 = 45 * 3 * 18_397 * 4 / 5  # tweets that the paper's 45 runs of task 5 train
@@ -74,15 +74,10 @@ def measure(output: Path, k: int, encoder: str, arguments: argparse.Namespace) -
         events = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
         moments += [datetime.fromisoformat(event["time"]) for event in events]
         tweets += 16 * arguments.max_steps
-    lengths = pyarrow.concat_arrays(
-        [
-            batch["length"]
-            for table in output.glob("tokens/labelled-*.arrow")
-            for batch in pyarrow.ipc.open_stream(table)
-        ]
-    )
+    tables = [Dataset.from_file(str(path)) for path in output.glob("tokens/labelled-*.arrow")]
+    lengths = np.concatenate([column(table, "length").to_numpy() for table in tables])
     seconds = (max(moments) - min(moments)).total_seconds()
-    return Measured(seconds, tweets, tweets * pyarrow.compute.mean(lengths).as_py())
+    return Measured(seconds, tweets, tweets * float(lengths.mean()))
 
 
 def tell(measured: dict[int, Measured], encoder: str, ceiling: float) -> None:

@@ -46,15 +46,12 @@ def longest_first(runs: Sequence[Run], costs: Mapping[str, float]) -> list[Run]:
 def costs_of(runs: Sequence[Run], data: RunData) -> dict[str, float]:
     """How long each run takes, by its name, up to a factor that all share: word pieces x the encoder's weights."""
     found = {}
-    by_name = {run.member.name: run.member for run in runs}
-    sizes = {name: encoder_size(member) for name, member in by_name.items()}
-    for name, member in by_name.items():
+    for member in {run.member.name: run.member for run in runs}.values():
         lengths = column(token_table(data.token_folder, "labelled", member), "length").to_numpy()
         folds = data.folds(member.get("fold_seed"))
-        for run in runs:
-            if run.member.name == name:
-                pieces = float(lengths[folds != run.fold].sum())
-                found[run.name] = pieces * member.get("num_train_epochs") * sizes[name]
+        per_piece = member.get("num_train_epochs") * encoder_size(member)
+        own = (run for run in runs if run.member.name == member.name)
+        found |= {run.name: float(lengths[folds != run.fold].sum()) * per_piece for run in own}
     return found
 
 

@@ -42,6 +42,11 @@ class Group:
     places: torch.Tensor  # (end - start,)
     bias: torch.Tensor  # (n_tweets, longest): 0 for a token, -inf for padding
 
+    @property
+    def tweets(self) -> slice:
+        """Its tweets' places in the row."""
+        return slice(self.first, self.first + self.n_tweets)
+
     def pad(self, row: torch.Tensor) -> torch.Tensor:
         """The group's part (n_tweets * longest, width) of a row (n_tokens, width)."""
         return row.index_select(0, self.sources)
@@ -215,14 +220,14 @@ class PackedLayer:
 
     def _attend(self, group: Group, queries, projected, context, dropout) -> tuple[torch.Tensor, ...]:
         """Writes the group's part of the context; returns queries, keys, values and attention weights."""
-        w, shape = self.weights, (group.n_tweets, -1, self.weights.n_heads, self.weights.head_size)
-        parts = group.pad(projected).view(*shape[:1], group.longest, -1, *shape[2:])
+        w = self.weights
+        parts = group.pad(projected).view(group.n_tweets, group.longest, -1, w.n_heads, w.head_size)
         parts = parts.permute(2, 0, 3, 1, 4).reshape(parts.shape[2], -1, group.longest, w.head_size)
         if queries is None:
             query, key, value = parts
         else:
             key, value = parts
-            query = queries[group.first : group.first + group.n_tweets].view(-1, 1, w.head_size)
+            query = queries[group.tweets].view(-1, 1, w.head_size)
         bias = group.bias.repeat_interleave(w.n_heads, 0)[:, None]
         scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=w.scaling)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(w.dtype)
@@ -234,7 +239,7 @@ class PackedLayer:
         if queries is None:
             group.unpad(found.reshape(-1, context.shape[1]), context)
         else:
-            context[group.first : group.first + group.n_tweets].copy_(found.reshape(group.n_tweets, -1))
+            context[group.tweets].copy_(found.reshape(group.n_tweets, -1))
         return query, key, value, weights, mask, kept
 
     def _sublayer_end(self, number: int, inputs, residual, dropout):
@@ -290,7 +295,7 @@ class PackedLayer:
             grad = group.pad(grad_context).view(group.n_tweets, group.longest, w.n_heads, w.head_size)
             grad = grad.transpose(1, 2).reshape(-1, group.longest, w.head_size)
         else:
-            grad = grad_context[group.first : group.first + group.n_tweets].view(-1, 1, w.head_size)
+            grad = grad_context[group.tweets].view(-1, 1, w.head_size)
         scale = _scaled(mask, w.attention_dropout.p)
         grads = value.new_empty(2 if self.cls_only else 3, *value.shape)
         torch.bmm(kept.transpose(1, 2), grad, out=grads[-1]).mul_(scale)
@@ -304,7 +309,7 @@ class PackedLayer:
             torch.bmm(grad_scores, key, out=grads[0])
         else:
             grad_query = torch.bmm(grad_scores, key).view(group.n_tweets, -1)
-            grad_queries[group.first : group.first + group.n_tweets].copy_(grad_query)
+            grad_queries[group.tweets].copy_(grad_query)
         grads = grads.view(len(grads), group.n_tweets, w.n_heads, group.longest, w.head_size).permute(1, 3, 0, 2, 4)
         group.unpad(grads.reshape(group.n_tweets * group.longest, -1), grad_projected)
 
