@@ -1,33 +1,51 @@
 """Votes: predictions of a finished job, or anyone's label files, -> one label a tweet, with scores where gold is given.
 
-python ensemble.py runs/task5 --method soft --output vote.tsv --gold gold.tsv
+python ensemble.py runs/task5 --output vote.tsv --gold gold.tsv
+python ensemble.py runs/task5 --method greedy --decision tuned --output vote.tsv
 python ensemble.py a.tsv b.tsv c.tsv --output vote.tsv
+
+A job's folder knows how its members are to vote (ensemble.json). Another way is fitted here, on the out-of-fold
+predictions, and what it prints of itself is scored on tweets that each fit has not seen.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smm4h.ballots import Ballots, file_ballots, test_ballots
+from smm4h.appraisal import Fitting
+from smm4h.ballots import Ballots, file_ballots, held_out_ballots, predicted_ballots
+from smm4h.combining import DECISIONS, FITTED, METHODS
 from smm4h.errors import InputError, nearest, run_main
+from smm4h.folds import read_fold_labels
 from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
 from smm4h.plan import read_plan
-from smm4h.progress import console, score_table
+from smm4h.progress import console, range_text, score_table
+from smm4h.standings import Ensemble, fit_ensemble
 from smm4h.tasks import Task, read_task
-from smm4h.voting import METHODS, TIES
+from smm4h.voting import TIES
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A vote that was held."""
+
+    ballots: Ballots
+    elected: np.ndarray  # (n_tweets,) class indices
+    how: str
+    task: Task | None  # files need none
+    ensemble: Ensemble | None  # files have none
 
 
 def main() -> None:
     arguments = read_arguments()
-    ballots, task = read_ballots(arguments)
-    ties = arguments.ties or ("lowest" if ballots.probabilities is None else "probability")
-    elected = ballots.vote(arguments.method, ties)
-    write_vote(arguments.output, ballots, elected, task)
-    tell_vote(arguments, ballots, elected, ties)
+    vote = vote_of_job(arguments) if arguments.inputs[0].is_dir() else vote_of_files(arguments)
+    write_vote(arguments.output, vote)
+    tell_vote(arguments.output, vote)
     if arguments.gold:
-        tell_scores(arguments, ballots, elected, task)
+        tell_scores(arguments.gold, vote)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -39,69 +57,89 @@ def read_arguments() -> argparse.Namespace:
         type=Path,
         help="the output folder of a job, or label files (tweet_id and Class) of the same tweets",
     )
-    add("--method", choices=METHODS, default="hard", help="count ballots, or average probabilities (default: hard)")
+    add("--method", choices=METHODS, help="how to vote (default: as the job did; of files, hard)")
+    add("--decision", choices=DECISIONS, help="which label probabilities give (default: as in the job)")
     add("--ties", choices=TIES, help="who wins a tie (default: highest mean probability, or lowest class without any)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
     add("--output", type=Path, required=True, help="the vote: .tsv, or .zip for the task's official submission")
     add("--gold", type=Path, help="label file with the right labels, for scores")
     add("--task", type=Path, help="task file; label files need it for scores and submissions, a job's folder knows it")
-    return parser.parse_args()
-
-
-def read_ballots(arguments: argparse.Namespace) -> tuple[Ballots, Task | None]:
-    """The ballots of a job's members, or of files; and the task where it is known."""
-    task = read_task(arguments.task) if arguments.task else None
+    arguments = parser.parse_args()
     folders = [path for path in arguments.inputs if path.is_dir()]
-    if folders:
-        if len(arguments.inputs) > 1:
-            raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")
-        plan, plan_task = read_plan(folders[0])
-        for name in arguments.members:
-            if name not in plan.members:
-                raise InputError(f"--members: {folders[0]} has no member {name}{nearest(name, plan.members)}")
-        return test_ballots(plan.runs_of(arguments.members or plan.members)), plan_task
+    if folders and len(arguments.inputs) > 1:
+        raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")
+    return arguments
+
+
+def vote_of_job(arguments: argparse.Namespace) -> Vote:
+    """By the job's own rule, or by one that is fitted as asked."""
+    folder = arguments.inputs[0]
+    plan, task = read_plan(folder)
+    for name in arguments.members:
+        if name not in plan.members:
+            raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
+    asked = {name: getattr(arguments, name) for name in ("method", "decision", "ties")}
+    runs = plan.runs_of(arguments.members or plan.members)
+    if plan.ensemble_file.exists() and not arguments.members and not any(asked.values()):
+        ensemble = Ensemble.read(plan.ensemble_file)
+    else:
+        own = {"method": plan.shared("vote"), "decision": plan.shared("decision"), "ties": plan.shared("ties")}
+        fitting = Fitting(task.aim, **{name: value or own[name] for name, value in asked.items()})
+        held_out = held_out_ballots(runs)
+        ensemble, _ = fit_ensemble(held_out, task.indices(read_fold_labels(plan.folds_file)), fitting, task)
+    rule = ensemble.rule
+    ballots = predicted_ballots(runs, mean=rule.mean)
+    how = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
+    return Vote(ballots, ensemble.choose(ballots), how, task, ensemble)
+
+
+def vote_of_files(arguments: argparse.Namespace) -> Vote:
+    """By counting, or by the mean of the probabilities that predictions files have."""
+    task = read_task(arguments.task) if arguments.task else None
     if arguments.members:
         raise InputError("--members chooses among a job's members; of files, just name those that vote")
+    if arguments.method in FITTED or arguments.decision == "tuned":
+        raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
     if task is None and (arguments.gold or arguments.output.suffix == ".zip"):
         raise InputError("scores and submissions need the task: --task tasks/task5.yaml")
-    return file_ballots(arguments.inputs, task.labels if task else None), task
+    ballots = file_ballots(arguments.inputs, task.labels if task else None)
+    ties, method = arguments.ties or ("lowest" if ballots.probabilities is None else "probability"), arguments.method
+    how = f"{method} vote" if method == "soft" else f"hard vote, ties to the {ties}"
+    return Vote(ballots, ballots.vote(method or "hard", ties), how, task, None)
 
 
-def write_vote(output: Path, ballots: Ballots, elected: np.ndarray, task: Task | None) -> None:
-    """Writes the elected labels (n_tweets,) as a label file, or as the official zip where the name ends so."""
-    names = ballots.names(elected)
+def write_vote(output: Path, vote: Vote) -> None:
+    """Writes the elected labels as a label file, or as the official zip where the name ends so."""
+    names = vote.ballots.names(vote.elected)
     try:
         if output.suffix == ".zip":
-            write_submission(output, task.submission, ballots.ids, names)
+            write_submission(output, vote.task.submission, vote.ballots.ids, names)
         else:
-            write_labels(output, ballots.ids, names)
+            write_labels(output, vote.ballots.ids, names)
     except OSError as error:
         raise InputError(f"--output {output} can't be written ({error.strerror})") from None
 
 
-def score_votes(
-    ballots: Ballots, elected: np.ndarray, gold: np.ndarray, task: Task
-) -> list[tuple[str, dict[str, Any]]]:
-    """Scores of each voter and, last, of the vote, against gold class indices (n_tweets,)."""
-    scores = [(voter, task.score(gold, choice)) for voter, choice in zip(ballots.voters, ballots.choices, strict=True)]
-    return [*scores, ("vote", task.score(gold, elected))]
+def tell_vote(output: Path, vote: Vote) -> None:
+    labels, elected = vote.ballots.labels, vote.elected
+    counts = np.bincount(elected, minlength=len(labels))
+    shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
+    ties = vote.ballots.count_ties()
+    console.print(f"{vote.how} of {len(vote.ballots.voters)} on {len(elected)} tweets ({shares}); {ties} ties")
+    if vote.ensemble is not None:
+        score, measure = vote.ensemble.out_of_fold, vote.task.measure
+        console.print(f"out of fold, {measure} {score[measure]:.3f} ({range_text(score['interval'])})")
+    console.print(f"written to {output}")
 
 
-def tell_vote(arguments: argparse.Namespace, ballots: Ballots, elected: np.ndarray, ties: str) -> None:
-    counts = np.bincount(elected, minlength=len(ballots.labels))
-    shares = ", ".join(f"{label}: {count}" for label, count in zip(ballots.labels, counts, strict=True))
-    rule = f"{arguments.method} vote" if arguments.method == "soft" else f"hard vote, ties to the {ties}"
-    console.print(f"{rule} of {len(ballots.voters)} on {len(elected)} tweets ({shares}); {ballots.count_ties()} ties")
-    console.print(f"written to {arguments.output}")
-
-
-def tell_scores(arguments: argparse.Namespace, ballots: Ballots, elected: np.ndarray, task: Task) -> None:
-    gold = read_labels(arguments.gold)
+def tell_scores(path: Path, vote: Vote) -> None:
+    """Shows each voter's scores, by its own highest probability, and the vote's."""
+    gold, ballots, task = read_labels(path), vote.ballots, vote.task
     check_same_tweets(gold, ballots.ids, "the vote")
-    scores = score_votes(ballots, elected, gold.indices(task.labels), task)
-    console.print(
-        score_table(f"{task.name}, {arguments.gold}", task.measure, [""], [(name, [s]) for name, s in scores])
-    )
+    truth = gold.indices(task.labels)
+    choices = {**dict(zip(ballots.voters, ballots.choices, strict=True)), "vote": vote.elected}
+    rows: list[tuple[str, list[dict[str, Any]]]] = [(name, [task.score(truth, one)]) for name, one in choices.items()]
+    console.print(score_table(f"{task.name}, {path}", task.measure, [""], rows))
 
 
 if __name__ == "__main__":

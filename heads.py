@@ -1,4 +1,4 @@
-"""Bai & Zhou's four heads over any BERT-like encoder, as a transformers model that travels to the Hub.
+"""Bai & Zhou's four heads, and one more, over any BERT-like encoder, as a transformers model that travels to the Hub.
 
 This file is copied beside every saved model, so it imports nothing but torch and transformers. A saved folder loads by
 `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
@@ -92,11 +92,26 @@ class Concatenation(nn.Module):
         return torch.cat([pooled, *states] if self.with_pooler else states, dim=-1)
 
 
+class Mean(nn.Module):
+    """Mean of the last layer's token states, padding left out: what sentence encoders were trained for."""
+
+    reads_tokens = True
+
+    def __init__(self, config, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, pooled, layers, mask):
+        counted = mask.unsqueeze(-1).to(layers[-1].dtype)
+        return (layers[-1] * counted).sum(dim=1) / counted.sum(dim=1)
+
+
 HEADS = {
     "bigru": BiGRU,  # Fig. 2(a)
     "last2_pooler": lambda config, width: Concatenation(config, width, n_layers=2, with_pooler=True),  # Fig. 2(b)
     "last3": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=False),  # Fig. 2(c)
     "last3_pooler": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=True),  # Fig. 2(d)
+    "mean": Mean,
 }
 
 

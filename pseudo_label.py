@@ -3,24 +3,25 @@
 python pseudo_label.py vote.tsv --tweets test.tsv --task tasks/task5.yaml --data_dir DIR \\
     --fraction 0.1 --parts 5 --seed 42 --output_dir pseudo_labels
 
-A tweet that twins a tweet of the fold's held-out part (the same text but for case, URLs and @names) is left out of that
-fold's part: it would carry the held-out label into training. For that the labelled tweets must be named.
+A tweet that is one of the fold's held-out ones under another name (the same id, or the same text but for case, URLs and
+@names) is left out of that fold's part: it would carry the held-out label into training. For that the labelled tweets
+must be named. A vote does not say who voted: that no voter has seen a fold's held-out tweets, only the job itself can see
+to (`--pseudo_from unseen`).
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
 from smm4h.arrow import column
-from smm4h.corpus import read_tweets
+from smm4h.corpus import leak_groups, read_tweets
 from smm4h.errors import run_main
 from smm4h.folds import add_folds
 from smm4h.labels import check_same_tweets, read_labels
 from smm4h.progress import console
-from smm4h.pseudo import cut_parts, keys_by_fold, write_parts
+from smm4h.pseudo import HeldOut, PseudoLabels, counts_by_label, cut_parts, held_out_by_fold, is_held_out, write_part
 from smm4h.tasks import Task, read_task
 
 
@@ -28,10 +29,14 @@ def main() -> None:
     arguments = read_arguments()
     task = read_task(arguments.task)
     tweets, voted = read_vote(arguments, task)
-    held_out = held_out_keys(arguments, task)
-    parts = cut_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
-    left_out = write_parts(arguments.output_dir, tweets, voted, task, parts, held_out)
-    tell(arguments, task, voted, parts, left_out)
+    held_out = held_out_tweets(arguments, task)
+    drawn = cut_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
+    for fold, rows in enumerate(drawn):
+        leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
+        part = PseudoLabels(rows, voted[rows]).of(~leaks)
+        write_part(arguments.output_dir / f"fold-{fold}.tsv", tweets, part, task)
+        tell_part(fold, part, int(leaks.sum()), task)
+    tell_place(arguments)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -48,6 +53,8 @@ def read_arguments() -> argparse.Namespace:
     add("--train_file", type=Path, help="labelled tweets, instead of --data_dir")
     add("--validation_file", type=Path, help="more labelled tweets, after those of --train_file")
     add("--fold_seed", type=int, default=42, help="seed of the labelled tweets' folds (default: 42)")
+    add("--fold_by", choices=("stratified", "stratified_group"), default="stratified", help="how the folds are cut")
+    add("--group_users", action="store_true", help="stratified_group keeps the tweets of a user in one fold, too")
     add("--encoding", help="encoding of the tweets (default: UTF-8 where valid, else cp1252)")
     return parser.parse_args()
 
@@ -60,25 +67,25 @@ def read_vote(arguments: argparse.Namespace, task: Task) -> tuple[Dataset, np.nd
     return tweets, vote.indices(task.labels)
 
 
-def held_out_keys(arguments: argparse.Namespace, task: Task) -> list[set[str]] | None:
-    """For each fold the twin keys of the tweets it holds out; None where no labelled tweets were named."""
+def held_out_tweets(arguments: argparse.Namespace, task: Task) -> list[HeldOut] | None:
+    """What each fold's held-out tweets are known by; None where no labelled tweets were named."""
     paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
     if arguments.data_dir:
         paths = [arguments.data_dir / task.files[part] for part in ("training", "validation") if part in task.files]
     if not paths:
         return None
     labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
-    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed])
-    return keys_by_fold(labelled, arguments.fold_seed, arguments.parts)
+    groups = leak_groups(labelled, by_user=arguments.group_users) if arguments.fold_by == "stratified_group" else None
+    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups)
+    return held_out_by_fold(labelled, arguments.fold_seed, arguments.parts)
 
 
-def tell(
-    arguments: argparse.Namespace, task: Task, voted: np.ndarray, parts: Sequence[np.ndarray], left_out: Sequence[int]
-) -> None:
-    for fold, (rows, twins) in enumerate(zip(parts, left_out, strict=True)):
-        counts = np.bincount(voted[rows], minlength=task.n_classes)
-        shares = ", ".join(f"{label}: {count}" for label, count in zip(task.labels, counts, strict=True))
-        console.print(f"fold {fold}: {len(rows)} drawn ({shares}), {twins} left out as twins of held-out tweets")
+def tell_part(fold: int, part: PseudoLabels, left_out: int, task: Task) -> None:
+    shares = ", ".join(f"{label}: {count}" for label, count in counts_by_label(part.classes, task.labels).items())
+    console.print(f"fold {fold}: {len(part.rows)} tweets ({shares}), {left_out} left out as twins of held-out tweets")
+
+
+def tell_place(arguments: argparse.Namespace) -> None:
     if not (arguments.data_dir or arguments.train_file):
         console.print("no labelled tweets were named, so twins of held-out tweets could not be left out (--data_dir)")
     console.print(f"written to {arguments.output_dir}")

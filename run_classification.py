@@ -7,29 +7,33 @@ The same command again does only what is missing.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-import ensemble
-from smm4h import corpus, dispatch, pseudo, recipe
+from smm4h import corpus, dispatch, recipe
+from smm4h.appraisal import Fitting
 from smm4h.arrow import column
 from smm4h.attempts import given_up
-from smm4h.ballots import Ballots, held_out_ballots, test_ballots
+from smm4h.ballots import Ballots, held_out_ballots, predicted_ballots
 from smm4h.claims import once
 from smm4h.errors import InputError, run_main
 from smm4h.files import write_json
 from smm4h.folds import add_folds, stratified_choice, write_folds
+from smm4h.label_problems import write_label_problems
 from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
 from smm4h.launch import Launch, join
+from smm4h.out_of_fold import write_out_of_fold
 from smm4h.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
-from smm4h.progress import JobProgress, console, score_table, state_summary, state_table
-from smm4h.recipe import Job
+from smm4h.progress import JobProgress, console, score_table, show_appraisal, state_summary, state_table
+from smm4h.recipe import Job, teachers_of
+from smm4h.runs import RunData, keep_best_model
+from smm4h.standings import Ensemble, Standings, fit_ensemble, write_ensemble
+from smm4h.teaching import Teaching, counts_of
 from smm4h.tokens import fetch_encoders, tokenise
-from smm4h.training import RunData, keep_best_model
 from smm4h.workers import quieten
 
 
@@ -42,18 +46,19 @@ def main() -> None:
         return tell_states(job, launch)
     if job.settings.fetch:
         return fetch(job, launch)
-    labelled, test, findings = read_tweets(job)
-    plan = make_plan(job, content_hashes(labelled, test))
-    claim(plan, job, labelled, findings, launch)
-    data = run_data(plan, job, labelled, test)
-    gold = read_gold(job, test)
+    tweets = read_tweets(job)
+    plan = make_plan(job, tweets.content_hashes())
+    claim(plan, job, tweets, launch)
+    data = run_data(plan, job, tweets)
+    gold = read_gold(job, tweets.test)
     costs = dispatch.costs_of(plan.wanted, data)
     runs = dispatch.longest_first(plan.wanted, costs)
     with dispatch.crew(launch, job, runs, data) as crew, job_progress(runs, costs, job, launch) as progress:
-        for stage in (1, 2):
+        for stage in job.stages:
             train_stage(stage, plan, job, data, crew, progress)
-            vote_stage(stage, plan, job, labelled, test)
-    tell_results(plan, job, labelled, gold, launch)
+            teach(stage + 1, plan, job, tweets, launch)
+        elect(plan, job, tweets)
+    tell_results(plan, job, tweets, gold, launch)
     dispatch.name_failures(plan.wanted)
 
 
@@ -83,8 +88,34 @@ def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
     return [path for path in (training, validation) if path], test, gold
 
 
-def read_tweets(job: Job) -> tuple[Dataset, Dataset | None, list[corpus.Finding]]:
-    """Labelled tweets with their fold columns, test tweets, and what was odd about either."""
+@dataclass(frozen=True)
+class Tweets:
+    """A job's tweets: the labelled ones with their fold columns, those to predict, and those to be pseudo-labelled."""
+
+    labelled: Dataset
+    test: Dataset | None
+    unlabelled: Dataset | None
+    findings: list[corpus.Finding]  # what was odd about any of them
+
+    @property
+    def pool(self) -> Dataset | None:
+        """Where pseudo-labelled tweets come from."""
+        return self.test if self.unlabelled is None else self.unlabelled
+
+    @property
+    def gold(self) -> np.ndarray:
+        """Class indices (n_tweets,) of the labelled ones."""
+        return column(self.labelled, "label").to_numpy()
+
+    def content_hashes(self) -> dict[str, str | None]:
+        hashes = {"labelled": corpus.content_hash(self.labelled), "test": self.test and corpus.content_hash(self.test)}
+        if self.unlabelled is not None:
+            hashes["unlabelled"] = corpus.content_hash(self.unlabelled)
+        return hashes
+
+
+def read_tweets(job: Job) -> Tweets:
+    """Reads all files, or the data set of the Hub, and cuts the folds."""
     settings = job.settings
     if settings.dataset_name:
         labelled, test, findings = corpus.read_hub_tweets(
@@ -97,25 +128,32 @@ def read_tweets(job: Job) -> tuple[Dataset, Dataset | None, list[corpus.Finding]
     else:
         training, test_file, _ = input_files(job)
         labelled, findings = corpus.read_tweets(training, job.task, labelled=True, encoding=settings.encoding)
-        test = None
-        if test_file:
-            test, more = corpus.read_tweets([test_file], job.task, labelled=False, encoding=settings.encoding)
-            findings += more
+        test, more = read_unlabelled(test_file, job)
+        findings += more
+    unlabelled, more = read_unlabelled(settings.unlabelled_file, job)
+    findings += more
     if settings.max_train_samples:
         labels = column(labelled, "label").to_numpy()
         kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].get("seed"))
         labelled = corpus.renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
         test = corpus.renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
-    if test is None and any(member.get("pseudo_labels") for member in job.members):
-        raise InputError("members with pseudo_labels need test tweets: --test_file, or a recipe without such members")
+    if test is None and unlabelled is None and any(member.get("pseudo_labels") for member in job.members):
+        raise InputError(
+            "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
+            "such members"
+        )
     seeds = sorted({member.get("fold_seed") for member in job.members})
-    labelled = add_folds(labelled, settings.n_folds, seeds)
-    return labelled, test, findings + corpus.cross_findings(labelled, test, seeds)
+    is_grouped = settings.fold_by == "stratified_group"
+    groups = corpus.leak_groups(labelled, by_user=settings.group_users) if is_grouped else None
+    labelled = add_folds(labelled, settings.n_folds, seeds, groups)
+    return Tweets(labelled, test, unlabelled, findings + corpus.cross_findings(labelled, test, seeds))
 
 
-def content_hashes(labelled: Dataset, test: Dataset | None) -> dict[str, str | None]:
-    return {"labelled": corpus.content_hash(labelled), "test": test and corpus.content_hash(test)}
+def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[corpus.Finding]]:
+    if not path:
+        return None, []
+    return corpus.read_tweets([path], job.task, labelled=False, encoding=job.settings.encoding)
 
 
 def tell_states(job: Job, launch: Launch) -> None:
@@ -134,38 +172,42 @@ def fetch(job: Job, launch: Launch) -> None:
         return
     for name in fetch_encoders(job.members):
         console.print(f"{name} is here", markup=False)
-    labelled, test, _ = read_tweets(job)
-    console.print(f"{len(labelled)} labelled tweets and {len(test or [])} test tweets can be read")
+    tweets = read_tweets(job)
+    console.print(f"{len(tweets.labelled)} labelled tweets and {len(tweets.test or [])} test tweets can be read")
 
 
-def claim(plan: Plan, job: Job, labelled: Dataset, findings: Sequence[corpus.Finding], launch: Launch) -> None:
+def claim(plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
     """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
+    labelled, findings = tweets.labelled, tweets.findings
     for notice in [*job.notices, *claim_folder(plan, job)]:
         tell(launch, f"note: {notice}")
     report_file = plan.output_dir / "data_report.json"
     once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     report = [finding._asdict() for finding in findings]
     once(report_file, lambda: write_json(report_file, report))
-    names, counts = job.task.labels, np.bincount(column(labelled, "label").to_numpy(), minlength=job.task.n_classes)
+    names, counts = job.task.labels, np.bincount(tweets.gold, minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(launch, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
     for finding in findings:
         tell(launch, f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1))
 
 
-def run_data(plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> RunData:
+def run_data(plan: Plan, job: Job, tweets: Tweets) -> RunData:
     """Writes the tweets' tokens, from which the runs learn, and says where all that they need lies."""
     folder = plan.output_dir / "tokens"
     members = list({run.member.name: run.member for run in plan.wanted}.values())
-    for part, tweets in (("labelled", labelled), ("test", test)):
-        if tweets is not None:
-            tokenise(folder, part, tweets, members)
+    for part in ("labelled", "test", "unlabelled"):
+        if (table := getattr(tweets, part)) is not None:
+            tokenise(folder, part, table, members)
+    taught = [stage for stage in job.stages if stage > 1]
     return RunData(
         task=job.task,
         folds_file=plan.folds_file,
         token_folder=folder,
         pseudo_folder=plan.output_dir / "pseudo_labels",
-        has_test=test is not None,
+        has_test=tweets.test is not None,
+        pool="test" if tweets.unlabelled is None else "unlabelled",
+        teachers=frozenset(m.name for stage in taught for m in teachers_of(job.settings, job.members, stage)),
         max_eval_samples=job.settings.max_eval_samples,
         keep_models=job.settings.keep_models,
         keep_models_in=job.settings.keep_models_in,
@@ -182,8 +224,8 @@ def train_stage(
 ) -> None:
     """Has the stage's runs trained that are wanted and missing, by whichever workers share the folder."""
     runs = [run for run in plan.wanted if run.stage == stage]
-    if stage == 2 and (unready := [run for run in runs if not data.is_ready(run) and not run.is_done()]):
-        missing = [run for run in teacher_runs(plan, job) if not run.is_done()]
+    if unready := [run for run in runs if not data.is_ready(run) and not run.is_done()]:
+        missing = [run for run in teacher_runs(stage, plan, job) if not run.is_done()]
         if any(given_up(run) for run in missing):
             return
         raise InputError(
@@ -195,110 +237,120 @@ def train_stage(
         keep_best_model(plan.runs_of([member]))
 
 
-def teacher_runs(plan: Plan, job: Job) -> list[Run]:
-    """The runs whose vote labels the pseudo tweets; the paper's result-A."""
-    teachers = job.settings.pseudo_teachers
-    return plan.runs_of(teachers) if teachers else [run for run in plan.runs if run.stage == 1]
+def teacher_runs(stage: int, plan: Plan, job: Job) -> list[Run]:
+    """The runs whose word labels the pseudo tweets of a stage; of the second one, the paper's result-A."""
+    return plan.runs_of(member.name for member in teachers_of(job.settings, job.members, stage))
 
 
-def vote_stage(stage: int, plan: Plan, job: Job, labelled: Dataset, test: Dataset | None) -> None:
-    """Votes on the test tweets where all voters are done: after stage 1 for pseudo labels, after stage 2 for good."""
-    runs = teacher_runs(plan, job) if stage == 1 else plan.runs
-    pseudo_runs = [run for run in plan.runs if run.stage == 2]
-    if test is None or not all(run.is_done() for run in runs) or (stage == 1 and not pseudo_runs):
+def fitting_of(job: Job) -> Fitting:
+    return Fitting(job.task.aim, job.settings.vote, job.settings.decision, job.settings.ties)
+
+
+def teach(stage: int, plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
+    """Labels the tweets that a stage's runs learn from besides the labelled ones, once all its teachers are done."""
+    runs, teachers = [run for run in plan.runs if run.stage == stage], teacher_runs(stage, plan, job)
+    if not runs or not all(run.is_done() for run in teachers):
         return
-    votes = plan.output_dir / "votes" / ("stage1.tsv" if stage == 1 else "final.tsv")
-    once(votes, lambda: elect(runs, job, votes))
+    fitting = fitting_of(job)
+
+    def vote(ballots: Ballots) -> np.ndarray:
+        ensemble, _ = fit_ensemble(held_out_ballots(teachers), tweets.gold, fitting, job.task)
+        return ensemble.choose(ballots)
+
+    if tweets.test is not None:
+        votes = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
+        once(votes, lambda: write_vote(votes, predicted_ballots(teachers, mean=fitting.mean), vote))
+    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote)
+    for seed in sorted({run.member.get("fold_seed") for run in runs}):
+        folder = plan.output_dir / "pseudo_labels"
+        is_new = teaching.write(folder, stage, seed)
+        if is_new:
+            for fold, counts in counts_of(folder, stage, seed).items():
+                accepted = ", ".join(f"{label}: {count}" for label, count in counts["accepted"].items())
+                tell(
+                    launch,
+                    f"pseudo labels of seed {seed}, {fold}: {counts['drawn']} drawn, {counts['held_out']} held out "
+                    f"under another name, {counts['doubted']} doubted, accepted {accepted}",
+                )
+
+
+def write_vote(path: Path, ballots: Ballots, vote: Callable[[Ballots], np.ndarray]) -> None:
+    write_labels(path, ballots.ids, ballots.names(vote(ballots)))
+
+
+def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
+    """Once all runs are done: the out-of-fold table, the ensemble's rule, doubtful labels, vote and submission."""
+    if not all(run.is_done() for run in plan.runs):
+        return
+    table, fitting = plan.out_of_fold_file, fitting_of(job)
+    once(table, lambda: write_out_of_fold(table, held_out_ballots(plan.runs), tweets.gold))
+    once(plan.ensemble_file, lambda: write_ensemble(plan, fitting, job.task))
+    problems = plan.output_dir / "label_problems.tsv"
+    once(problems, lambda: write_label_problems(problems, table, tweets.labelled))
+    if tweets.test is None:
+        return
+    votes = plan.output_dir / "votes" / "final.tsv"
+    ensemble = Ensemble.read(plan.ensemble_file)
+    once(votes, lambda: write_vote(votes, predicted_ballots(plan.runs, mean=fitting.mean), ensemble.choose))
     elected = read_labels(votes)
-    if stage == 1:
-        for seed in sorted({run.member.get("fold_seed") for run in pseudo_runs}):
-            folder = pseudo.part_file(plan.output_dir / "pseudo_labels", seed, 0).parent
-            once(folder, lambda folder=folder, seed=seed: label_test_tweets(folder, seed, elected, job, labelled, test))
-    else:
-        path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
-        submission, labels = job.task.submission, elected.labels.to_pylist()
-        once(path, lambda: write_submission(path, submission, elected.ids, labels))
+    path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
+    once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))
 
 
-def elect(runs: Sequence[Run], job: Job, votes: Path) -> None:
-    ballots = test_ballots(runs)
-    write_labels(votes, ballots.ids, ballots.names(ballots.vote(job.settings.vote, job.settings.ties)))
-
-
-def label_test_tweets(folder: Path, fold_seed: int, elected, job: Job, labelled: Dataset, test: Dataset) -> None:
-    """Writes each fold's pseudo-labelled tweets; the folder appears when it is whole."""
-    settings = job.settings
-    parts = pseudo.cut_parts(len(test), settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
-    held_out = pseudo.keys_by_fold(labelled, fold_seed, settings.n_folds)
-    partial = folder.with_name(f".{folder.name}.partial")
-    pseudo.write_parts(partial, test, elected.indices(job.task.labels), job.task, parts, held_out)
-    partial.rename(folder)
-
-
-def tell_results(plan: Plan, job: Job, labelled: Dataset, gold: np.ndarray | None, launch: Launch) -> None:
-    """Writes scores.json and shows it as the last table, with where everything lies."""
+def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, launch: Launch) -> None:
+    """Writes scores.json and appraisal.json and shows them, with where everything lies."""
     if not launch.speaks:
         return
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
-        console.print(
-            f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet", markup=False
-        )
+        tell(launch, f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet")
     members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
     if not members:
         return
-    scores = all_scores(plan, job, labelled, gold, members)
-    write_json(plan.output_dir / "scores.json", scores)
-    rows = [(name, [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
-    title = f"\n{job.task.name}: {job.task.measure} of {', '.join(job.task.positive)}, 95 % bootstrap intervals"
-    console.print(score_table(title, job.task.measure, ["out of fold", "test"], rows))
-    if any(member.get("pseudo_labels") for member in job.members):
-        console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
-    idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
-    if idle:
-        console.print(
-            f"found no {' or '.join(job.task.positive)} at all: {', '.join(idle)}; more labelled tweets, "
-            "more epochs or a higher learning rate may help",
-            markup=False,
-        )
+    standings = Standings(plan, fitting_of(job), job.task, tweets.gold, gold)
+    standings.add_members(members)
+    electorates = {f"stage-{stage - 1} vote": teacher_runs(stage, plan, job) for stage in job.stages if stage > 1}
+    electorates["final vote"] = plan.runs
+    for name, runs in electorates.items():
+        if all(run.is_done() for run in runs):
+            standings.add_vote(name, runs, fitting_of(job))
+    baselines = standings.add_baselines()
+    flattered = flattered_rows(plan, job, electorates)
+    write_json(plan.output_dir / "scores.json", {flattered.get(k, k): v for k, v in standings.scores.items()})
+    show_scores(standings, flattered, job)
+    if not missing:
+        seeds = sorted({member.get("fold_seed") for member in job.members})
+        appraisal = standings.appraise("final vote", baselines, corpus.across_folds(tweets.labelled, seeds))
+        write_json(plan.output_dir / "appraisal.json", appraisal)
+        show_appraisal(appraisal, job.task.measure)
     console.print()
     for path, what in places(plan):
         console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
 
 
-def all_scores(
-    plan: Plan, job: Job, labelled: Dataset, test_gold: np.ndarray | None, members: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Out-of-fold and test scores of each member and of the votes; None where there is nothing to score by."""
-    gold = column(labelled, "label").to_numpy()
-    flattered = {run.member.name for run in plan.runs if run.stage == 2}
-    teachers = list(dict.fromkeys(run.member.name for run in teacher_runs(plan, job)))
-    electorates = {"stage-1 vote": teachers} if flattered else {}
-    electorates["final vote"] = plan.members
-    scores: dict[str, dict[str, Any]] = {}
-
-    def take(part: str, ballots: Ballots, truth: np.ndarray | None) -> None:
-        for voter, choice in zip(ballots.voters, ballots.choices, strict=True):
-            name = f"{voter} *" if voter in flattered else voter
-            scores.setdefault(name, {"out_of_fold": None, "test": None})
-            scores[name][part] = None if truth is None else job.task.score(truth, choice)
-
-    take("out_of_fold", held_out_ballots(plan.runs_of(members)), gold)
-    if test_gold is not None:
-        take("test", test_ballots(plan.runs_of(members)), test_gold)
-    for name, voters in electorates.items():
-        if set(voters) <= set(members):
-            runs = plan.runs_of(voters)
-            row = f"{name} *" if flattered & set(voters) else name
-            scores[row] = {"out_of_fold": vote_score(held_out_ballots(runs), gold, job), "test": None}
-            if test_gold is not None:
-                scores[row]["test"] = vote_score(test_ballots(runs), test_gold, job)
-    return scores
+def flattered_rows(plan: Plan, job: Job, electorates: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """The names, marked, of members and votes whose teachers saw the held-out tweets."""
+    if job.settings.pseudo_from == "unseen":
+        return {}
+    members = {run.member.name for run in plan.runs if run.stage > 1}
+    votes = {name for name, runs in electorates.items() if members & {run.member.name for run in runs}}
+    return {name: f"{name} *" for name in members | votes}
 
 
-def vote_score(ballots: Ballots, gold: np.ndarray, job: Job) -> dict[str, Any]:
-    elected = ballots.vote(job.settings.vote, job.settings.ties)
-    return ensemble.score_votes(ballots, elected, gold, job.task)[-1][1]
+def show_scores(standings: Standings, flattered: Mapping[str, str], job: Job) -> None:
+    task, scores = job.task, standings.scores
+    rows = [(flattered.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
+    title = f"\n{task.name}: {task.measure} of {', '.join(task.positive)}, 95 % bootstrap intervals"
+    console.print(score_table(title, task.measure, ["out of fold", "test"], rows))
+    if flattered:
+        console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
+    idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
+    if idle:
+        console.print(
+            f"found no {' or '.join(task.positive)} at all: {', '.join(idle)}; more labelled tweets, more epochs, a "
+            "higher learning rate or --decision tuned may help",
+            markup=False,
+        )
 
 
 def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
@@ -321,8 +373,12 @@ def places(plan: Plan) -> list[tuple[str, str]]:
         ("data_report.json", "what was odd about the tweets"),
         ("folds.parquet", "which fold holds which tweet out"),
         (f"{plan.members[0]}/fold-0/", "one run: model, held-out and test probabilities, metrics"),
+        ("out_of_fold.parquet", "each member's probabilities of each labelled tweet, held out"),
+        ("ensemble.json", "how the members' probabilities become a label"),
+        ("appraisal.json", "what the vote gains, member by member, and over baselines"),
+        ("label_problems.tsv", "labelled tweets whose label the members contradict"),
         ("votes/stage1.tsv", "vote of the teachers"),
-        ("pseudo_labels/", "test tweets with voted labels, a part for each fold"),
+        ("pseudo_labels/", "tweets with voted labels, a part for each fold"),
         ("votes/final.tsv", "vote of all members"),
     ]
     known += [(f"submission/{path.name}", "what to submit") for path in (plan.output_dir / "submission").glob("*.zip")]

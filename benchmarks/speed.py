@@ -97,18 +97,18 @@ class World:
         with contextlib.chdir(ROOT):
             job = recipe.read_command_line([str(word) for word in words])
             started = time.perf_counter()
-            labelled, test, _ = run_classification.read_tweets(job)
+            tweets = run_classification.read_tweets(job)
         read = time.perf_counter()
-        plan = make_plan(job, run_classification.content_hashes(labelled, test))
-        write_folds(labelled, plan.folds_file)
-        data = run_classification.run_data(plan, job, labelled, test)
+        plan = make_plan(job, tweets.content_hashes())
+        write_folds(tweets.labelled, plan.folds_file)
+        data = run_classification.run_data(plan, job, tweets)
         run = plan.wanted[0]
         run.directory.mkdir(parents=True, exist_ok=True)
         part = training_part(run, data, None)
         rows = column(part, "row").to_numpy()
-        texts, labels = column(labelled, "text").take(rows).to_pylist(), column(part, "labels").to_pylist()
-        tweets = len(labelled) + len(test or [])
-        seconds = {"read": (read - started) / tweets, "tokenise": (time.perf_counter() - read) / tweets}
+        texts, labels = column(tweets.labelled, "text").take(rows).to_pylist(), column(part, "labels").to_pylist()
+        n_tweets = len(tweets.labelled) + len(tweets.test or [])
+        seconds = {"read": (read - started) / n_tweets, "tokenise": (time.perf_counter() - read) / n_tweets}
         return cls(job, run, data, part, texts, labels, seconds)
 
     @property

@@ -69,28 +69,38 @@ def _read(path: Path, run: Run) -> Predictions:
     return predictions
 
 
-def _ballots(voters: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]) -> Ballots:
+def ballots_of(voters: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]) -> Ballots:
+    """Ballots of probabilities (n_tweets, n_classes), one array a voter."""
     stacked = np.stack(probabilities)
     return Ballots(voters, ids, labels, stacked.argmax(axis=2), stacked)
 
 
-def test_ballots(runs: Sequence[Run]) -> Ballots:
-    """Each member's probabilities of the test tweets: the mean over its folds.
+def predicted_ballots(runs: Sequence[Run], part: str = "test", mean: str = "probability") -> Ballots:
+    """Each member's probabilities of the test tweets, or of the `unlabelled` ones: the mean over its folds.
+
+    A `mean` of `voting.MEANS`: the paper's is that of probabilities.
 
     Raises `InputError` for a missing run and for files that predict other tweets than the first one.
     """
-    members, means, first = _by_member(runs), [], None
-    for of_member in members.values():
-        folds = []
-        for run in of_member:
-            predictions = _read(run.test_file, run)
-            first = first or (run.test_file, predictions)
-            row = first_difference(predictions.ids, first[1].ids)
-            if row is not None:
-                raise InputError(f"{run.test_file} predicts other tweets than {first[0]}: they differ at row {row}")
-            folds.append(predictions.probabilities)
-        means.append(voting.mean_probabilities(np.stack(folds)))
-    return _ballots(list(members), first[1].ids, first[1].labels, means)
+    members = _by_member(runs)
+    each = run_ballots(runs, part)
+    of_run = dict(zip(each.voters, each.probabilities, strict=True))
+    means = [voting.MEANS[mean](np.stack([of_run[run.name] for run in of_member])) for of_member in members.values()]
+    return ballots_of(list(members), each.ids, each.labels, means)
+
+
+def run_ballots(runs: Sequence[Run], part: str) -> Ballots:
+    """Each run's own probabilities of the test tweets, or of the `unlabelled` ones; raises like `predicted_ballots`."""
+    found, first = [], None
+    for run in runs:
+        path = run.test_file if part == "test" else run.unlabelled_file
+        predictions = _read(path, run)
+        first = first or (path, predictions)
+        row = first_difference(predictions.ids, first[1].ids)
+        if row is not None:
+            raise InputError(f"{path} predicts other tweets than {first[0]}: they differ at row {row}")
+        found.append(predictions.probabilities)
+    return ballots_of([run.name for run in runs], first[1].ids, first[1].labels, found)
 
 
 def held_out_ballots(runs: Sequence[Run]) -> Ballots:
@@ -110,7 +120,7 @@ def held_out_ballots(runs: Sequence[Run]) -> Ballots:
             pa.array(order)
         )
         labels = parts[0].labels
-    return _ballots(list(members), ids, labels, tables)
+    return ballots_of(list(members), ids, labels, tables)
 
 
 def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots:
@@ -129,7 +139,7 @@ def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots
                 raise InputError(
                     f"{path} has classes {', '.join(one.labels)}, not {', '.join(labels or made[0].labels)}"
                 )
-        return _ballots([str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made])
+        return ballots_of([str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made])
     files = [read_labels(path) for path in paths]
     for file in files[1:]:
         check_same_tweets(file, files[0].ids, files[0].path)

@@ -26,6 +26,48 @@ def epoch_order(lengths: Sequence[int], step_size: int, strategy: str, seed: int
     return torch.randperm(len(lengths), generator=generator).tolist()
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which tweets an epoch shows: of the negative ones a part that is drawn anew each time, rare ones repeatedly.
+
+    Args:
+        is_rare: (n_tweets,) whether a tweet counts as rare.
+        negatives_per_positive: negative tweets shown for each showing of a rare one; None: all.
+        positive_copies: how often each rare tweet is shown.
+    """
+
+    is_rare: np.ndarray
+    negatives_per_positive: float | None = None
+    positive_copies: int = 1
+
+    @property
+    def n_negatives(self) -> int:
+        n_rare, n_all = int(self.is_rare.sum()), len(self.is_rare)
+        if self.negatives_per_positive is None or n_rare == 0:
+            return n_all - n_rare
+        return min(n_all - n_rare, round(n_rare * self.positive_copies * self.negatives_per_positive))
+
+    def __len__(self) -> int:
+        return int(self.is_rare.sum()) * self.positive_copies + self.n_negatives
+
+    def shown(self) -> np.ndarray:
+        """How often, on average, an epoch shows each tweet (n_tweets,)."""
+        share = self.n_negatives / max(1, int((~self.is_rare).sum()))
+        return np.where(self.is_rare, float(self.positive_copies), share)
+
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """The tweets (n_shown,) of an epoch, ascending. Negatives come in turn: none twice before all were shown."""
+        rare, negative = np.flatnonzero(self.is_rare), np.flatnonzero(~self.is_rare)
+        start = epoch * self.n_negatives
+        places = np.arange(start, start + self.n_negatives)
+        drawn = np.empty(self.n_negatives, dtype=np.int64)
+        for turn in np.unique(places // max(1, len(negative))):
+            here = places // len(negative) == turn
+            order = np.random.default_rng((seed, 1, int(turn))).permutation(negative)
+            drawn[here] = order[places[here] % len(negative)]
+        return np.sort(np.concatenate([np.repeat(rare, self.positive_copies), drawn]))
+
+
 class Batches(Sampler[list[int]]):
     """One process's part of each batch: with `n_processes` side by side, their parts together are the batch of one.
 
@@ -41,20 +83,27 @@ class Batches(Sampler[list[int]]):
         strategy: str = "random",
         seed: int = 0,
         drop_last: bool = False,
+        sampling: Sampling | None = None,
         rank: int = 0,
         n_processes: int = 1,
     ) -> None:
-        self.lengths, self.batch_size, self.accumulation = lengths, batch_size, accumulation
+        self.lengths, self.batch_size, self.accumulation = np.asarray(lengths), batch_size, accumulation
+        self.sampling = sampling
         self.strategy, self.seed, self.drop_last = strategy, seed, drop_last
         self.rank, self.n_processes = rank, n_processes
         self.epoch = 0
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.lengths), self.batch_size)
+        n_tweets = len(self.lengths if self.sampling is None else self.sampling)
+        full, rest = divmod(n_tweets, self.batch_size)
         return full + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = epoch_order(self.lengths, self.batch_size * self.accumulation, self.strategy, self.seed, self.epoch)
+        sampling, step_size = self.sampling, self.batch_size * self.accumulation
+        shown = np.arange(len(self.lengths)) if sampling is None else sampling.draw(self.seed, self.epoch)
+        order = shown[
+            epoch_order(self.lengths[shown].tolist(), step_size, self.strategy, self.seed, self.epoch)
+        ].tolist()
         for number in range(len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             size = -(-len(batch) // self.n_processes)
@@ -78,5 +127,5 @@ class Padding:
         ids[mask] = np.concatenate([row["input_ids"] for row in rows])
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
         if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])  # indices, or a row of probabilities each
         return batch

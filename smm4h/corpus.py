@@ -22,7 +22,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from smm4h.arrow import column
 from smm4h.cleaning import twin_key
 from smm4h.errors import InputError
-from smm4h.folds import folds_of
+from smm4h.folds import folds_of, joined_groups
 from smm4h.tasks import Columns, Task
 
 SPREADSHEET_ID = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.0+")
@@ -364,6 +364,16 @@ def text_keys(dataset: Dataset) -> np.ndarray:
     return np.array([twin_key(text) for text in column(dataset, "text").to_pylist()], dtype=object)
 
 
+def leak_groups(labelled: Dataset, *, by_user: bool) -> np.ndarray:
+    """The group (n_tweets,) of each tweet: near twins and tweets of one id together; `by_user` a user's, too."""
+    keys = [text_keys(labelled), *(_strings(labelled, name) for name in ("id", *(("user",) if by_user else ())))]
+    return joined_groups(*keys)
+
+
+def _strings(dataset: Dataset, name: str) -> np.ndarray:
+    return np.array(column(dataset, name).to_pylist(), dtype=object)
+
+
 def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]) -> list[Finding]:
     """What only shows between files and folds: repeated ids, near twins, contradicting labels, shared users.
 
@@ -392,20 +402,24 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
         if shared:
             findings.append(Finding("test", shared, "test tweets have a near twin among the labelled ones"))
     for seed in seeds:
-        fold = pd.Series(folds_of(labelled, seed))
-        for shared, what in (("key", "a near twin"), ("user", "a tweet of the same user")):
-            known = frame[frame[shared] != ""]
-            across = fold[known.index].groupby(known[shared], sort=False).transform("nunique") > 1
+        for what, across in across_folds(labelled, [seed]).items():
             if across.any():
-                where = f"folds of seed {seed}"
-                findings.append(
-                    Finding(
-                        where,
-                        int(across.sum()),
-                        f"labelled tweets have {what} in another fold: the out-of-fold score flatters",
-                    )
-                )
+                flatters = f"labelled tweets have {what} in another fold: the out-of-fold score flatters"
+                findings.append(Finding(f"folds of seed {seed}", int(across.sum()), flatters))
     return findings
+
+
+def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Which tweets (n_tweets,) have a near twin, or a tweet of the same user, in another fold of any of the seeds."""
+    found = {}
+    for what, keys in (("a near twin", text_keys(labelled)), ("a tweet of the same user", _strings(labelled, "user"))):
+        keys = pd.Series(keys)
+        known = keys[keys != ""]
+        found[what] = np.zeros(len(keys), dtype=bool)
+        for seed in seeds:
+            fold = pd.Series(folds_of(labelled, seed))[known.index]
+            found[what][known.index] |= (fold.groupby(known, sort=False).transform("nunique") > 1).to_numpy()
+    return found
 
 
 def renumbered(dataset: Dataset) -> Dataset:

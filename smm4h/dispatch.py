@@ -28,8 +28,8 @@ from smm4h.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.launch import Launch, devices, forget_the_launcher, set_threads, threads_each, trains_together
 from smm4h.plan import Run
 from smm4h.recipe import Job, run_arguments
+from smm4h.runs import RunData, sweep
 from smm4h.tokens import encoder_size, token_table
-from smm4h.training import RunData, sweep
 from smm4h.workers import RUN_FAILED, TICK, unfinished, work, work_together
 
 FRUITLESS = 3  # workers that may die one after the other without having begun a run

@@ -52,6 +52,14 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return content, lines
 
 
+def read_json(path: str | Path) -> Any:
+    """A JSON file that this project wrote; raises `InputError` where it is not there or not whole."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path} can't be read; give the job's command again to have it made") from None
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     """Lets `write` make a file beside `path` and then moves it there: a reader sees the whole file or none."""
     path = Path(path)

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset, Value
-from sklearn.model_selection import StratifiedKFold
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from smm4h.arrow import column
 from smm4h.errors import InputError
@@ -31,8 +34,45 @@ def stratified_folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     return folds
 
 
-def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int]) -> Dataset:
-    """Adds one fold column a seed.
+def joined_groups(*keys: np.ndarray) -> np.ndarray:
+    """The group (n_tweets,) of each tweet: those that share any key, directly or through others, share a group.
+
+    Each of `keys` is (n_tweets,), of strings; an empty one is shared with nobody.
+    """
+    n_tweets = len(keys[0])
+    rows, nodes, n_nodes = [], [], n_tweets
+    for key in keys:
+        known = np.flatnonzero(key != "")
+        values, index = np.unique(key[known].astype(str), return_inverse=True)
+        rows.append(known)
+        nodes.append(index + n_nodes)
+        n_nodes += len(values)
+    edges = np.concatenate(rows), np.concatenate(nodes)
+    graph = coo_array((np.ones(len(edges[0])), edges), shape=(n_nodes, n_nodes))
+    return connected_components(graph, directed=False)[1][:n_tweets]
+
+
+def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """The fold (n_tweets,) that holds each tweet out, a group's tweets together; scikit-learn's StratifiedGroupKFold.
+
+    Raises `InputError` where the groups are so large that some fold would hold a class out wholly or not at all.
+    """
+    folds = np.empty(len(labels), dtype=np.int8)
+    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
+        folds[held_out] = fold
+    for label in np.unique(labels):
+        counts = np.bincount(folds[labels == label], minlength=n_folds)
+        if counts.min() == 0:
+            raise InputError(
+                f"--fold_by stratified_group: with near twins (and users) kept together, fold {counts.argmin()} of "
+                f"seed {seed} holds no tweet of a label out; cut fewer folds (--n_folds), or leave out --group_users"
+            )
+    return folds
+
+
+def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None) -> Dataset:
+    """Adds one fold column a seed; tweets of a group (n_tweets,), where groups are given, are held out together.
 
     Raises `InputError` where a class has fewer tweets than there are folds: some folds could not learn or test it.
     """
@@ -46,7 +86,10 @@ def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int]) -> Dataset:
                 "(--max_train_samples) or cut fewer folds (--n_folds)"
             )
     for seed in seeds:
-        folds = stratified_folds(labels, n_folds, seed)
+        if groups is None:
+            folds = stratified_folds(labels, n_folds, seed)
+        else:
+            folds = grouped_folds(labels, groups, n_folds, seed)
         labelled = labelled.add_column(fold_column(seed), folds, feature=Value("int8"))
     return labelled
 
@@ -61,6 +104,11 @@ def stratified_choice(labels: np.ndarray, n_kept: int, seed: int) -> np.ndarray:
         rows = np.flatnonzero(labels == label)
         places[rng.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
     return np.sort(np.argsort(places, kind="stable")[:n_kept])
+
+
+def read_fold_labels(path: Path) -> list[str]:
+    """The label of each labelled tweet, of a job's folds file."""
+    return pd.read_parquet(path, columns=["label"])["label"].tolist()
 
 
 def write_folds(labelled: Dataset, path: Path) -> None:

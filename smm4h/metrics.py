@@ -6,6 +6,7 @@ found, a ratio is 0.0, as with scikit-learn's `zero_division=0`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,6 +58,18 @@ Measure = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 MEASURES: dict[str, Measure] = {"f1": f1, "macro_f1": macro_f1, "accuracy": accuracy}
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What choices are made for: a measure about some positive classes."""
+
+    measure: Measure
+    positive: tuple[int, ...]
+
+    def score(self, gold: np.ndarray, choices: np.ndarray, n_classes: int) -> float:
+        """The measure of class indices (n_tweets,)."""
+        return float(self.measure(confusion_matrix(gold, choices, n_classes), self.positive))
+
+
 def bootstrap_interval(
     confusion: np.ndarray,
     measure: Measure,
@@ -78,3 +91,38 @@ def bootstrap_interval(
     scores = measure(drawn.reshape(n_samples, *confusion.shape), positive)
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def paired_bootstrap(
+    gold: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    n_classes: int,
+    measure: Measure,
+    positive: Sequence[int],
+    *,
+    level: float = 0.95,
+    n_samples: int = 2000,
+    seed: int = 42,
+) -> dict[str, float | list[float]]:
+    """How much higher `one` (n_tweets,) scores than `other` on the same tweets, its interval, and a two-sided p.
+
+    Both are scored on the same bootstrap samples of tweets, so that what is easy or hard for both cancels out
+    (Berg-Kirkpatrick et al. 2012). p is twice the share of samples on the wrong side of zero.
+    """
+    shape = (n_classes, n_classes, n_classes)
+    cells = np.bincount(np.ravel_multi_index((gold, one, other), shape), minlength=np.prod(shape))
+    n_tweets = len(gold)
+    drawn = np.random.default_rng(seed).multinomial(n_tweets, cells / n_tweets, size=n_samples).reshape(-1, *shape)
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        return measure(counts.sum(axis=-1), positive) - measure(counts.sum(axis=-2), positive)
+
+    differences = difference(drawn)
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    wrong = min((differences <= 0).sum(), (differences >= 0).sum())
+    return {
+        "difference": float(difference(cells.reshape(shape))),
+        "interval": [float(low), float(high)],
+        "p": float(min(1.0, 2 * (wrong + 1) / (n_samples + 1))),
+    }

@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def stage(self) -> int:
-        return 2 if self.member.get("pseudo_labels") else 1
+        return self.member.stage
 
     @property
     def held_out_file(self) -> Path:
@@ -42,6 +42,11 @@ class Run:
     @property
     def test_file(self) -> Path:
         return self.directory / "test.parquet"
+
+    @property
+    def unlabelled_file(self) -> Path:
+        """Its probabilities of the pool of unlabelled tweets, where there is one of its own."""
+        return self.directory / "unlabelled.parquet"
 
     @property
     def metrics_file(self) -> Path:
@@ -55,6 +60,11 @@ class Run:
     def trained_file(self) -> Path:
         """There from the last training step until `DONE`: what training found out; and `trained_model` is whole."""
         return self.directory / "TRAINED"
+
+    @property
+    def collapsed_file(self) -> Path:
+        """There while a run is trained with another seed, since the first one taught it nothing."""
+        return self.directory / "COLLAPSED"
 
     @property
     def trained_model(self) -> Path:
@@ -94,6 +104,7 @@ class Plan:
     runs: list[Run]
     wanted: list[Run]
     identity: dict[str, Any]  # what a result depends on: recipe, task, data
+    baselines: list[Run] = field(default_factory=list)  # they have no vote
 
     @property
     def plan_file(self) -> Path:
@@ -102,6 +113,19 @@ class Plan:
     @property
     def folds_file(self) -> Path:
         return self.output_dir / "folds.parquet"
+
+    @property
+    def out_of_fold_file(self) -> Path:
+        return self.output_dir / "out_of_fold.parquet"
+
+    @property
+    def ensemble_file(self) -> Path:
+        """How the members' probabilities become a label."""
+        return self.output_dir / "ensemble.json"
+
+    def shared(self, name: str) -> Any:
+        """A setting of the whole job that changes its results."""
+        return self.identity["recipe"]["shared"].get(name, DEFAULTS[name])
 
     @property
     def members(self) -> list[str]:
@@ -123,7 +147,8 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
         "data": data,
     }
     runs = _runs(job.output_dir, job.members, identity)
-    return Plan(job.output_dir, runs, wanted_of(runs, job.settings), identity)
+    baselines = _runs(job.output_dir / "baselines", job.baselines, identity)
+    return Plan(job.output_dir, runs, wanted_of([*runs, *baselines], job.settings), identity, baselines)
 
 
 def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
@@ -164,7 +189,7 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int) -> str:
     members = identity["recipe"]["members"]
     content = {
         "shared": identity["recipe"]["shared"],
-        "member": members[member.name],
+        "member": _with_effect(member),
         "teachers": members if member.get("pseudo_labels") else None,
         "fold": fold,
         "task": identity["task"],

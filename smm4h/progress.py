@@ -136,6 +136,57 @@ def score_table(
     return table
 
 
+def show_appraisal(appraisal: dict[str, Any], measure: str) -> None:
+    """What there is to say of the final vote, out of fold; loudly where a baseline is as good."""
+    score = appraisal["score"][measure]
+    if best := appraisal.get("best_member"):
+        console.print(f"\nfinal vote against its best member out of fold: {_compared(best)}", markup=False)
+    for baseline in appraisal["baselines"]:
+        if baseline["difference"] <= 0:
+            console.print(
+                f"[bold red]THE ENSEMBLE DOES NOT BEAT {escape(baseline['name'])}[/], which takes seconds: "
+                f"{escape(_compared(baseline))}"
+            )
+        else:
+            console.print(f"final vote against {_compared(baseline)}", markup=False)
+    for what, unshared in appraisal["unshared"].items():
+        console.print(
+            f"on the {unshared['tweets']} tweets without {what} in another fold, the final vote's out-of-fold "
+            f"{measure} is {unshared[measure]:.3f} ({range_text(unshared['interval'])}), not {score:.3f}",
+            markup=False,
+        )
+    if collapsed := list(appraisal["collapsed"]):
+        console.print(
+            f"{len(collapsed)} runs collapsed (could not tell their own training tweets apart) and were trained again "
+            f"with another seed: {', '.join(collapsed)}",
+            markup=False,
+        )
+    if "without" in appraisal:
+        console.print(_members_table(appraisal, measure))
+
+
+def _compared(other: dict[str, Any]) -> str:
+    difference = f"{other['difference']:+.3f} ({range_text(other['interval'])})"
+    return f"{other['name']} {other['score']:.3f}, difference {difference}, p {other['p']:.3f}"
+
+
+def range_text(interval: Sequence[float]) -> str:
+    """An interval in words."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _members_table(appraisal: dict[str, Any], measure: str) -> Table:
+    """Beside each other: the vote without each member, and random votes of so many members."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="\nout of fold", title_justify="left")
+    for name in ("vote without", measure, "difference", "  votes of", f"mean {measure}", "lowest", "highest"):
+        table.add_column(name, justify="left" if name == "vote without" else "right")
+    score = appraisal["score"][measure]
+    for (name, without), of in zip(appraisal["without"].items(), appraisal["by_number"], strict=True):
+        spread = [f"{of[key]:.3f}" for key in ("mean", "lowest", "highest")]
+        table.add_row(escape(name), f"{without:.3f}", f"{without - score:+.3f}", str(of["members"]), *spread)
+    return table
+
+
 def state_table(runs: Sequence[Run]) -> Table:
     """The runs and their states: the held-out measure of the done, where and since when of the running, why failed."""
     table = Table(box=None, pad_edge=False, header_style="bold")

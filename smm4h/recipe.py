@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from heads import BIGRU_INPUTS, HEADS
 from smm4h.cleaning import STEPS
+from smm4h.combining import DECISIONS, METHODS
 from smm4h.errors import InputError, nearest
 from smm4h.files import read_yaml
 from smm4h.tasks import Task, read_task
-from smm4h.voting import METHODS, TIES
+from smm4h.voting import TIES
+
+BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")  # smm4h/baselines.py
+BASELINE_CLEANING = ["entities", "urls", "usernames", "case"]
 
 
 def _field(default: Any, help: str, **metadata: Any) -> Any:
@@ -56,11 +61,39 @@ class JobSettings:
     max_train_samples: int | None = _field(None, "labelled tweets kept for the whole job: a stratified random choice")
     max_eval_samples: int | None = _field(None, "held-out tweets scored after each epoch; all are predicted at the end")
     max_predict_samples: int | None = _field(None, "test tweets kept: the first ones")
-    vote: Literal[METHODS] = _field("hard", "how members vote")
+    fold_by: Literal["stratified", "stratified_group"] = _field(
+        "stratified", "how folds are cut: stratified (the paper's), or stratified_group: near twins stay in one fold"
+    )
+    group_users: bool = _field(False, "stratified_group keeps the tweets of a user in one fold, too")
+    vote: Literal[METHODS] = _field(
+        "hard",
+        "how members vote: hard (most ballots), soft (mean probability), and fitted out of fold: weighted (by score), "
+        "greedy (bagged selection), stacked (logistic regression)",
+    )
+    decision: Literal[DECISIONS] = _field(
+        "argmax", "which label the probabilities give: the highest, or by class weights tuned out of fold (a threshold)"
+    )
+    baselines: list[str] = _field(
+        ["tfidf-logistic", "tfidf-svm"],
+        f"what the ensemble is to beat, trained on the same folds ({', '.join(BASELINES)}, or none)",
+        choices=["none", *BASELINES],
+    )
     ties: Literal[TIES] = _field("probability", "who wins a hard vote's tie: highest mean probability or lowest class")
     pseudo_teachers: list[str] = _field([], "members whose vote labels the pseudo tweets (default: all without them)")
     pseudo_fraction: float = _field(0.1, "share of the voted test tweets that joins each fold's training part")
     pseudo_seed: int = _field(42, "seed that cuts the voted test tweets into parts")
+    pseudo_from: Literal["vote", "unseen"] = _field(
+        "vote",
+        "who labels a fold's pseudo tweets: the vote of all teachers (the paper's; they saw the held-out tweets), or "
+        "only the teachers' runs that never saw them",
+    )
+    pseudo_confidence: float = _field(0.0, "least probability of its label with which a pseudo tweet is accepted")
+    pseudo_agreement: float = _field(0.0, "least share of the teachers who name a pseudo tweet's label")
+    pseudo_prior: bool = _field(
+        False, "accept each label only in its share among the labelled tweets, the most probable ones first"
+    )
+    pseudo_soft: bool = _field(False, "train on the teachers' probabilities instead of their labels")
+    unlabelled_file: str | None = _field(None, "tweets to be pseudo-labelled, instead of the test tweets")
     parallel: Literal["auto", "runs", "data"] = _field(
         "auto",
         "what processes share: `runs`, each training whole ones, or the `data` of one run after the other, for "
@@ -84,6 +117,9 @@ class JobSettings:
 class MemberSettings:
     """May differ between members."""
 
+    classifier: Literal[("encoder", *BASELINES)] = _field(
+        "encoder", "a pretrained encoder with a head; or one of the baselines as a member that votes"
+    )
     model_name_or_path: str | None = _field(None, "BERT-like encoder: a name on the Hub or a folder")
     model_revision: str = _field("main", "branch, tag or commit of the encoder")
     cache_dir: str | None = _field(None, "where downloads are kept")
@@ -95,8 +131,28 @@ class MemberSettings:
     classifier_dropout: float = _field(0.1, "dropout before the last linear layer")
     fold_seed: int = _field(42, "seed of the member's stratified folds")
     cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
-    pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled test tweets")
+    pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled tweets")
+    pseudo_round: int = _field(1, "the round of pseudo labels; the teachers of the second are the members of the first")
     max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
+    class_weights: str | None = _field(
+        None,
+        "what each label counts in the loss: balanced, or a mapping such as {effect: 5}; labels not named count 1",
+    )
+    focal_gamma: float = _field(0.0, "focal loss: how much less a tweet counts for being easy (0: cross-entropy)")
+    logit_adjustment: float = _field(
+        0.0, "tau of logit adjustment: logits are trained on top of tau x log of the labels' shares (0: none)"
+    )
+    negatives_per_positive: float | None = _field(
+        None, "tweets of the other labels that an epoch shows for each of the task's `positive` ones (default: all)"
+    )
+    positive_copies: int = _field(1, "how often an epoch shows each tweet of the task's `positive` labels")
+    min_steps: int = _field(0, "train on beyond num_train_epochs, by whole epochs, until so many steps are made")
+    layer_decay: float = _field(
+        1.0, "each layer of the encoder learns by this factor slower than the one above it (1: all alike)"
+    )
+    retrain_collapsed: bool = _field(
+        True, "train a run once more, with another seed, that can't tell its own training tweets apart"
+    )
     packed: bool = _field(
         True, "on a CPU, compute BERT and RoBERTa encoders without padding and without states that no head reads"
     )
@@ -189,7 +245,7 @@ DECIDED = {
 WITHOUT_EFFECT = {
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name"),
     *("dataset_config_name", "encoding", "id_column_name", "text_column_name", "label_column_name"),
-    *("members", "folds", "list", "fetch", "output_dir", "cache_dir", "token"),
+    *("members", "folds", "list", "fetch", "output_dir", "cache_dir", "token", "baselines", "unlabelled_file"),
     *("keep_models", "keep_models_in", "parallel", "runs_per_device", "threads_per_worker"),
     *("save_minutes", "save_strategy", "save_steps", "save_on_each_node"),
     *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_level"),
@@ -197,6 +253,15 @@ WITHOUT_EFFECT = {
     *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "local_rank"),
     *("dataloader_prefetch_factor", "per_device_eval_batch_size", "skip_memory_metrics", "do_train", "do_eval"),
     *("do_predict", "include_num_input_tokens_seen", "eval_accumulation_steps", "torch_empty_cache_steps"),
+}
+
+
+RANGES = {
+    "focal_gamma": "0 or more",
+    "negatives_per_positive": "more than 0",
+    "positive_copies": "1 or more",
+    "layer_decay": "above 0, 1 at most",
+    "min_steps": "0 or more",
 }
 
 
@@ -218,6 +283,15 @@ class Member:
         """A setting's value: the member's, or the default."""
         return self.settings.get(name, DEFAULTS[name])
 
+    @property
+    def has_encoder(self) -> bool:
+        return self.get("classifier") == "encoder"
+
+    @property
+    def stage(self) -> int:
+        """When its runs are trained: 1, or after the vote that makes its pseudo labels."""
+        return 1 + self.get("pseudo_round") if self.get("pseudo_labels") else 1
+
 
 @dataclass
 class Job:
@@ -229,6 +303,20 @@ class Job:
     output_dir: Path
     members: list[Member]
     notices: list[str]  # what a user may not expect of the flags given
+
+    @property
+    def baselines(self) -> list[Member]:
+        """What the ensemble is to beat; on the first member's folds."""
+        shared = {name: self.members[0].get(name) for name in ("fold_seed", "seed")}
+        return [
+            Member(name, {"classifier": name, "cleaning": BASELINE_CLEANING, **shared})
+            for name in self.settings.baselines
+            if name != "none"
+        ]
+
+    @property
+    def stages(self) -> list[int]:
+        return sorted({1, *(member.stage for member in self.members)})
 
     @property
     def shared_settings(self) -> dict[str, Any]:
@@ -309,23 +397,24 @@ def read_command_line(argv: Sequence[str]) -> Job:
     _parse(parser, common, f"{recipe}: ")
     values = _parse(parser, [*common, *flags], "")
     settings = JobSettings(**{name: values[name] for name in JOB_NAMES})
+    if settings.task is None:
+        raise InputError("name the task: --task tasks/task5.yaml")
+    task = _with_columns(read_task(settings.task), settings)
     members, notices = [], []
     for name, row in rows.items():
         where = f"{recipe}, line {lines[('members', name)]}, member {name}: "
         own = _parse(parser, [*common, *flags, *as_flags(row)], where)
         differing = {n: own[n] for n in MEMBER_NAMES | RUN_NAMES if own[n] != DEFAULTS[n]}
         members.append(Member(name, differing))
-        _check_member(members[-1], where)
+        _check_member(members[-1], task, where)
         notices += [
             f"member {name} keeps its own {flag[2:]} {own[flag[2:]]}" for flag in _flag_names(flags) if flag[2:] in row
         ]
     _check_job(settings, members, recipe)
-    if settings.task is None:
-        raise InputError("name the task: --task tasks/task5.yaml")
     output_dir = values["output_dir"]
     if output_dir is None:
         raise InputError("name the folder for the results: --output_dir runs/task5")
-    return Job(recipe, settings, _with_columns(read_task(settings.task), settings), Path(output_dir), members, notices)
+    return Job(recipe, settings, task, Path(output_dir), members, notices)
 
 
 def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[tuple[str, ...], int]]:
@@ -366,8 +455,8 @@ def _parse(parser: _Parser, words: list[str], where: str) -> dict[str, Any]:
         raise InputError(f"{where}{error}") from None
 
 
-def _check_member(member: Member, where: str) -> None:
-    if member.get("model_name_or_path") is None:
+def _check_member(member: Member, task: Task, where: str) -> None:
+    if member.has_encoder and member.get("model_name_or_path") is None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
     if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
@@ -375,8 +464,38 @@ def _check_member(member: Member, where: str) -> None:
         raise InputError(f"{where}--save_strategy {member.get('save_strategy')}: choose no, epoch or steps")
     if member.get("train_sampling_strategy") == "batch_rebalance":
         raise InputError(f"{where}--train_sampling_strategy: choose random, group_by_length or sequential")
+    _check_balance(member, task, where)
     if member.get("max_seq_length") < 4:
         raise InputError(f"{where}--max_seq_length {member.get('max_seq_length')} leaves no room for a tweet")
+
+
+def _check_balance(member: Member, task: Task, where: str) -> None:
+    value = member.get("class_weights")
+    try:
+        weights = class_weights(member)
+    except (ValueError, yaml.YAMLError):
+        raise InputError(
+            f"{where}class_weights {value}: write balanced, or a weight for each label, such as "
+            f"{{{task.positive[0]}: 5}}"
+        ) from None
+    for label in weights if isinstance(weights, dict) else ():
+        if label not in task.labels:
+            raise InputError(
+                f"{where}class_weights: {label} is none of the labels {', '.join(task.labels)}"
+                f"{nearest(label, task.labels)}"
+            )
+    if isinstance(weights, dict) and not any(weights.get(label, 1.0) for label in task.labels):
+        raise InputError(f"{where}class_weights {value}: at least one label must count")
+    checks = {
+        "focal_gamma": member.get("focal_gamma") >= 0,
+        "negatives_per_positive": (member.get("negatives_per_positive") or 1.0) > 0,
+        "positive_copies": member.get("positive_copies") >= 1,
+        "layer_decay": 0 < member.get("layer_decay") <= 1,
+        "min_steps": member.get("min_steps") >= 0,
+    }
+    for name, is_right in checks.items():
+        if not is_right:
+            raise InputError(f"{where}--{name} {member.get(name)} is out of its range: {RANGES[name]}")
 
 
 def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
@@ -402,11 +521,45 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
             raise InputError(f"--{flag} {value}: at least one tweet must be kept")
     if settings.runs_per_device < 1:
         raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
-    if pseudo and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
+    _check_pseudo(settings, members)
+    if pseudo and settings.pseudo_from == "vote" and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
         raise InputError(
             f"--pseudo_fraction {settings.pseudo_fraction}: {settings.n_folds} folds get different tweets, "
             f"so each can get {1 / settings.n_folds:.3g} of them at most"
         )
+
+
+def _check_pseudo(settings: JobSettings, members: list[Member]) -> None:
+    """Raises `InputError` for filters out of range and for members whose teachers would be missing."""
+    for flag in ("pseudo_confidence", "pseudo_agreement", "pseudo_fraction"):
+        if not 0 <= (value := getattr(settings, flag)) <= 1:
+            raise InputError(f"--{flag} {value}: a share from 0 to 1 is expected")
+    if settings.group_users and settings.fold_by == "stratified":
+        raise InputError("--group_users needs --fold_by stratified_group")
+    students = [member for member in members if member.get("pseudo_labels")]
+    if settings.unlabelled_file and not students:
+        raise InputError("--unlabelled_file: no member of the recipe trains on pseudo labels")
+    stages = {member.stage for member in members}
+    for member in students:
+        if member.get("pseudo_round") < 1 or member.stage - 1 not in stages:
+            raise InputError(
+                f"member {member.name}: pseudo_round {member.get('pseudo_round')} has no teachers; rounds are numbered "
+                "from 1, and each is taught by the members of the one before"
+            )
+        if settings.pseudo_from == "unseen" and not any(
+            teacher.get("fold_seed") == member.get("fold_seed")
+            for teacher in teachers_of(settings, members, member.stage)
+        ):
+            raise InputError(
+                f"member {member.name}: every teacher has seen tweets that its folds hold out; --pseudo_from unseen "
+                f"needs a teacher with fold_seed {member.get('fold_seed')}"
+            )
+
+
+def teachers_of(settings: JobSettings, members: Sequence[Member], stage: int) -> list[Member]:
+    """Whose vote labels the pseudo tweets of a stage: the members of the stage before, of the first one a choice."""
+    chosen = settings.pseudo_teachers if stage == 2 else []
+    return [m for m in members if (m.name in chosen if chosen else m.stage == stage - 1)]
 
 
 def _with_columns(task: Task, settings: JobSettings) -> Task:
@@ -416,6 +569,17 @@ def _with_columns(task: Task, settings: JobSettings) -> Task:
         if (value := getattr(settings, f"{name}_column_name")) is not None
     }
     return dataclasses.replace(task, columns=dataclasses.replace(task.columns, **given))
+
+
+def class_weights(member: Member) -> str | dict[str, float] | None:
+    """`balanced`, or a weight for some labels by their names; raises ValueError for anything else."""
+    value = member.get("class_weights")
+    if value is None or value == "balanced":
+        return value
+    weights = yaml.safe_load(value)
+    if not isinstance(weights, dict) or not all(isinstance(w, int | float) and w >= 0 for w in weights.values()):
+        raise ValueError(value)
+    return {str(label): float(weight) for label, weight in weights.items()}
 
 
 def run_arguments(member: Member, output_dir: Path) -> RunArguments:

@@ -48,6 +48,10 @@ class Task:
     def positive_indices(self) -> list[int]:
         return [self.labels.index(label) for label in self.positive]
 
+    @property
+    def aim(self) -> metrics.Aim:
+        return metrics.Aim(metrics.MEASURES[self.measure], tuple(self.positive_indices))
+
     def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         """The task's measure of class indices (n_tweets,), its bootstrap interval, precision and recall."""
         confusion = metrics.confusion_matrix(gold, predicted, self.n_classes)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def fetch_encoders(members: Iterable[Member]) -> list[str]:
     found = []
     for member in members:
         name = member.get("model_name_or_path")
-        if name not in found:
+        if member.has_encoder and name not in found:
             load_tokenizer(member)
             try:
                 AutoModel.from_pretrained(name, **hub_arguments(member))
@@ -61,7 +61,9 @@ def fetch_encoders(members: Iterable[Member]) -> list[str]:
 
 
 def encoder_size(member: Member) -> float:
-    """About how many weights of the encoder each word piece is multiplied with."""
+    """About how many weights each word piece is multiplied with; hardly any where there is no encoder."""
+    if not member.has_encoder:
+        return 1e3
     name = member.get("model_name_or_path")
     try:
         config = AutoConfig.from_pretrained(name, **hub_arguments(member))
@@ -77,8 +79,8 @@ def encoder_trouble(name: str, error: Exception) -> str:
 
 
 def _table_path(folder: Path, part: str, member: Member) -> Path:
-    names = ("model_name_or_path", "model_revision", "max_seq_length", "cleaning")
-    variant = {name: member.get(name) for name in names}
+    of_encoder = ("model_name_or_path", "model_revision", "max_seq_length") if member.has_encoder else ()
+    variant = {name: member.get(name) for name in (*of_encoder, "cleaning")}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
     return folder / f"{part}-{key}.arrow"
 
@@ -87,32 +89,51 @@ def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]
     """Writes the token table of each text variant that the members read; made by whichever process asks first."""
     for member in members:
         path = _table_path(folder, part, member)
-        once(path, lambda path=path, member=member: _write_token_table(path, tweets, member))
+        write = _write_token_table if member.has_encoder else _write_text_table
+        once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
 
 
 def token_table(folder: Path, part: str, member: Member) -> Dataset:
-    """Columns row, id, input_ids, length and, of labelled tweets, labels; they stay on disk."""
+    """Columns row, id, input_ids, length and, of labelled tweets, labels; they stay on disk.
+
+    Where the member has no encoder, `text` (cleaned) stands in place of `input_ids`, and the length is in characters.
+    """
     return Dataset.from_file(str(_table_path(folder, part, member)))
 
 
 def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
     tokenizer, steps = load_tokenizer(member), member.get("cleaning")
 
-    def to_tokens(batch: dict) -> dict:
-        texts = [clean(text, steps) for text in batch["text"]]
-        input_ids = tokenizer(texts, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
-        lengths = [len(ids) for ids in input_ids]
-        tokens = {"row": batch["row"], "id": batch["id"], "input_ids": input_ids, "length": lengths}
-        return {**tokens, "labels": batch["label"]} if "label" in batch else tokens
+    def to_tokens(texts: list[str]) -> dict[str, list]:
+        cleaned = [clean(text, steps) for text in texts]
+        input_ids = tokenizer(cleaned, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
+        return {"input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
 
-    features = Features({"row": Value("int64"), "id": Value("string"), "input_ids": List(Value("int32"))})
-    features["length"] = Value("int32")
+    _write_table(path, tweets, to_tokens, {"input_ids": List(Value("int32"))})
+
+
+def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
+    steps = member.get("cleaning")
+
+    def to_texts(texts: list[str]) -> dict[str, list]:
+        cleaned = [clean(text, steps) for text in texts]
+        return {"text": cleaned, "length": [len(text) for text in cleaned]}
+
+    _write_table(path, tweets, to_texts, {"text": Value("string")})
+
+
+def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dict[str, list]], columns: dict) -> None:
+    def to_rows(batch: dict) -> dict:
+        rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"])}
+        return {**rows, "labels": batch["label"]} if "label" in batch else rows
+
+    features = Features({"row": Value("int64"), "id": Value("string"), **columns, "length": Value("int32")})
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
         made = Path(partial) / path.name
         tweets.map(
-            to_tokens,
+            to_rows,
             batched=True,
             remove_columns=tweets.column_names,
             features=features,

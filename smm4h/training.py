@@ -6,20 +6,21 @@ when the last step is made; predictions and metrics; `model/`; and last DONE. Th
 
 import gc
 import json
+import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import torch
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
@@ -28,63 +29,24 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h import checkpoints
 from smm4h.arrow import column
-from smm4h.batches import FILLER, Batches, Padding
+from smm4h.batches import FILLER, Batches, Padding, Sampling
 from smm4h.errors import InputError, Stopped
 from smm4h.files import write_json
-from smm4h.folds import fold_column, stratified_choice
+from smm4h.folds import stratified_choice
+from smm4h.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
 from smm4h.packed import PackedEncoder, can_pack
 from smm4h.plan import Run
-from smm4h.predictions import Predictions, is_whole, read_predictions, write_predictions
-from smm4h.pseudo import part_file, read_part
 from smm4h.radam import RAdam
-from smm4h.recipe import Member, RunArguments, run_arguments
+from smm4h.recipe import Member, RunArguments, class_weights, run_arguments
 from smm4h.rows import UsedRows
+from smm4h.runs import RunData, sweep, training_part, write_results
 from smm4h.tasks import Task
 from smm4h.tokens import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table, used_ids
 
-IGNORED = -100  # the label that the loss passes over
+LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
+COLLAPSED, JUDGED_ON = 0.6, 500  # area under the ROC curve below which a run has learnt nothing; tweets of each kind
+ANOTHER_SEED = 1000  # further, for a run that has collapsed
 ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave a weight alone that never gets a gradient
-
-
-@dataclass(frozen=True)
-class PseudoLabels:
-    """Test tweets, by their row, that join a run's training part under the label that the teachers voted."""
-
-    rows: np.ndarray  # (n_pseudo,)
-    labels: np.ndarray  # (n_pseudo,) class indices
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What all runs of a job share, by the files where it lies: small enough to be sent to any worker."""
-
-    task: Task
-    folds_file: Path
-    token_folder: Path
-    pseudo_folder: Path
-    has_test: bool
-    max_eval_samples: int | None = None
-    keep_models: str = "all"
-    keep_models_in: str = "float32"
-    save_minutes: float = 5.0
-
-    def pseudo_labels(self, run: Run) -> PseudoLabels | None:
-        """The tweets that join a stage-2 run's training part; None for a run of stage 1."""
-        if run.stage == 1:
-            return None
-        tweets = token_table(self.token_folder, "test", run.member)
-        return PseudoLabels(*read_part(self.pseudo_file(run), column(tweets, "id"), self.task))
-
-    def pseudo_file(self, run: Run) -> Path:
-        return part_file(self.pseudo_folder, run.member.get("fold_seed"), run.fold)
-
-    def is_ready(self, run: Run) -> bool:
-        """Whether all that the run learns from is there."""
-        return run.stage == 1 or self.pseudo_file(run).is_file()
-
-    def folds(self, seed: int) -> np.ndarray:
-        """The fold (n_tweets,) that holds each labelled tweet out."""
-        return pd.read_parquet(self.folds_file, columns=[fold_column(seed)]).to_numpy()[:, 0]
 
 
 class TweetTrainer(Trainer):
@@ -94,21 +56,54 @@ class TweetTrainer(Trainer):
     the last, incomplete step of an epoch.
     """
 
-    def __init__(self, *args, fingerprint: str, best: "BestEpoch", watch: "Watch", **kwargs):
+    def __init__(
+        self,
+        *args,
+        loss: Loss,
+        sampling: Sampling | None,
+        layer_decay: float,
+        fingerprint: str,
+        best: "BestEpoch",
+        watch: "Watch",
+        **kwargs,
+    ):
         super().__init__(*args, compute_loss_func=self.mean_over_step, callbacks=[best, watch], **kwargs)
+        self.loss, self.sampling, self.layer_decay = loss, sampling, layer_decay
         self.fingerprint, self.best, self.watch = fingerprint, best, watch
 
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
-        """Cross-entropy summed over the batch and divided by the number of tweets in the whole step."""
+        """The loss summed over the batch and divided by the size of the whole step."""
         logits = outputs["logits"].float()
-        total = nn.functional.cross_entropy(
-            logits,
-            labels,
-            reduction="sum",
-            ignore_index=IGNORED,
-            label_smoothing=self.args.label_smoothing_factor,
-        )
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        targets = targets_of(labels, logits.shape[-1])
+        size = self.loss.size(targets) if num_items_in_batch is None else num_items_in_batch
+        return self.loss.of(logits, targets).sum() / size
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """The size of a step, over its micro-batches and over all processes: tweets, or the sum of their weights."""
+        labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
+        if not labels:
+            return None
+        n_classes = self.accelerator.unwrap_model(self.model).config.num_labels
+        size = torch.stack([self.loss.size(targets_of(each, n_classes)) for each in labels]).sum().to(device)
+        if self.args.world_size > 1:
+            size = self.accelerator.gather(size).sum()
+        return size.clamp_min(torch.finfo(size.dtype).tiny)  # a step of nothing but weights of 0
+
+    def create_optimizer(self, model=None):
+        """Trainer's, whose parameter groups are divided by depth where deeper layers are to learn slower."""
+        optimizer = super().create_optimizer(model)
+        if self.layer_decay == 1.0:
+            return optimizer
+        model = self.model if model is None else model
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        depths = dict(zip(map(id, parameters), layer_depths(names), strict=True))
+        groups, optimizer.param_groups = optimizer.param_groups, []
+        for group in groups:
+            for depth in sorted({depths[id(p)] for p in group["params"]}):
+                members = [p for p in group["params"] if depths[id(p)] == depth]
+                lr = group["lr"] * self.layer_decay**depth
+                optimizer.add_param_group({**group, "params": members, "lr": lr})
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
         """Our own batches, which neither Trainer nor accelerate cuts once more."""
@@ -120,6 +115,7 @@ class TweetTrainer(Trainer):
             strategy=str(args.train_sampling_strategy),
             seed=args.seed if args.data_seed is None else args.data_seed,
             drop_last=args.dataloader_drop_last,
+            sampling=self.sampling,
             rank=args.process_index,
             n_processes=args.world_size,
         )
@@ -172,6 +168,16 @@ class TweetTrainer(Trainer):
         return Trainer.get_optimizer_cls_and_kwargs(args, model)
 
 
+def layer_depths(names: Sequence[str]) -> list[int]:
+    """How far below the head each of a model's parameters stands: 0 for the head's and the poolers', then by layer."""
+    layers = [LAYER.match(name) for name in names]
+    n_layers = 1 + max((int(layer[1]) for layer in layers if layer), default=-1)
+    return [
+        n_layers - int(layer[1]) if layer else n_layers + 1 if EMBEDDINGS.match(name) else 0
+        for name, layer in zip(names, layers, strict=True)
+    ]
+
+
 class TrainingRows(TorchDataset):
     """Rows of a Dataset by their places in it; a `FILLER` is some tweet without a label, so that no loss counts it."""
 
@@ -183,8 +189,13 @@ class TrainingRows(TorchDataset):
 
     def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
         rows = self.rows[[max(place, 0) for place in places]]
-        labels = [IGNORED if place == FILLER else label for place, label in zip(places, rows["labels"], strict=True)]
+        given = zip(places, rows["labels"], strict=True)
+        labels = [self._unlabelled(label) if place == FILLER else label for place, label in given]
         return [{"input_ids": i, "labels": label} for i, label in zip(rows["input_ids"], labels, strict=True)]
+
+    @staticmethod
+    def _unlabelled(label: int | list[float]) -> int | list[float]:
+        return [0.0] * len(label) if isinstance(label, list) else IGNORED
 
 
 class BestEpoch(TrainerCallback):
@@ -325,17 +336,6 @@ def pack(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> No
         embeddings.word_embeddings = UsedRows(embeddings.word_embeddings, used_ids(tweets, n_rows))
 
 
-def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
-    """Token ids and labels of the tweets that the run's fold does not hold out, and of its pseudo-labelled ones."""
-    folds = data.folds(run.member.get("fold_seed"))
-    part = token_table(data.token_folder, "labelled", run.member).select(np.flatnonzero(folds != run.fold))
-    if pseudo is None:
-        return part
-    table = token_table(data.token_folder, "test", run.member).data.table.take(pa.array(pseudo.rows))
-    labelled = Dataset(table.append_column("labels", pa.array(pseudo.labels, pa.int64())))
-    return concatenate_datasets([part, labelled.cast(part.features)])
-
-
 @dataclass
 class Training:
     """What a run's training found out; the content of its TRAINED file."""
@@ -346,6 +346,7 @@ class Training:
     checkpoint: Any  # the chosen evaluation, or "last"
     evaluations: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    collapsed: dict[str, float] | None = None  # how the training before this one, by another seed, failed
 
 
 def train_run(
@@ -363,17 +364,29 @@ def train_run(
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    trainer = _trainer(run, data, part, report, stop)
+    collapsed = _first_says(run.collapsed_file.is_file())
+    trainer = _trainer(_reseeded(run) if collapsed else run, data, part, report, stop)
     trained = _first_says(_read_training(run))
     if trained is None:
-        trained = _train(run, trainer, len(part))
+        may_collapse = run.member.get("retrain_collapsed") and not collapsed
+        trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
+        if trained is None:
+            _forget(trainer)
+            return train_run(run, data, report, stop, on_trained)
         on_trained()
     elif _first_says(run.trained_model.is_dir()):
         trainer.model.load_state_dict(load_file(run.trained_model / "model.safetensors"))
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # they wrap models for training only
     started = time.perf_counter()
     if _first_says(run.trained_model.is_dir()):  # else its model was put in place, which follows its predictions
-        _predict(run, data, trainer, trained, 0 if pseudo is None else len(pseudo.rows))
+        write_results(
+            run,
+            data,
+            lambda tweets: probabilities(trainer, tweets),
+            {**asdict(trained), "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
+            writes=trainer.args.should_save,
+            agreed=_first_says,
+        )
         _keep_model(run, data, trainer)
     if trainer.args.should_save:
         done = {
@@ -389,30 +402,39 @@ def train_run(
         write_json(run.done_file, done)
         sweep(run)
     trainer.accelerator.wait_for_everyone()
+    _forget(trainer)
+
+
+def _forget(trainer: "TweetTrainer") -> None:
+    """Gives the memory of a run back."""
     trainer.accelerator.free_memory()
-    del trainer
+    trainer.model = trainer.model_wrapped = trainer.optimizer = None
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def sweep(run: Run) -> None:
-    """Removes what a finished run needed on its way: optimizer states, and weights that are not to be kept."""
-    checkpoints.remove_all(run.directory)
-    for path in (run.trained_model, run.trained_file, run.running_file, *run.directory.glob(".*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def _reseeded(run: Run) -> Run:
+    """The run with another seed, for when it has collapsed."""
+    settings = run.member.settings | {"seed": run.member.get("seed") + ANOTHER_SEED}
+    return replace(run, member=replace(run.member, settings=settings))
 
 
-def keep_best_model(runs: Sequence[Run]) -> None:
-    """Of a member's finished runs keeps the weights of the fold with the highest held-out measure, the first of equals.
+def _ranks_its_own(trainer: "TweetTrainer", task: Task) -> float:
+    """How well a trained model tells rare training tweets from others: area under the ROC curve, 0.5 by chance.
 
-    A worse one than another finished one can't become the best, so that this may be done at any time, by anyone.
+    Of as many of either, drawn once for all; 1.0 where there is only one kind.
     """
-    done = [run for run in runs if run.is_done()]
-    scores = [next(iter(run.measures()["held_out"].values())) for run in done]
-    for place, run in enumerate(done):
-        if place != scores.index(max(scores)):
-            shutil.rmtree(run.model, ignore_errors=True)
+    part = trainer.train_dataset
+    labels = np.asarray(column(part, "labels").to_pylist())
+    is_rare = np.isin(labels if labels.ndim == 1 else labels.argmax(axis=1), task.positive_indices)
+    rare, others = (np.random.default_rng(0).permutation(np.flatnonzero(kind)) for kind in (is_rare, ~is_rare))
+    n_each = min(len(rare), len(others), JUDGED_ON)
+    if n_each == 0:
+        return 1.0
+    rows = np.concatenate([rare[:n_each], others[:n_each]])
+    found = probabilities(trainer, part.select(rows))
+    return float(roc_auc_score(is_rare[rows], found[:, task.positive_indices].sum(axis=1)))
 
 
 def _first_says(found: Any) -> Any:
@@ -429,8 +451,13 @@ def _read_training(run: Run) -> Training | None:
     return found if found.fingerprint == run.fingerprint else None
 
 
-def _train(run: Run, trainer: "TweetTrainer", training_tweets: int) -> Training:
-    """Makes the training steps that are left, chooses the epoch, and saves its weights."""
+def _train(
+    run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, *, may_collapse: bool
+) -> Training | None:
+    """Makes the training steps that are left, chooses the epoch, and saves its weights.
+
+    None where the run `may_collapse` and did: then that is written down, and it is to be trained with another seed.
+    """
     best, watch = trainer.best, trainer.watch
     checkpoint = _first_says(checkpoints.newest_whole(run.directory, run.fingerprint))
     if checkpoint is not None:
@@ -444,6 +471,12 @@ def _train(run: Run, trainer: "TweetTrainer", training_tweets: int) -> Training:
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
+    if may_collapse and (ranks := _ranks_its_own(trainer, task)) < COLLAPSED:
+        if trainer.args.should_save:
+            checkpoints.remove_all(run.directory)
+            write_json(run.collapsed_file, {"seed": run.member.get("seed"), "auc_of_training_tweets": ranks})
+        trainer.accelerator.wait_for_everyone()
+        return None
     trained = Training(
         run.fingerprint,
         training_tweets,
@@ -451,6 +484,7 @@ def _train(run: Run, trainer: "TweetTrainer", training_tweets: int) -> Training:
         best.best if best.keep else "last",
         best.history,
         watch.training_seconds(),
+        _first_says(json.loads(run.collapsed_file.read_text()) if run.collapsed_file.is_file() else None),
     )
     partial = run.directory / ".trained.partial"
     trainer.save_model(str(partial))
@@ -462,37 +496,6 @@ def _train(run: Run, trainer: "TweetTrainer", training_tweets: int) -> Training:
         checkpoints.remove_all(run.directory)
     trainer.accelerator.wait_for_everyone()
     return trained
-
-
-def _predict(run: Run, data: RunData, trainer: "TweetTrainer", trained: Training, pseudo_tweets: int) -> None:
-    """Writes the probabilities of the held-out fold and the test tweets, and the run's metrics."""
-    maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
-    labelled = token_table(data.token_folder, "labelled", run.member)
-    held_out_rows = np.flatnonzero(data.folds(run.member.get("fold_seed")) == run.fold)
-    held_out = labelled.select(held_out_rows)
-    parts = [("held_out", run.held_out_file, held_out)]
-    if data.has_test:
-        parts.append(("test", run.test_file, token_table(data.token_folder, "test", run.member)))
-    for name, path, tweets in parts:
-        if _first_says(is_whole(path, {**maker, "part": name})):
-            continue
-        found = probabilities(trainer, tweets)
-        if trainer.args.should_save:
-            rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
-            write_predictions(path, Predictions(rows, ids, found, data.task.labels, {**maker, "part": name}))
-    if trainer.args.should_save:
-        gold, found = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
-        metrics = {
-            **maker,
-            "training_tweets": trained.training_tweets,
-            "pseudo_tweets": pseudo_tweets,
-            "held_out_tweets": len(held_out_rows),
-            "steps": trained.steps,
-            "checkpoint": trained.checkpoint,
-            "evaluations": trained.evaluations,
-            "held_out": data.task.score(gold, found.argmax(axis=1)),
-        }
-        write_json(run.metrics_file, metrics)
 
 
 def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
@@ -527,6 +530,14 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         logits, labels = torch.from_numpy(found.predictions).double(), torch.from_numpy(found.label_ids)
         return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
 
+    labels = np.asarray(column(train_dataset, "labels").to_pylist())
+    sampling = sampling_of(member, task, labels)
+    if member.get("min_steps"):
+        a = arguments
+        n_shown = len(train_dataset if sampling is None else sampling)
+        step_size = a.per_device_train_batch_size * a.world_size * a.gradient_accumulation_steps
+        per_epoch = max(1, n_shown // step_size if a.dataloader_drop_last else -(-n_shown // step_size))
+        a.num_train_epochs = max(a.num_train_epochs, math.ceil(member.get("min_steps") / per_epoch))
     tokenizer = load_tokenizer(member)
     model = build_model(member, task)
     if is_packed(member, arguments, model):
@@ -539,12 +550,37 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         data_collator=Padding(tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_metrics=score,
+        loss=loss_of(member, task, labels, sampling, arguments.label_smoothing_factor),
+        sampling=sampling,
+        layer_decay=member.get("layer_decay"),
         fingerprint=run.fingerprint,
         best=BestEpoch(task.measure, keep=member.get("checkpoint") == "best"),
         watch=Watch(report, stop, data.save_minutes),
     )
     trainer.remove_callback(PrinterCallback)  # the job's display speaks for all its runs
     return trainer
+
+
+def sampling_of(member: Member, task: Task, labels: np.ndarray) -> Sampling | None:
+    """Which tweets the member's epochs show, of labels (n_tweets,) or probabilities (n_tweets, n_classes)."""
+    per_positive, copies = member.get("negatives_per_positive"), member.get("positive_copies")
+    if per_positive is None and copies == 1:
+        return None
+    classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    return Sampling(np.isin(classes, task.positive_indices), per_positive, copies)
+
+
+def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: Sampling | None, smoothing: float) -> Loss:
+    """The member's loss; weights and shares are those of the tweets as the run's epochs show them."""
+    targets = targets_of(torch.from_numpy(labels), task.n_classes).double()
+    if sampling is not None:
+        targets = targets * torch.from_numpy(sampling.shown()).unsqueeze(1)
+    counts, named = targets.sum(dim=0), class_weights(member)
+    weights = balanced_weights(counts) if named == "balanced" else None
+    if isinstance(named, dict):
+        weights = torch.tensor([float(named.get(label, 1.0)) for label in task.labels])
+    tau = member.get("logit_adjustment")
+    return Loss(weights, member.get("focal_gamma"), tau * log_prior(counts) if tau else None, smoothing)
 
 
 def probabilities(trainer: Trainer, tokens: Dataset) -> np.ndarray:

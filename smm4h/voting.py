@@ -2,13 +2,37 @@
 
 import numpy as np
 
-METHODS = ("hard", "soft")
+SMALLEST = 1e-6  # no probability counts as less, before a logarithm
 TIES = ("probability", "lowest")
 
 
-def mean_probabilities(probabilities: np.ndarray) -> np.ndarray:
+def mean_probabilities(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean over voters (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
-    return np.asarray(probabilities).mean(axis=0, dtype=np.float64)
+    return np.average(np.asarray(probabilities, dtype=np.float64), axis=0, weights=weights)
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities (..., n_classes), with mean 0 over the classes."""
+    logs = np.log(np.clip(probabilities, SMALLEST, None).astype(np.float64))
+    return logs - logs.mean(axis=-1, keepdims=True)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (..., n_classes) of logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def mean_log_odds(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities (n_tweets, n_classes) whose log odds are the mean over voters (n_voters, n_tweets, n_classes).
+
+    The mean of several models says "unlikely" about as often as each of them does; the mean of their probabilities is
+    drawn towards the middle, where a cut that was tuned on single models no longer fits.
+    """
+    return softmax(np.average(log_odds(probabilities), axis=0, weights=weights))
+
+
+MEANS = {"probability": mean_probabilities, "log_odds": mean_log_odds}
 
 
 def count_ballots(ballots: np.ndarray, n_classes: int) -> np.ndarray:

@@ -16,11 +16,13 @@ from filelock import SoftFileLease
 from transformers.utils import logging as transformers_logging
 
 from smm4h.attempts import SignOfLife, given_up, record
+from smm4h.baselines import train_baseline
 from smm4h.claims import Claims
 from smm4h.errors import ASK_AGAIN, JobFailed, Stopped, sentence_of
 from smm4h.launch import set_threads
 from smm4h.plan import Run
-from smm4h.training import RunData, keep_best_model, train_run
+from smm4h.runs import RunData, keep_best_model
+from smm4h.training import train_run
 
 TICK = 0.2  # seconds between two looks at the folder
 RUN_FAILED = 3  # exit code of a worker whose run has failed
@@ -123,7 +125,8 @@ def attempt(
     with SignOfLife(run, device, quiet=not speaks) as sign:
         tell("begun", device=device)
         try:
-            train_run(run, data, report, stop, lambda: tell("trained"))
+            train = train_run if run.member.has_encoder else train_baseline
+            train(run, data, report, stop, lambda: tell("trained"))
             tell("done")
         except ClaimLost:
             tell("stopped", error="another host took the run over")

@@ -56,12 +56,14 @@ def gru_step(weights, x, h):
 
 
 def features_by_hand(model, head, bigru_input):
-    """The features (n_tweets, width) that Fig. 2 of the paper puts before the classifier, in numpy."""
+    """The features (n_tweets, width) that Fig. 2 of the paper puts before the classifier, in numpy; or their mean."""
     with torch.no_grad():
         out = model.encoder(IDS, attention_mask=MASK, output_hidden_states=True)
     layers = [layer.numpy() for layer in out.hidden_states]
     dense = model.encoder.pooler.dense
     pooled = np.tanh(layers[-1][:, 0] @ dense.weight.detach().numpy().T + dense.bias.detach().numpy())
+    if head == "mean":
+        return np.stack([layers[-1][tweet][: int(n)].mean(axis=0) for tweet, n in enumerate(MASK.sum(dim=1))])
     if head != "bigru":
         cls_states = [layers[-i][:, 0] for i in range(1, 1 + int(head[4]))]
         return np.concatenate([pooled, *cls_states] if head.endswith("pooler") else cls_states, axis=1)

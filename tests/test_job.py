@@ -124,13 +124,15 @@ def test_each_fold_gets_another_tenth_of_the_stage_1_vote_without_twins_of_its_h
     assert len(seen) == len(set(seen)) > 0
 
 
-def test_no_tweet_is_printed_or_written_outside_tokens_and_pseudo_labels(finished_job):
+def test_no_tweet_is_printed_or_written_outside_tokens_pseudo_labels_and_label_problems(finished_job):
     texts = [
         t for part in ("training", "validation") for t in read_tsv(QUICKSTART / f"task5_{part}.tsv", None).columns[2]
     ]
     pieces = {" ".join(text.split()[:5]) for text in texts if len(text.split()) > 5}
     shown = finished_job.outcome.out + finished_job.outcome.err
     for path in finished_job.folder.rglob("*"):
+        if path.name == "label_problems.tsv":
+            continue
         if path.is_file() and "pseudo_labels" not in path.parts and path.suffix in (".json", ".tsv", ".py", ""):
             shown += path.read_text(errors="replace")
     assert not [piece for piece in pieces if piece in shown]

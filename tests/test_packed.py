@@ -272,11 +272,11 @@ def test_a_whole_run_gives_the_plain_paths_predictions(tmp_path):
         flags = ("--classifier_dropout", 0, "--learning_rate", "0.02", packed)
         words = job_words(encoder, tmp_path / packed, "--num_train_epochs", 6, "--adam_beta2", 0.8, *flags)
         job = recipe.read_command_line(words)
-        labelled, test, _ = run_classification.read_tweets(job)
-        plan = make_plan(job, run_classification.content_hashes(labelled, test))
-        write_folds(labelled, plan.folds_file)
+        tweets = run_classification.read_tweets(job)
+        plan = make_plan(job, tweets.content_hashes())
+        write_folds(tweets.labelled, plan.folds_file)
         run = plan.runs_of(["last2-pooler-42"])[0]
-        train_run(run, run_classification.run_data(plan, job, labelled, test))
+        train_run(run, run_classification.run_data(plan, job, tweets))
         found.append([read_predictions(file).probabilities for file in (run.held_out_file, run.test_file)])
     for packed, plain in zip(*found, strict=True):
         spread = plain.std(axis=0).max()

@@ -23,10 +23,10 @@ def job(tiny_encoder, tmp_path):
 
     def build(name, *flags):
         read = recipe.read_command_line(job_words(tiny_encoder, tmp_path / name, *flags))
-        labelled, test, _ = run_classification.read_tweets(read)
-        plan = make_plan(read, run_classification.content_hashes(labelled, test))
-        write_folds(labelled, plan.folds_file)
-        return plan.runs, run_classification.run_data(plan, read, labelled, test)
+        tweets = run_classification.read_tweets(read)
+        plan = make_plan(read, tweets.content_hashes())
+        write_folds(tweets.labelled, plan.folds_file)
+        return plan.runs, run_classification.run_data(plan, read, tweets)
 
     return build
 

@@ -13,8 +13,9 @@ from smm4h.folds import write_folds
 from smm4h.plan import make_plan
 from smm4h.predictions import read_predictions
 from smm4h.radam import RAdam
+from smm4h.runs import PseudoLabels, training_part
 from smm4h.tokens import token_table
-from smm4h.training import BestEpoch, PseudoLabels, _trainer, probabilities, train_run, training_part
+from smm4h.training import BestEpoch, _trainer, probabilities, train_run
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
@@ -63,10 +64,10 @@ def job(tiny_encoder, tmp_path):
 
     def build(*flags):
         read = recipe.read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
-        labelled, test, _ = run_classification.read_tweets(read)
-        plan = make_plan(read, run_classification.content_hashes(labelled, test))
-        write_folds(labelled, plan.folds_file)
-        return plan.runs, run_classification.run_data(plan, read, labelled, test)
+        tweets = run_classification.read_tweets(read)
+        plan = make_plan(read, tweets.content_hashes())
+        write_folds(tweets.labelled, plan.folds_file)
+        return plan.runs, run_classification.run_data(plan, read, tweets)
 
     return build
 

@@ -1,0 +1,87 @@
+"""Runs without an encoder: what Bai & Zhou call classical machine learning methods, CNN models and RNN models.
+
+They are members like others, and may vote; as `--baselines` they only stand in the table, to be beaten.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from smm4h.arrow import column
+from smm4h.errors import InputError, Stopped
+from smm4h.files import write_json
+from smm4h.plan import Run
+from smm4h.runs import RunData, sweep, training_part, write_results
+from smm4h.wordnets import TextCNN, WordBiGRU, fit_wordnet
+from smm4h.words import CLASSIFIERS, fit_tfidf
+
+NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
+
+
+def train_baseline(
+    run: Run,
+    data: RunData,
+    report: Callable[[int, int], None] = lambda step, steps: None,
+    stop: Callable[[], bool] = lambda: False,
+    on_trained: Callable[[], None] = lambda: None,
+) -> None:
+    """Fits a run that has no encoder and writes its folder, DONE last. It takes so little that a stop starts it over.
+
+    Of processes that train together the first does it.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        _fit_and_predict(run, data, report, stop, on_trained)
+    state.wait_for_everyone()
+
+
+def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
+    started = time.perf_counter()
+    run.directory.mkdir(parents=True, exist_ok=True)
+    pseudo = data.pseudo_labels(run)
+    part = training_part(run, data, pseudo)
+    texts, labels = column(part, "text").to_pylist(), np.asarray(column(part, "labels").to_pylist())
+    if labels.ndim == 2:
+        labels = labels.argmax(axis=1)
+    name, seed, n_classes = run.member.get("classifier"), run.member.get("seed"), data.task.n_classes
+
+    def tell(step: int, steps: int) -> None:
+        report(step, steps)
+        if stop():
+            raise Stopped
+
+    tell(0, 1)
+    try:
+        if name in CLASSIFIERS:
+            probabilities_of = fit_tfidf(name, texts, labels, n_classes, seed)
+        else:
+            probabilities_of = fit_wordnet(NETS[name], texts, labels, n_classes, seed, tell)
+    except ValueError as error:
+        if "no terms remain" in str(error) or "empty vocabulary" in str(error):
+            raise InputError(
+                f"{run.name}: the tweets of its training part share no word; give it more of them"
+            ) from None
+        raise
+    on_trained()
+    trained = time.perf_counter()
+
+    def probabilities(tweets: Dataset) -> np.ndarray:
+        return probabilities_of(column(tweets, "text").to_pylist()).astype(np.float32)
+
+    n_pseudo = 0 if pseudo is None else len(pseudo.rows)
+    write_results(run, data, probabilities, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
+    done = {
+        "fingerprint": run.fingerprint,
+        "seconds": round(time.perf_counter() - started, 2),
+        "training_seconds": round(trained - started, 2),
+        "preparation_seconds": 0.0,
+        "device": "cpu",
+        "processes": 1,
+        "threads": torch.get_num_threads(),
+    }
+    write_json(run.done_file, done)
+    sweep(run)

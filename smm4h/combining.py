@@ -1,0 +1,210 @@
+"""Several members' probabilities -> one label a tweet, by a rule that is fitted on out-of-fold probabilities."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from smm4h import voting
+from smm4h.decision import N_SAMPLES, decide, tune
+from smm4h.metrics import Aim
+
+FITTED = ("weighted", "greedy", "stacked")
+METHODS = ("hard", "soft", *FITTED)
+DECISIONS = ("argmax", "tuned")
+BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
+RIDGE = 1.0  # inverse strength of the stack's penalty, scikit-learn's C
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How some members' probabilities become a label.
+
+    Args:
+        method: `hard`: most ballots; `soft`: mean; `weighted`, `greedy`: weighted mean of the calibrated members;
+            `stacked`: logistic regression over them.
+        members: their names, in the order in which probabilities are given.
+        ties: who wins a hard vote's tie, see `voting.hard_vote`.
+        weights: (n_members,) for the weighted mean; one that is 0 leaves a member out.
+        calibration: (n_members, n_classes, n_classes + 1) of each member, see `calibrate`; None: none.
+        stack: (n_classes, n_members * n_classes + 1) coefficients and, last, intercepts of the logistic regression.
+        mean: of what the mean over models is taken, `probability` or `log_odds`, see `voting.mean_log_odds`.
+        decision: (1, n_classes) class weights, see `decision.decide`; of a hard vote (n_members, n_classes).
+    """
+
+    method: str
+    members: list[str]
+    ties: str
+    mean: str
+    decision: np.ndarray
+    weights: np.ndarray | None = None
+    calibration: np.ndarray | None = None
+    stack: np.ndarray | None = None
+
+    def combine(self, probabilities: np.ndarray) -> np.ndarray:
+        """One probability a class (n_tweets, n_classes), of the members' (n_members, n_tweets, n_classes)."""
+        if self.calibration is not None:
+            probabilities = calibrate(probabilities, self.calibration)
+        if self.method == "stacked":
+            return voting.softmax(_stack_features(probabilities) @ self.stack[:, :-1].T + self.stack[:, -1])
+        return voting.MEANS[self.mean](probabilities, self.weights)
+
+    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """The class (n_tweets,) of each tweet, of the members' probabilities (n_members, n_tweets, n_classes)."""
+        if self.method != "hard":
+            return decide(self.combine(probabilities), self.decision[0])
+        weighted = probabilities * self.decision[:, None, :]
+        means = voting.MEANS[self.mean](weighted / weighted.sum(axis=2, keepdims=True))
+        ballots, n_classes = weighted.argmax(axis=2), probabilities.shape[2]
+        return voting.hard_vote(ballots, n_classes, means if self.ties == "probability" else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Rule":
+        arrays = ("decision", "weights", "calibration", "stack")
+        return cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
+
+
+def fit(
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    members: Sequence[str],
+    aim: Aim,
+    *,
+    method: str,
+    decision: str,
+    ties: str = "probability",
+    n_samples: int = N_SAMPLES,
+) -> Rule:
+    """The rule of this method for `gold` (n_tweets,), of out-of-fold probabilities (n_members, n_tweets, n_classes)."""
+    n_members, _, n_classes = probabilities.shape
+    mean = "probability" if decision == "argmax" and method not in FITTED else "log_odds"
+    rule = Rule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
+    if method in FITTED:
+        rule = replace(rule, calibration=fit_calibration(probabilities, gold))
+        probabilities_then = calibrate(probabilities, rule.calibration)
+        if method == "weighted":
+            rule = replace(rule, weights=_score_weights(probabilities_then, gold, aim))
+        elif method == "greedy":
+            rule = replace(rule, weights=greedy_weights(probabilities_then, gold, aim.positive))
+        else:
+            rule = replace(rule, stack=_fit_stack(probabilities_then, gold))
+    if decision == "argmax":
+        return rule
+    parts = probabilities if method == "hard" else [rule.combine(probabilities)]
+    tuned = [tune(part, gold, aim.measure, aim.positive, n_samples=n_samples) for part in parts]
+    return replace(rule, decision=np.stack(tuned))
+
+
+def nested_choices(
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    fitted: Callable[[np.ndarray, np.ndarray], Rule],
+    *,
+    n_folds: int = 5,
+    seed: int = 7,
+) -> np.ndarray:
+    """The class (n_tweets,) of each tweet by a rule that was fitted without it.
+
+    `fitted` makes a rule of probabilities and gold labels. A score of these choices does not profit from the fitting.
+    """
+    choices = np.empty(len(gold), dtype=np.int64)
+    for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
+        choices[held_out] = fitted(probabilities[:, rest], gold[rest]).choose(probabilities[:, held_out])
+    return choices
+
+
+def _logistic(features: np.ndarray, gold: np.ndarray, n_classes: int, ridge: float) -> np.ndarray:
+    """Coefficients and, last, intercepts (n_classes, n_features + 1) of a multinomial logistic regression."""
+    model = LogisticRegression(C=ridge, max_iter=1000).fit(features, gold)
+    found = np.zeros((n_classes, features.shape[1] + 1))
+    found[:, -1] = np.log(voting.SMALLEST)
+    rows = np.column_stack([model.coef_, model.intercept_])
+    if len(model.classes_) == 2:  # scikit-learn gives the difference of the two
+        rows = np.stack([-rows[0] / 2, rows[0] / 2])
+    found[model.classes_] = rows
+    return found
+
+
+def fit_calibration(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Of each member (n_members, n_tweets, n_classes) a logistic regression from its log probabilities to `gold`.
+
+    Platt's scaling (1999) for any number of classes: matrix scaling in Guo et al. 2017, with a penalty.
+    """
+    n_classes = probabilities.shape[2]
+    return np.stack([_logistic(voting.log_odds(part), gold, n_classes, RIDGE) for part in probabilities])
+
+
+def calibrate(probabilities: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+    """The members' probabilities (n_members, n_tweets, n_classes) as `fit_calibration` would have them."""
+    logits = np.einsum("mtk,mck->mtc", voting.log_odds(probabilities), calibration[:, :, :-1])
+    return voting.softmax(logits + calibration[:, None, :, -1])
+
+
+def _score_weights(probabilities: np.ndarray, gold: np.ndarray, aim: Aim) -> np.ndarray:
+    """Weights (n_members,), summing to 1, in proportion to what each member scores alone with its own decision."""
+    scores = []
+    for part in probabilities:
+        weights = tune(part, gold, aim.measure, aim.positive, n_samples=5)
+        scores.append(aim.score(gold, decide(part, weights), part.shape[1]))
+    total = sum(scores)
+    return np.array(scores) / total if total > 0 else np.full(len(scores), 1 / len(scores))
+
+
+def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
+    """Area under the precision-recall curve, as scikit-learn's `average_precision_score`, but for the order of ties."""
+    hits = is_right[np.argsort(-scores, kind="stable")]
+    n_right = hits.sum()
+    if n_right == 0:
+        return 0.0
+    places = np.flatnonzero(hits) + 1
+    return float((np.arange(1, n_right + 1) / places).sum() / n_right)
+
+
+def greedy_weights(
+    probabilities: np.ndarray, gold: np.ndarray, positive: Sequence[int], *, seed: int = 42
+) -> np.ndarray:
+    """Weights (n_members,), summing to 1, by bagged greedy selection with replacement (Caruana et al. 2004).
+
+    Each bag may draw on a random half of the members and is judged on a bootstrap sample of the tweets, by the average
+    precision of the positive classes, pooled; every bag adds whichever member helps most, and ends at its best.
+    """
+    n_members, n_tweets, _ = probabilities.shape
+    rng = np.random.default_rng(seed)
+    votes = np.zeros(n_members)
+    asked = probabilities[:, :, list(positive)]
+    is_right = gold[:, None] == np.array(list(positive))
+    for _ in range(BAGS):
+        chosen = rng.choice(n_members, max(min(2, n_members), round(n_members * BAG_SHARE)), replace=False)
+        rows = rng.integers(0, n_tweets, n_tweets)
+        truth, parts = is_right[rows].ravel(), asked[np.sort(chosen)][:, rows].reshape(len(chosen), -1)
+        picked, scores, total = [], [], np.zeros(parts.shape[1])
+        for _ in range(GREEDY_STEPS):
+            each = [average_precision(total + part, truth) for part in parts]
+            picked.append(int(np.argmax(each)))
+            scores.append(max(each))
+            total += parts[picked[-1]]
+        best = int(np.argmax(scores)) + 1
+        np.add.at(votes, np.sort(chosen)[picked[:best]], 1 / best)
+    return votes / votes.sum()
+
+
+def _stack_features(probabilities: np.ndarray) -> np.ndarray:
+    """Features (n_tweets, n_members * n_classes): the mean log probabilities, large, then each member's difference.
+
+    A penalty on coefficients then pulls towards the plain mean, not towards nothing.
+    """
+    logits = voting.log_odds(probabilities)
+    mean = logits.mean(axis=0)
+    differences = (logits - mean)[1:].transpose(1, 0, 2).reshape(len(mean), -1)
+    return np.column_stack([10.0 * mean, differences])
+
+
+def _fit_stack(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    return _logistic(_stack_features(probabilities), gold, probabilities.shape[2], ridge=0.1)
