@@ -5,8 +5,8 @@ python pseudo_label.py vote.tsv --tweets test.tsv --task tasks/task5.yaml --data
 
 A tweet that is one of the fold's held-out ones under another name (the same id, or the same text but for case, URLs and
 @names) is left out of that fold's part: it would carry the held-out label into training. For that the labelled tweets
-must be named. A vote does not say who voted: that no voter has seen a fold's held-out tweets, only the job itself can see
-to (`--pseudo_from unseen`).
+must be named. A vote does not say who voted: that no voter has seen a fold's held-out tweets, only the job can see to
+(`--pseudo_from unseen`).
 """
 
 import argparse

@@ -488,7 +488,7 @@ def _check_balance(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}class_weights {value}: at least one label must count")
     checks = {
         "focal_gamma": member.get("focal_gamma") >= 0,
-        "negatives_per_positive": (member.get("negatives_per_positive") or 1.0) > 0,
+        "negatives_per_positive": member.get("negatives_per_positive") is None or member.get("negatives_per_positive") > 0,
         "positive_copies": member.get("positive_copies") >= 1,
         "layer_decay": 0 < member.get("layer_decay") <= 1,
         "min_steps": member.get("min_steps") >= 0,

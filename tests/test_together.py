@@ -37,7 +37,8 @@ def words_for(encoder, output_dir, *more):
     # 61 tweets, so that training parts of 48 and 49 end in a batch of one, too small for two processes
     size = ("--max_train_samples", 61, "--per_device_train_batch_size", 8, "--num_train_epochs", 3)
     few = ("--members", "bigru-42", "--classifier_dropout", 0, "--max_predict_samples", 37)
-    return job_words(encoder, output_dir, *size, *few, *more)
+    rare = ("--class_weights", "balanced", "--focal_gamma", 1)  # whose divisor is that of the whole step, too
+    return job_words(encoder, output_dir, *size, *few, *rare, *more)
 
 
 def metrics(folder, fold=0):

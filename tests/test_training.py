@@ -77,14 +77,16 @@ def trainer_of(run, data, tmp_path, n_tweets):
     return _trainer(run, data, dataset, lambda step, steps: None, lambda: False)
 
 
+@pytest.mark.parametrize("balance", [(), ("--class_weights", "{1: 3, 2: 0.5}", "--label_smoothing_factor", 0.1)])
 @pytest.mark.parametrize("n_tweets", [16, 10, 13])
-def test_four_times_four_gives_the_gradients_of_sixteen(job, tmp_path, n_tweets):
+def test_four_times_four_gives_the_gradients_of_sixteen(job, tmp_path, n_tweets, balance):
     """RAdam's first step is lr x gradient, so equal weights are equal gradients; 10 and 13 end in a short batch."""
     weights = []
     for batch, accumulation in ((4, 4), (16, 1)):
         flags = ("--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation)
         off = ("--max_steps", 1, "--learning_rate", 1.0, "--classifier_dropout", 0, "--eval_strategy", "no")
-        runs, data = job(*flags, *off, "--checkpoint", "last", "--train_sampling_strategy", "sequential")
+        order = ("--checkpoint", "last", "--train_sampling_strategy", "sequential")
+        runs, data = job(*flags, *off, *balance, *order)
         trainer = trainer_of(runs[0], data, tmp_path, n_tweets)
         for module in trainer.model.modules():
             if isinstance(module, nn.Dropout):
