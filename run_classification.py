@@ -179,7 +179,7 @@ def fetch(job: Job, launch: Launch) -> None:
 def claim(plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
     """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
     labelled, findings = tweets.labelled, tweets.findings
-    for notice in [*job.notices, *claim_folder(plan, job)]:
+    for notice in [*job.notices, *claim_folder(plan, job, len(tweets.unlabelled or []))]:
         tell(launch, f"note: {notice}")
     report_file = plan.output_dir / "data_report.json"
     once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))

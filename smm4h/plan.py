@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,14 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def claim_folder(plan: Plan, job: Job) -> list[str]:
+def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
+    """Where unlabelled tweets came from: the file's name, the hash of its bytes, when it was written."""
+    written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
+
+
+def claim_folder(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
     """Makes the output folder this job's, or sees that it is; returns notices on what differs without effect.
 
     Raises `InputError` where the folder was made by another recipe, task or data, with the first difference named.
@@ -215,6 +223,8 @@ def claim_folder(plan: Plan, job: Job) -> list[str]:
             "versions": versions,
             "columns": dataclasses.asdict(job.task)["columns"],
         }
+        if job.settings.unlabelled_file:
+            content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
         write_json(plan.plan_file, content)
         return []
     made = json.loads(plan.plan_file.read_text())

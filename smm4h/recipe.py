@@ -486,9 +486,10 @@ def _check_balance(member: Member, task: Task, where: str) -> None:
             )
     if isinstance(weights, dict) and not any(weights.get(label, 1.0) for label in task.labels):
         raise InputError(f"{where}class_weights {value}: at least one label must count")
+    per_positive = member.get("negatives_per_positive")
     checks = {
         "focal_gamma": member.get("focal_gamma") >= 0,
-        "negatives_per_positive": member.get("negatives_per_positive") is None or member.get("negatives_per_positive") > 0,
+        "negatives_per_positive": per_positive is None or per_positive > 0,
         "positive_copies": member.get("positive_copies") >= 1,
         "layer_decay": 0 < member.get("layer_decay") <= 1,
         "min_steps": member.get("min_steps") >= 0,
