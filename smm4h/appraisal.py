@@ -65,7 +65,12 @@ def leave_one_out(
 def by_number(
     fitting: Fitting, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, *, seed: int = 42
 ) -> list[dict[str, float]]:
-    """For each number of members, how ensembles of so many score out of fold: mean, lowest, highest of random ones."""
+    """For each number of members, how ensembles of so many score out of fold: mean, lowest, highest of random ones.
+
+    They vote by a plain mean where the method is a fitted one, which would choose among them once more.
+    """
+    if fitting.method in FITTED:
+        fitting = replace(fitting, method="soft")
     rng, found = np.random.default_rng(seed), []
     for size in range(1, len(members) + 1):
         subsets = {tuple(sorted(rng.permutation(len(members))[:size])) for _ in range(SUBSETS)}

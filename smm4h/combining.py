@@ -82,19 +82,22 @@ def fit(
     ties: str = "probability",
     n_samples: int = N_SAMPLES,
 ) -> Rule:
-    """The rule of this method for `gold` (n_tweets,), of out-of-fold probabilities (n_members, n_tweets, n_classes)."""
+    """The rule of this method for `gold` (n_tweets,), of out-of-fold probabilities (n_members, n_tweets, n_classes).
+
+    A decision is the median over `n_samples` bootstrap samples, a greedy selection has as many bags, up to `BAGS`.
+    """
     n_members, _, n_classes = probabilities.shape
     mean = "probability" if decision == "argmax" and method not in FITTED else "log_odds"
     rule = Rule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
     if method in FITTED:
         rule = replace(rule, calibration=fit_calibration(probabilities, gold))
-        probabilities_then = calibrate(probabilities, rule.calibration)
+        calibrated = calibrate(probabilities, rule.calibration)
         if method == "weighted":
-            rule = replace(rule, weights=_score_weights(probabilities_then, gold, aim))
+            rule = replace(rule, weights=_score_weights(calibrated, gold, aim))
         elif method == "greedy":
-            rule = replace(rule, weights=greedy_weights(probabilities_then, gold, aim.positive))
+            rule = replace(rule, weights=greedy_weights(calibrated, gold, aim.positive, n_bags=min(n_samples, BAGS)))
         else:
-            rule = replace(rule, stack=_fit_stack(probabilities_then, gold))
+            rule = replace(rule, stack=_fit_stack(calibrated, gold))
     if decision == "argmax":
         return rule
     parts = probabilities if method == "hard" else [rule.combine(probabilities)]
@@ -115,6 +118,7 @@ def nested_choices(
     `fitted` makes a rule of probabilities and gold labels. A score of these choices does not profit from the fitting.
     """
     choices = np.empty(len(gold), dtype=np.int64)
+    n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))  # a rare class in each of them
     for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
         choices[held_out] = fitted(probabilities[:, rest], gold[rest]).choose(probabilities[:, held_out])
     return choices
@@ -168,7 +172,7 @@ def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
 
 
 def greedy_weights(
-    probabilities: np.ndarray, gold: np.ndarray, positive: Sequence[int], *, seed: int = 42
+    probabilities: np.ndarray, gold: np.ndarray, positive: Sequence[int], *, n_bags: int = BAGS, seed: int = 42
 ) -> np.ndarray:
     """Weights (n_members,), summing to 1, by bagged greedy selection with replacement (Caruana et al. 2004).
 
@@ -180,7 +184,7 @@ def greedy_weights(
     votes = np.zeros(n_members)
     asked = probabilities[:, :, list(positive)]
     is_right = gold[:, None] == np.array(list(positive))
-    for _ in range(BAGS):
+    for _ in range(n_bags):
         chosen = rng.choice(n_members, max(min(2, n_members), round(n_members * BAG_SHARE)), replace=False)
         rows = rng.integers(0, n_tweets, n_tweets)
         truth, parts = is_right[rows].ravel(), asked[np.sort(chosen)][:, rows].reshape(len(chosen), -1)

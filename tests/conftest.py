@@ -153,7 +153,16 @@ def launch(n_processes: int, words: Sequence[str]) -> Outcome:
 
 def all_files(folder: Path) -> dict[str, bytes]:
     """Bytes of every file that a result consists of, by name."""
-    kinds = ("*.parquet", "*.tsv", "*.zip", "*.safetensors", "metrics.json", "scores.json")
+    kinds = (
+        "*.parquet",
+        "*.tsv",
+        "*.zip",
+        "*.safetensors",
+        "metrics.json",
+        "scores.json",
+        "ensemble.json",
+        "appraisal.json",
+    )
     return {str(p.relative_to(folder)): p.read_bytes() for kind in kinds for p in sorted(folder.rglob(kind))}
 
 

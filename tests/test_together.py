@@ -38,7 +38,9 @@ def words_for(encoder, output_dir, *more):
     size = ("--max_train_samples", 61, "--per_device_train_batch_size", 8, "--num_train_epochs", 3)
     few = ("--members", "bigru-42", "--classifier_dropout", 0, "--max_predict_samples", 37)
     rare = ("--class_weights", "balanced", "--focal_gamma", 1)  # whose divisor is that of the whole step, too
-    return job_words(encoder, output_dir, *size, *few, *rare, *more)
+    words = job_words(encoder, output_dir, *size, *few, *rare, *more)
+    words.remove("--no_retrain_collapsed")  # all processes must agree on that, too
+    return words
 
 
 def metrics(folder, fold=0):
