@@ -28,7 +28,7 @@ from smm4h.labels import check_same_tweets, read_labels, write_labels, write_sub
 from smm4h.launch import Launch, join
 from smm4h.out_of_fold import write_out_of_fold
 from smm4h.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
-from smm4h.progress import JobProgress, console, score_table, show_appraisal, state_summary, state_table
+from smm4h.progress import JobProgress, console, counts_table, score_table, show_appraisal, state_summary, state_table
 from smm4h.recipe import Job, teachers_of
 from smm4h.runs import RunData, keep_best_model
 from smm4h.standings import Ensemble, Standings, fit_ensemble, write_ensemble
@@ -260,18 +260,11 @@ def teach(stage: int, plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> N
     if tweets.test is not None:
         votes = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
         once(votes, lambda: write_vote(votes, predicted_ballots(teachers, mean=fitting.mean), vote))
-    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote)
+    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote, fitting.mean)
     for seed in sorted({run.member.get("fold_seed") for run in runs}):
         folder = plan.output_dir / "pseudo_labels"
-        is_new = teaching.write(folder, stage, seed)
-        if is_new:
-            for fold, counts in counts_of(folder, stage, seed).items():
-                accepted = ", ".join(f"{label}: {count}" for label, count in counts["accepted"].items())
-                tell(
-                    launch,
-                    f"pseudo labels of seed {seed}, {fold}: {counts['drawn']} drawn, {counts['held_out']} held out "
-                    f"under another name, {counts['doubted']} doubted, accepted {accepted}",
-                )
+        if teaching.write(folder, stage, seed) and launch.speaks:
+            console.print(counts_table(f"pseudo labels, folds of seed {seed}", counts_of(folder, stage, seed)))
 
 
 def write_vote(path: Path, ballots: Ballots, vote: Callable[[Ballots], np.ndarray]) -> None:
@@ -373,6 +366,7 @@ def places(plan: Plan) -> list[tuple[str, str]]:
         ("data_report.json", "what was odd about the tweets"),
         ("folds.parquet", "which fold holds which tweet out"),
         (f"{plan.members[0]}/fold-0/", "one run: model, held-out and test probabilities, metrics"),
+        ("baselines/", "what the vote is to beat, on the same folds"),
         ("out_of_fold.parquet", "each member's probabilities of each labelled tweet, held out"),
         ("ensemble.json", "how the members' probabilities become a label"),
         ("appraisal.json", "what the vote gains, member by member, and over baselines"),

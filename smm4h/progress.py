@@ -136,6 +136,19 @@ def score_table(
     return table
 
 
+def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
+    """What became of the tweets that might have joined each fold's training part."""
+    labels = list(next(iter(counts.values()))["accepted"])
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in ("drawn", "held out, by another name", "doubted", *(f"accepted as {label}" for label in labels)):
+        table.add_column(escape(name), justify="right")
+    for fold, of in counts.items():
+        cells = (of["drawn"], of["held_out"], of["doubted"], *(of["accepted"][label] for label in labels))
+        table.add_row(fold, *map(str, cells))
+    return table
+
+
 def show_appraisal(appraisal: dict[str, Any], measure: str) -> None:
     """What there is to say of the final vote, out of fold; loudly where a baseline is as good."""
     score = appraisal["score"][measure]

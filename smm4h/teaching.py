@@ -36,6 +36,7 @@ class Teaching:
     Args:
         teachers: the runs whose word counts.
         elect: the vote of members' ballots, class indices (n_tweets,); for `--pseudo_from vote`.
+        mean: how it wants a member's folds averaged, see `predicted_ballots`.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Teaching:
         pool: Dataset,
         teachers: Sequence[Run],
         elect: Callable[[Ballots], np.ndarray],
+        mean: str,
     ) -> None:
         self.settings, self.task, self.labelled, self.pool = settings, task, labelled, pool
-        self.teachers, self.elect = teachers, elect
+        self.teachers, self.elect, self.mean = teachers, elect, mean
         self.part = "unlabelled" if settings.unlabelled_file else "test"
         prior = None
         if settings.pseudo_prior:
@@ -67,7 +69,7 @@ class Teaching:
         n_tweets, folds = len(self.pool), range(settings.n_folds)
         if settings.pseudo_from == "vote":
             drawn = pseudo.cut_parts(n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
-            ballots = predicted_ballots(self.teachers, self.part)
+            ballots = predicted_ballots(self.teachers, self.part, self.mean)
             elected = self.elect(ballots)
         else:
             seeds = [settings.pseudo_seed + fold for fold in folds]

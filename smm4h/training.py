@@ -44,7 +44,7 @@ from smm4h.tasks import Task
 from smm4h.tokens import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table, used_ids
 
 LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
-COLLAPSED, JUDGED_ON = 0.6, 500  # area under the ROC curve below which a run has learnt nothing; tweets of each kind
+COLLAPSED, JUDGED_ON = 0.6, 100  # area under the ROC curve below which a run has learnt nothing; tweets of each kind
 ANOTHER_SEED = 1000  # further, for a run that has collapsed
 ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave a weight alone that never gets a gradient
 
