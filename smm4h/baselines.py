@@ -5,6 +5,7 @@ They are members like others, and may vote; as `--baselines` they only stand in 
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +14,17 @@ from datasets import Dataset
 
 from smm4h.arrow import column
 from smm4h.errors import InputError, Stopped
-from smm4h.files import write_json
+from smm4h.files import read_json, write_json
 from smm4h.plan import Run
 from smm4h.runs import RunData, sweep, training_part, write_results
-from smm4h.wordnets import TextCNN, WordBiGRU, fit_wordnet
-from smm4h.words import CLASSIFIERS, fit_tfidf
+from smm4h.wordnets import WordNetModel
+from smm4h.words import ABOUT, CLASSIFIERS, TfidfModel
 
-NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
+
+def load_baseline(folder: Path) -> TfidfModel | WordNetModel:
+    """The model of a finished run without an encoder."""
+    kind = TfidfModel if read_json(folder / ABOUT)["classifier"] in CLASSIFIERS else WordNetModel
+    return kind.load(folder)
 
 
 def train_baseline(
@@ -57,9 +62,9 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     tell(0, 1)
     try:
         if name in CLASSIFIERS:
-            probabilities_of = fit_tfidf(name, texts, labels, n_classes, seed)
+            model = TfidfModel.fit(name, texts, labels, n_classes, seed)
         else:
-            probabilities_of = fit_wordnet(NETS[name], texts, labels, n_classes, seed, tell)
+            model = WordNetModel.fit(name, texts, labels, n_classes, seed, tell)
     except ValueError as error:
         if "no terms remain" in str(error) or "empty vocabulary" in str(error):
             raise InputError(
@@ -70,10 +75,15 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     trained = time.perf_counter()
 
     def probabilities(tweets: Dataset) -> np.ndarray:
-        return probabilities_of(column(tweets, "text").to_pylist()).astype(np.float32)
+        return model.probabilities(column(tweets, "text").to_pylist()).astype(np.float32)
 
     n_pseudo = 0 if pseudo is None else len(pseudo.rows)
     write_results(run, data, probabilities, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
+    if data.keep_models != "none" and not run.model.exists():
+        partial = run.directory / ".model.partial"
+        partial.mkdir(exist_ok=True)
+        model.save(partial)
+        partial.rename(run.model)
     done = {
         "fingerprint": run.fingerprint,
         "seconds": round(time.perf_counter() - started, 2),

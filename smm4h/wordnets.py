@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smm4h.files import read_json, write_json
 from smm4h.losses import Loss, balanced_weights, targets_of
-from smm4h.words import words_of
+from smm4h.words import ABOUT, WEIGHTS, words_of
 
 PAD, UNKNOWN = 0, 1
 MIN_COUNT, LONGEST = 2, 110  # words rarer than that are unknown; tweets are cut at so many
@@ -50,52 +53,73 @@ class WordBiGRU(nn.Module):
         return self.classifier(states.amax(dim=1))
 
 
-def fit_wordnet(
-    build: Callable[[int, int], nn.Module],
-    texts: Sequence[str],
-    labels: np.ndarray,
-    n_classes: int,
-    seed: int,
-    tell: Callable[[int, int], None],
-) -> Callable[[Sequence[str]], np.ndarray]:
-    """Trains a network on texts and class indices (n_tweets,), all classes weighing the same.
+NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
 
-    Returns what gives the probabilities (n_tweets, n_classes) of other texts. `tell` is told steps made and steps.
-    """
-    counts = Counter(word for text in texts for word in set(words_of(text)))
-    known = sorted(word for word, count in counts.items() if count >= MIN_COUNT)
-    index = {word: place for place, word in enumerate(known, start=UNKNOWN + 1)}
 
-    def ids_of(text: str) -> torch.Tensor:
-        found = [index.get(word, UNKNOWN) for word in words_of(text)[:LONGEST]]
+class WordNetModel:
+    """One of `NETS` and the words that it knows."""
+
+    def __init__(self, name: str, words: Sequence[str], n_classes: int) -> None:
+        self.name, self.words, self.n_classes = name, list(words), n_classes
+        self.index = {word: place for place, word in enumerate(self.words, start=UNKNOWN + 1)}
+        self.net = NETS[name](len(self.words) + 2, n_classes)
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        texts: Sequence[str],
+        labels: np.ndarray,
+        n_classes: int,
+        seed: int,
+        tell: Callable[[int, int], None] = lambda step, steps: None,
+    ) -> "WordNetModel":
+        """Of texts and class indices (n_tweets,), all classes weighing the same; `tell` is told step and steps."""
+        counts = Counter(word for text in texts for word in set(words_of(text)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(name, sorted(word for word, count in counts.items() if count >= MIN_COUNT), n_classes)
+            model._train([model.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), tell)
+        return model
+
+    def ids_of(self, text: str) -> torch.Tensor:
+        """The numbers (n_words,) of a text's words."""
+        found = [self.index.get(word, UNKNOWN) for word in words_of(text)[:LONGEST]]
         return torch.tensor(found or [UNKNOWN])
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(len(index) + 2, n_classes)
-        targets = targets_of(torch.from_numpy(labels), n_classes)
+    def _train(self, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]) -> None:
         loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
-        rows = [ids_of(text) for text in texts]
-        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
         n_steps = EPOCHS * -(-len(rows) // BATCH)
-        for step, places in enumerate(
-            places for _ in range(EPOCHS) for places in torch.randperm(len(rows)).split(BATCH)
-        ):
-            logits = model(_padded([rows[place] for place in places.tolist()]))
+        batches = (places for _ in range(EPOCHS) for places in torch.randperm(len(rows)).split(BATCH))
+        self.net.train()
+        for step, places in enumerate(batches, start=1):
+            logits = self.net(_padded([rows[place] for place in places.tolist()]))
             optimizer.zero_grad()
             (loss.of(logits, targets[places]).sum() / loss.size(targets[places])).backward()
             optimizer.step()
-            tell(step + 1, n_steps)
-    model.eval()
+            tell(step, n_steps)
 
     @torch.no_grad()
-    def probabilities(others: Sequence[str]) -> np.ndarray:
-        parts = [
-            _padded([ids_of(text) for text in others[start : start + 256]]) for start in range(0, len(others), 256)
-        ]
-        return torch.cat([model(part).softmax(dim=1) for part in parts]).numpy()
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(n_tweets, n_classes)."""
+        self.net.eval()
+        starts = range(0, len(texts), 256)
+        batches = (_padded([self.ids_of(text) for text in texts[start : start + 256]]) for start in starts)
+        return torch.cat([self.net(batch).softmax(dim=1) for batch in batches]).numpy()
 
-    return probabilities
+    def save(self, folder: Path) -> None:
+        """Writes words as JSON, weights as safetensors."""
+        save_file(self.net.state_dict(), folder / WEIGHTS)
+        write_json(folder / ABOUT, {"classifier": self.name, "n_classes": self.n_classes, "words": self.words})
+
+    @classmethod
+    def load(cls, folder: Path) -> "WordNetModel":
+        """What `save` wrote: the same probabilities."""
+        about = read_json(folder / ABOUT)
+        model = cls(about["classifier"], about["words"], about["n_classes"])
+        model.net.load_state_dict(load_file(folder / WEIGHTS))
+        return model
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -9,16 +9,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import QUICKSTART, job_words, recipe_of, shell
+from conftest import QUICKSTART, ROOT, job_words, recipe_of, shell
 
 import ensemble
+from smm4h import recipe
+from smm4h.baselines import load_baseline
 from smm4h.corpus import read_tsv
 from smm4h.label_problems import label_problems
 from smm4h.labels import read_labels
 from smm4h.out_of_fold import read_out_of_fold
 from smm4h.recipe import BASELINES
-from smm4h.wordnets import TextCNN, WordBiGRU, fit_wordnet
-from smm4h.words import CLASSIFIERS, fit_tfidf
+from smm4h.wordnets import WordNetModel
+from smm4h.words import CLASSIFIERS, TfidfModel
 
 MEMBERS = {
     "counts": "{classifier: tfidf-logistic}",
@@ -78,7 +80,7 @@ def test_the_stored_rule_is_what_every_script_votes_by(tuned, tmp_path, call):
     assert (tmp_path / "again.tsv").read_bytes() == (folder / "votes" / "final.tsv").read_bytes()
     stored = json.loads((folder / "ensemble.json").read_text())
     assert f"out of fold, f1 {stored['out_of_fold']['f1']:.3f}" in outcome.out
-    assert min(stored["weights"], key=stored["weights"].get) == "encoder"
+    assert sum(stored["weights"].values()) == pytest.approx(1.0)
     assert stored["tuned_for"] == "f1 of 1, 2"
     assert stored["as_fitted"]["f1"] >= stored["out_of_fold"]["f1"] - 0.05
     score = json.loads((folder / "scores.json").read_text())["final vote"]["out_of_fold"]
@@ -165,18 +167,24 @@ LABELS = np.array([0 if n % 4 == 0 else 1 for n in range(80)])
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_every_baseline_learns_what_words_tell_and_gives_the_same_again(name):
-    def fitted():
-        if name in CLASSIFIERS:
-            return fit_tfidf(name, TEXTS, LABELS, 3, seed=1)
-        net = {"textcnn": TextCNN, "word-bigru": WordBiGRU}[name]
-        return fit_wordnet(net, TEXTS, LABELS, 3, 1, lambda step, steps: None)
-
-    found = fitted()([*TEXTS, "", "🙂"])
+def test_every_baseline_learns_what_words_tell_and_comes_back_from_disk_as_it_was(name, tmp_path):
+    kind = TfidfModel if name in CLASSIFIERS else WordNetModel
+    model = kind.fit(name, TEXTS, LABELS, 3, seed=1)
+    found = model.probabilities([*TEXTS, "", "🙂"])
     assert found.shape == (82, 3)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
     assert (found[:80].argmax(axis=1) == LABELS).mean() > 0.95
-    np.testing.assert_array_equal(fitted()(TEXTS[:5]), found[:5] if name in CLASSIFIERS else fitted()(TEXTS[:5]))
+    model.save(tmp_path)
+    np.testing.assert_array_equal(load_baseline(tmp_path).probabilities(TEXTS), model.probabilities(TEXTS))
+    np.testing.assert_array_equal(kind.fit(name, TEXTS, LABELS, 3, seed=1).probabilities(TEXTS), found[:80])
+
+
+def test_a_finished_baselines_model_gives_the_predictions_that_it_gave(tuned):
+    folder = tuned[0] / "svm" / "fold-2"
+    texts = read_tsv(QUICKSTART / "task5_test_participant.tsv", None).columns[2][:40]
+    found = load_baseline(folder / "model").probabilities(texts)
+    given = pd.read_parquet(folder / "test.parquet")[["p_1", "p_2", "p_3"]]
+    np.testing.assert_allclose(found, given, atol=1e-6)
 
 
 def test_a_planted_wrong_label_is_the_first_to_be_doubted():
@@ -200,3 +208,25 @@ def test_doubtful_labels_are_listed_with_their_tweets(tuned):
     ):
         assert folds["id"][int(row)] == tweet_id
         assert folds["label"][int(row)] == label != other
+
+
+@pytest.mark.parametrize("task", sorted(path.name for path in (ROOT / "tasks").glob("*.yaml")))
+def test_the_rare_recipe_is_read_for_every_task_as_it_is(task, tmp_path):
+    words = ["recipes/rare.yaml", "--task", str(ROOT / "tasks" / task), "--output_dir", str(tmp_path)]
+    job = recipe.read_command_line(words)
+    assert (job.settings.vote, job.settings.decision) == ("soft", "tuned")
+    assert {member.get("checkpoint") for member in job.members if member.has_encoder} == {"last"}
+
+
+def test_the_rare_recipe_runs_from_tweets_to_submission(tiny_encoder, tmp_path):
+    """Thinned: two folds, two steps."""
+    words = job_words(tiny_encoder, tmp_path / "out", "--n_folds", 2, "--min_steps", 2)
+    words[0] = str(ROOT / "recipes" / "rare.yaml")
+    outcome = shell(sys.executable, "run_classification.py", *words)
+    assert outcome.code == 0, outcome.err
+    stored = json.loads((tmp_path / "out" / "ensemble.json").read_text())
+    assert len(stored["rule"]["members"]) == 8
+    assert (tmp_path / "out" / "submission" / "prediction_task5.zip").exists()
+    steps = json.loads((tmp_path / "out" / "mean-1" / "fold-0" / "metrics.json").read_text())["steps"]
+    rare = (pd.read_parquet(tmp_path / "out" / "folds.parquet").query("fold_42 != 0")["label"] != "3").sum()
+    assert steps == -(-min(rare * 6, 30) // 16)
