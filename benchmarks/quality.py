@@ -11,12 +11,14 @@ behind `--` are given to all recipes. The same command again goes on; finished r
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
@@ -48,6 +50,8 @@ class Result:
 
 
 def main() -> None:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     arguments = read_arguments()
     quieten()
     task = read_task(arguments.task)
@@ -157,6 +161,7 @@ def stock(arguments: argparse.Namespace, task: Task) -> Result:
             report_to="none",
             disable_tqdm=True,
             per_device_eval_batch_size=64,
+            dataloader_pin_memory=torch.cuda.is_available(),
         )
         trainer = Trainer(model, settings, train_dataset=rows(labelled), data_collator=Padding(tokenizer.pad_token_id))
         trainer.train()

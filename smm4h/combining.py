@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from smm4h import voting
 from smm4h.decision import N_SAMPLES, decide, tune
-from smm4h.metrics import Aim
+from smm4h.metrics import Aim, average_precision
 
 FITTED = ("weighted", "greedy", "stacked")
 METHODS = ("hard", "soft", *FITTED)
@@ -159,16 +159,6 @@ def _score_weights(probabilities: np.ndarray, gold: np.ndarray, aim: Aim) -> np.
         scores.append(aim.score(gold, decide(part, weights), part.shape[1]))
     total = sum(scores)
     return np.array(scores) / total if total > 0 else np.full(len(scores), 1 / len(scores))
-
-
-def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
-    """Area under the precision-recall curve, as scikit-learn's `average_precision_score`, but for the order of ties."""
-    hits = is_right[np.argsort(-scores, kind="stable")]
-    n_right = hits.sum()
-    if n_right == 0:
-        return 0.0
-    places = np.flatnonzero(hits) + 1
-    return float((np.arange(1, n_right + 1) / places).sum() / n_right)
 
 
 def greedy_weights(

@@ -58,6 +58,22 @@ Measure = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 MEASURES: dict[str, Measure] = {"f1": f1, "macro_f1": macro_f1, "accuracy": accuracy}
 
 
+def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
+    """Area under the precision-recall curve, as scikit-learn's `average_precision_score`, but for the order of ties."""
+    hits = is_right[np.argsort(-scores, kind="stable")]
+    n_right = hits.sum()
+    if n_right == 0:
+        return 0.0
+    places = np.flatnonzero(hits) + 1
+    return float((np.arange(1, n_right + 1) / places).sum() / n_right)
+
+
+def rare_average_precision(probabilities: np.ndarray, gold: np.ndarray, positive: Sequence[int]) -> float:
+    """Average precision of the positive classes, pooled, of probabilities (n_tweets, n_classes): without any cut."""
+    classes = list(positive)
+    return average_precision(probabilities[:, classes].ravel(), (gold[:, None] == np.array(classes)).ravel())
+
+
 @dataclass(frozen=True)
 class Aim:
     """What choices are made for: a measure about some positive classes."""

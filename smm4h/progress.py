@@ -93,7 +93,8 @@ class JobProgress:
     def _tell(self, run: Run) -> None:
         console.print(
             f"run {len(self.finished)}/{len(self.runs)}  {run.member.name} fold {run.fold}  "
-            f"{self.measure} {self.scores[-1]:.3f} held out  {self._time_left(self._made(self.finished))}"
+            f"{self.measure} {self.scores[-1]:.3f}, AP {run.measures()['held_out']['average_precision']:.3f} held out  "
+            f"{self._time_left(self._made(self.finished))}"
         )
 
     def _time_left(self, made: float) -> str:

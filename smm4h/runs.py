@@ -15,6 +15,7 @@ from smm4h import checkpoints
 from smm4h.arrow import column
 from smm4h.files import write_json
 from smm4h.folds import fold_column
+from smm4h.metrics import rare_average_precision
 from smm4h.plan import Run
 from smm4h.predictions import Predictions, is_whole, read_predictions, write_predictions
 from smm4h.pseudo import PseudoLabels, part_file, read_part
@@ -115,6 +116,7 @@ def write_results(
         gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
         facts = {name: value for name, value in found.items() if name not in ("fingerprint", "seconds")}
         score = data.task.score(gold, predicted.argmax(axis=1))
+        score["average_precision"] = rare_average_precision(predicted, gold, data.task.positive_indices)
         write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts, "held_out": score})
 
 

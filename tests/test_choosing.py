@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from smm4h import metrics, voting
 from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.combining import METHODS, Rule, average_precision, fit, greedy_weights, nested_choices
+from smm4h.combining import METHODS, Rule, fit, greedy_weights, nested_choices
 from smm4h.decision import decide, threshold, tune
 
 RARE = metrics.Aim(metrics.f1, (1,))
@@ -80,7 +80,7 @@ def test_a_class_that_no_tweet_has_is_no_trouble():
 def test_average_precision_is_scikit_learns():
     probabilities, gold = binary()
     expected = average_precision_score(gold, probabilities[0][:, 1])
-    assert average_precision(probabilities[0][:, 1], gold == 1) == pytest.approx(expected)
+    assert metrics.average_precision(probabilities[0][:, 1], gold == 1) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("decision", ["argmax", "tuned"])
