@@ -124,8 +124,9 @@ def tell_vote(output: Path, vote: Vote) -> None:
     labels, elected = vote.ballots.labels, vote.elected
     counts = np.bincount(elected, minlength=len(labels))
     shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
-    ties = vote.ballots.count_ties()
-    console.print(f"{vote.how} of {len(vote.ballots.voters)} on {len(elected)} tweets ({shares}); {ties} ties")
+    is_counted = vote.ensemble is None or (vote.ensemble.rule.decision == 1).all()  # else ballots are not argmax
+    ties = f"; {vote.ballots.count_ties()} ties" if vote.how.startswith("hard") and is_counted else ""
+    console.print(f"{vote.how} of {len(vote.ballots.voters)} on {len(elected)} tweets ({shares}){ties}")
     if vote.ensemble is not None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
         console.print(f"out of fold, {measure} {score[measure]:.3f} ({range_text(score['interval'])})")

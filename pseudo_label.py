@@ -75,9 +75,11 @@ def held_out_tweets(arguments: argparse.Namespace, task: Task) -> list[HeldOut] 
     if not paths:
         return None
     labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
-    groups = leak_groups(labelled, by_user=arguments.group_users) if arguments.fold_by == "stratified_group" else None
+    groups = None
+    if arguments.fold_by == "stratified_group":
+        groups = leak_groups(labelled, task, by_user=arguments.group_users)
     labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups)
-    return held_out_by_fold(labelled, arguments.fold_seed, arguments.parts)
+    return held_out_by_fold(labelled, task, arguments.fold_seed, arguments.parts)
 
 
 def tell_part(fold: int, part: PseudoLabels, left_out: int, task: Task) -> None:

@@ -145,9 +145,9 @@ def read_tweets(job: Job) -> Tweets:
         )
     seeds = sorted({member.get("fold_seed") for member in job.members})
     is_grouped = settings.fold_by == "stratified_group"
-    groups = corpus.leak_groups(labelled, by_user=settings.group_users) if is_grouped else None
+    groups = corpus.leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
     labelled = add_folds(labelled, settings.n_folds, seeds, groups)
-    return Tweets(labelled, test, unlabelled, findings + corpus.cross_findings(labelled, test, seeds))
+    return Tweets(labelled, test, unlabelled, findings + corpus.cross_findings(labelled, test, seeds, job.task))
 
 
 def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[corpus.Finding]]:

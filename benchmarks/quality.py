@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -164,6 +164,7 @@ def stock(arguments: argparse.Namespace, task: Task) -> Result:
             dataloader_pin_memory=torch.cuda.is_available(),
         )
         trainer = Trainer(model, settings, train_dataset=rows(labelled), data_collator=Padding(tokenizer.pad_token_id))
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         found = trainer.predict(rows(test)).predictions.argmax(axis=1)
         write_labels(path, column(test, "id"), [task.labels[choice] for choice in found])

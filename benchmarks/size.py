@@ -58,9 +58,10 @@ def read_check_and_fold(folder: Path) -> None:
     from smm4h.folds import add_folds, write_folds
     from smm4h.tasks import read_task
 
-    labelled, _ = read_tweets([folder / "task5_training.tsv"], read_task(ROOT / "tasks" / "task5.yaml"), labelled=True)
+    task = read_task(ROOT / "tasks" / "task5.yaml")
+    labelled, _ = read_tweets([folder / "task5_training.tsv"], task, labelled=True)
     labelled = add_folds(labelled, 5, [24, 42])
-    cross_findings(labelled, None, [24, 42])
+    cross_findings(labelled, None, [24, 42], task)
     content_hash(labelled)
     write_folds(labelled, folder / "folds.parquet")
     write_peak(folder / "read.peak")

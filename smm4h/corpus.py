@@ -364,17 +364,17 @@ def text_keys(dataset: Dataset) -> np.ndarray:
     return np.array([twin_key(text) for text in column(dataset, "text").to_pylist()], dtype=object)
 
 
-def leak_groups(labelled: Dataset, *, by_user: bool) -> np.ndarray:
+def leak_groups(labelled: Dataset, task: Task, *, by_user: bool) -> np.ndarray:
     """The group (n_tweets,) of each tweet: near twins and tweets of one id together; `by_user` a user's, too."""
-    keys = [text_keys(labelled), *(_strings(labelled, name) for name in ("id", *(("user",) if by_user else ())))]
-    return joined_groups(*keys)
+    columns = (["id"] if task.columns.id else []) + (["user"] if by_user else [])  # numbers are nobody's ids
+    return joined_groups(text_keys(labelled), *(_strings(labelled, name) for name in columns))
 
 
 def _strings(dataset: Dataset, name: str) -> np.ndarray:
     return np.array(column(dataset, name).to_pylist(), dtype=object)
 
 
-def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]) -> list[Finding]:
+def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int], task: Task) -> list[Finding]:
     """What only shows between files and folds: repeated ids, near twins, contradicting labels, shared users.
 
     Tweets without any text left (nothing but a URL, say) are nobody's twins.
@@ -382,7 +382,7 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     findings = []
     frame = pd.DataFrame({name: column(labelled, name).to_pylist() for name in ("id", "user", "label")})
     frame["key"] = text_keys(labelled)
-    if test is not None:
+    if test is not None and task.columns.id:
         shared = int(column(test, "id").to_pandas().isin(set(frame["id"])).sum())
         if shared:
             findings.append(Finding("test", shared, "test tweets have the id of a labelled tweet"))

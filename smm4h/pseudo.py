@@ -51,11 +51,15 @@ class HeldOut:
     ids: set[str]
 
 
-def held_out_by_fold(labelled: Dataset, fold_seed: int, n_folds: int) -> list[HeldOut]:
-    """For each fold the twin keys and ids of the tweets it holds out; a tweet without words twins nobody."""
+def held_out_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds: int) -> list[HeldOut]:
+    """For each fold the twin keys and ids of the tweets it holds out; a tweet without words twins nobody.
+
+    Where the task names no column of ids, tweets are numbered, and a number says nothing.
+    """
     keys, folds = text_keys(labelled), folds_of(labelled, fold_seed)
     ids = np.array(column(labelled, "id").to_pylist(), dtype=object)
-    return [HeldOut(set(keys[folds == fold]) - {""}, set(ids[folds == fold])) for fold in range(n_folds)]
+    known = [set(ids[folds == fold]) if task.columns.id else set() for fold in range(n_folds)]
+    return [HeldOut(set(keys[folds == fold]) - {""}, known[fold]) for fold in range(n_folds)]
 
 
 def is_held_out(tweets: Dataset, held_out: HeldOut) -> np.ndarray:

@@ -76,7 +76,7 @@ class Teaching:
             drawn = [pseudo.draw_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]
             elected = None
         counts = {}
-        held_out = pseudo.held_out_by_fold(self.labelled, fold_seed, settings.n_folds)
+        held_out = pseudo.held_out_by_fold(self.labelled, self.task, fold_seed, settings.n_folds)
         for fold in folds:
             if settings.pseudo_from == "unseen":
                 is_held_out = folds_of(self.labelled, fold_seed) == fold

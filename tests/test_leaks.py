@@ -20,10 +20,12 @@ from smm4h.recipe import Member
 from smm4h.tasks import read_task
 from smm4h.teaching import never_saw
 
+TASK = read_task("tasks/task5.yaml")
 
-def tweets_of(rows, path: Path, task="tasks/task5.yaml"):
+
+def tweets_of(rows, path: Path):
     path.write_text("tweet_id\tuser_id\ttweet\tclass\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
-    return corpus.read_tweets([path], read_task(task), labelled=True)[0]
+    return corpus.read_tweets([path], TASK, labelled=True)[0]
 
 
 def test_groups_join_through_any_chain_of_keys():
@@ -49,7 +51,7 @@ def planted(tmp_path):
 @pytest.mark.parametrize("by_user", [False, True])
 def test_grouped_folds_part_no_twins_and_no_users_and_keep_the_shares(tmp_path, by_user):
     labelled = planted(tmp_path)
-    groups = corpus.leak_groups(labelled, by_user=by_user)
+    groups = corpus.leak_groups(labelled, TASK, by_user=by_user)
     plain, grouped = add_folds(labelled, 5, [42]), add_folds(labelled, 5, [42], groups)
     shares = {True: 0, False: 0}
     for cut, is_grouped in ((plain, False), (grouped, True)):
@@ -67,8 +69,24 @@ def test_grouped_folds_part_no_twins_and_no_users_and_keep_the_shares(tmp_path, 
 def test_a_repeated_id_stays_in_one_fold(tmp_path):
     rows = [(f"1{n // 2}", "", f"words number {n}", 1 + n // 2 % 3) for n in range(60)]
     labelled = tweets_of(rows, tmp_path / "train.tsv")
-    folds = folds_of(add_folds(labelled, 5, [42], corpus.leak_groups(labelled, by_user=False)), 42)
+    folds = folds_of(add_folds(labelled, 5, [42], corpus.leak_groups(labelled, TASK, by_user=False)), 42)
     assert np.array_equal(folds[::2], folds[1::2])
+
+
+def test_tweets_that_are_only_numbered_are_not_one_for_their_number(tmp_path):
+    """Own data without a column of ids: each file is numbered from 0."""
+    numbered = replace(TASK, columns=replace(TASK.columns, id=[]))
+    rows = [(n, "", f"words number {n}", 1 + n % 3) for n in range(30)]
+    labelled = tweets_of(rows + rows[:5], tmp_path / "train.tsv")
+    groups = corpus.leak_groups(labelled.select(range(30)), numbered, by_user=False)
+    assert len(set(groups)) == 30
+    labelled = add_folds(labelled, 5, [42])
+    other = tweets_of([(3, "", "nothing of the sort", 1)], tmp_path / "other.tsv")
+    for task, comes in ((numbered, True), (TASK, False)):
+        held_out = pseudo.held_out_by_fold(labelled, task, 42, 5)
+        assert all(not pseudo.is_held_out(other, fold).any() for fold in held_out) == comes
+    findings = corpus.cross_findings(labelled, other, [42], numbered)
+    assert not any("have the id" in finding.what for finding in findings)
 
 
 def test_groups_too_large_for_the_folds_are_refused():

@@ -150,7 +150,7 @@ def test_twins_users_and_ids_across_files_and_folds_are_counted(tmp_path):
     test, _ = read(
         tmp_path / "b.tsv", "tweet_id\tuser_id\ttext\n3\tx\tBIG news\n99\tx\t@ann http://t.co/z\n", labelled=False
     )
-    findings = cross_findings(labelled, test, [42])
+    findings = cross_findings(labelled, test, [42], TASK5)
     assert told(findings, "labelled tweets have a near twin (") == [2]
     assert told(findings, "test tweets have a near twin") == [1]
     assert told(findings, "id of a labelled tweet") == [1]
