@@ -17,20 +17,27 @@ from filelock import SoftFileLease, Timeout
 LEASE_SECONDS = 90.0  # beyond the 60 s for which an NFS client may show old attributes
 
 
+class Claim(SoftFileLease):
+    """A claim that was taken; `with` gives it back at its end, where a lease's own would only take it once more."""
+
+    def __enter__(self) -> "Claim":
+        return self
+
+
 class Claims:
     """The claims that this process holds or waits for; to be kept, since it is by watching that it sees one lapse."""
 
     def __init__(self) -> None:
-        self._leases: dict[Path, SoftFileLease] = {}
+        self._claims: dict[Path, Claim] = {}
 
-    def take(self, path: Path) -> SoftFileLease | None:
+    def take(self, path: Path) -> Claim | None:
         """The claim, to be held by `with`; None where someone else has it."""
-        lease = self._leases.setdefault(path, SoftFileLease(path, lease_duration=LEASE_SECONDS))
+        claim = self._claims.setdefault(path, Claim(path, lease_duration=LEASE_SECONDS))
         try:
-            lease.acquire(timeout=0)
+            claim.acquire(timeout=0)
         except Timeout:
             return None
-        return lease
+        return claim
 
 
 def silent_for(path: Path) -> float | None:

@@ -360,6 +360,16 @@ def train_run(
 
     `report` is told step and steps. When `stop` says so, what has been made is saved and `Stopped` raised.
     """
+    done = False
+    while not done:
+        done = _try_run(run, data, report, stop, on_trained)
+        gc.collect()  # what is left of the trainer, by now that nobody holds it
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _try_run(run: Run, data: RunData, report, stop, on_trained) -> bool:
+    """Makes whatever of a run is missing; False where it collapsed, and is to be trained with another seed."""
     began = time.perf_counter()
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
@@ -371,8 +381,8 @@ def train_run(
         may_collapse = run.member.get("retrain_collapsed") and not collapsed
         trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
         if trained is None:
-            _forget(trainer)
-            return train_run(run, data, report, stop, on_trained)
+            trainer.accelerator.free_memory()
+            return False
         on_trained()
     elif _first_says(run.trained_model.is_dir()):
         trainer.model.load_state_dict(load_file(run.trained_model / "model.safetensors"))
@@ -402,16 +412,8 @@ def train_run(
         write_json(run.done_file, done)
         sweep(run)
     trainer.accelerator.wait_for_everyone()
-    _forget(trainer)
-
-
-def _forget(trainer: "TweetTrainer") -> None:
-    """Gives the memory of a run back."""
     trainer.accelerator.free_memory()
-    trainer.model = trainer.model_wrapped = trainer.optimizer = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return True
 
 
 def _reseeded(run: Run) -> Run:

@@ -12,12 +12,11 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import disable_progress_bars as quieten_datasets
-from filelock import SoftFileLease
 from transformers.utils import logging as transformers_logging
 
 from smm4h.attempts import SignOfLife, given_up, record
 from smm4h.baselines import train_baseline
-from smm4h.claims import Claims
+from smm4h.claims import Claim, Claims
 from smm4h.errors import ASK_AGAIN, JobFailed, Stopped, sentence_of
 from smm4h.launch import set_threads
 from smm4h.plan import Run
@@ -77,7 +76,7 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if not run.is_done() and not given_up(run)]
 
 
-def claim_next(runs: Sequence[Run], data: RunData, claims: Claims) -> tuple[Run, SoftFileLease] | None:
+def claim_next(runs: Sequence[Run], data: RunData, claims: Claims) -> tuple[Run, Claim] | None:
     """The first of the runs that is ready and nobody's, and the claim on it; None where there is none just now."""
     for run in runs:
         if data.is_ready(run):
@@ -106,7 +105,7 @@ def work_through(runs: Sequence[Run], data: RunData, device: str, stop: threadin
 
 
 def attempt(
-    run: Run, data: RunData, device: str, stop: Callable[[], bool], claim: SoftFileLease | None, speaks: bool = True
+    run: Run, data: RunData, device: str, stop: Callable[[], bool], claim: Claim | None, speaks: bool = True
 ) -> None:
     """Trains a claimed run and writes down how that went.
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from smm4h import claims, launch
+from smm4h.claims import Claims
 from smm4h.errors import InputError
 from smm4h.recipe import JobSettings
 
@@ -96,3 +97,12 @@ def test_what_is_made_once_is_made_once_by_many(tmp_path):
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_a_claim_is_free_again_when_its_with_ends(tmp_path):
+    """Not when its process ends: whoever waits for a run's next claim, or clears up behind it, would wait for long."""
+    claims = Claims()
+    with claims.take(tmp_path / "x"):
+        assert Claims().take(tmp_path / "x") is None
+    assert not (tmp_path / "x").exists()
+    assert Claims().take(tmp_path / "x") is not None
