@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -79,10 +79,11 @@ def wrap_quotes(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if WRAPPED.fullmatch(text) else text
 
 
-def read_tsv(path: Path, encoding: str | None, content: bytes | None = None) -> Table:
+def read_tsv(path: Path, encoding: str | None, content: bytes | None = None, first_line: int = 2) -> Table:
     """One tweet a physical line, fields between tabs; quotes are text, and so are U+0085 and U+2028.
 
-    Fields beyond the header's are dropped and counted. A wrapped field is unwrapped and counted.
+    Fields beyond the header's are dropped and counted. A wrapped field is unwrapped and counted. `content`, where it is
+    given, is the header and the lines from `first_line` on.
     """
     text, used = decode(path.read_bytes() if content is None else content, str(path), encoding)
     findings = [Finding(str(path), 0, f"read as {used}")]
@@ -96,7 +97,7 @@ def read_tsv(path: Path, encoding: str | None, content: bytes | None = None) -> 
     width = len(names)
     while width and not names[width - 1]:  # columns without a name hold nothing that anyone asks for
         width -= 1
-    for number, line in enumerate(raw_lines[1:], start=2):
+    for number, line in enumerate(raw_lines[1:], start=first_line):
         fields = line.removesuffix("\r").split("\t")
         if len(fields) != width:
             if len(fields) == 1 and not fields[0].strip():
@@ -122,9 +123,20 @@ def read_tsv(path: Path, encoding: str | None, content: bytes | None = None) -> 
 def read_csv(path: Path, encoding: str | None) -> Table:
     """Comma-separated, quoted as spreadsheets do; a quoted field may hold line ends."""
     text, used = decode(path.read_bytes(), str(path), encoding)
+    (table,) = csv_tables(io.StringIO(text, newline=""), str(path))
+    table.findings.append(Finding(str(path), 0, f"read as {used}"))
+    return table
+
+
+def csv_tables(lines: Iterable[str], path: str, size: int | None = None) -> Iterator[Table]:
+    """Tables of so many rows each, or a single one, of comma-separated lines with their ends."""
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, lines, names = [], [], None
+    reader = csv.reader(lines, strict=True)
+    rows, numbers, names = [], [], None
+
+    def table() -> Table:
+        return Table(path, names, [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names], numbers)
+
     try:
         for fields in reader:
             if not fields:
@@ -138,22 +150,25 @@ def read_csv(path: Path, encoding: str | None) -> Table:
                 )
             else:
                 rows.append(fields)
-                lines.append(reader.line_num)
+                numbers.append(reader.line_num)
+                if len(rows) == size:
+                    yield table()
+                    rows, numbers = [], []
     except csv.Error as error:
         raise InputError(
             f"{path}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?"
         ) from None
     if names is None:
         raise InputError(f"{path} is empty; a header line and the tweets are expected")
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
-    return Table(str(path), names, columns, lines, [Finding(str(path), 0, f"read as {used}")])
+    if rows or size is None:
+        yield table()
 
 
-def read_jsonl(path: Path, encoding: str | None) -> Table:
-    """One JSON object a line; numbers must be whole."""
-    text, used = decode(path.read_bytes(), str(path), encoding)
+def read_jsonl(path: Path, encoding: str | None, content: bytes | None = None, first_line: int = 1) -> Table:
+    """One JSON object a line; numbers must be whole. `content`, where it is given, begins at `first_line`."""
+    text, used = decode(path.read_bytes() if content is None else content, str(path), encoding)
     rows, lines, names = [], [], None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=first_line):
         if not line.strip():
             continue
         try:
@@ -180,15 +195,16 @@ def read_parquet(path: Path, encoding: str | None) -> Table:
         table = pa.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
-    return _arrow_table(table, str(path))
+    return arrow_table(table, str(path))
 
 
-def _arrow_table(table: pa.Table, path: str) -> Table:
+def arrow_table(table: pa.Table, path: str, first_row: int = 0) -> Table:
+    """Arrow's columns as strings."""
     columns = []
     for name in table.column_names:
-        values = table.column(name).to_pylist()
-        columns.append([_as_text(value, name, f"{path}, row {row}") for row, value in enumerate(values)])
-    return Table(path, table.column_names, columns, range(table.num_rows), unit="row")
+        values = enumerate(table.column(name).to_pylist(), start=first_row)
+        columns.append([_as_text(value, name, f"{path}, row {row}") for row, value in values])
+    return Table(path, table.column_names, columns, range(first_row, first_row + table.num_rows), unit="row")
 
 
 def _as_text(value: object, name: str, where: str) -> str:
@@ -347,7 +363,7 @@ def _hub_table(split: Dataset, path: str) -> Table:
             names = feature.names
             values = [names[i] if i is not None and i >= 0 else "" for i in split[name]]
             split = split.remove_columns(name).add_column(name, values)
-    return _arrow_table(split.with_format(None).data.table, path)
+    return arrow_table(split.with_format(None).data.table, path)
 
 
 def _repeated_ids(path: str, ids: pd.Series) -> list[Finding]:

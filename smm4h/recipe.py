@@ -399,7 +399,7 @@ def read_command_line(argv: Sequence[str]) -> Job:
     settings = JobSettings(**{name: values[name] for name in JOB_NAMES})
     if settings.task is None:
         raise InputError("name the task: --task tasks/task5.yaml")
-    task = _with_columns(read_task(settings.task), settings)
+    task = with_columns(read_task(settings.task), settings)
     members, notices = [], []
     for name, row in rows.items():
         where = f"{recipe}, line {lines[('members', name)]}, member {name}: "
@@ -563,11 +563,12 @@ def teachers_of(settings: JobSettings, members: Sequence[Member], stage: int) ->
     return [m for m in members if (m.name in chosen if chosen else m.stage == stage - 1)]
 
 
-def _with_columns(task: Task, settings: JobSettings) -> Task:
+def with_columns(task: Task, settings: Any) -> Task:
+    """The task with the columns that `settings` name by id_column_name, text_column_name and label_column_name."""
     given = {
         name: [value]
         for name in ("id", "text", "label")
-        if (value := getattr(settings, f"{name}_column_name")) is not None
+        if (value := getattr(settings, f"{name}_column_name", None)) is not None
     }
     return dataclasses.replace(task, columns=dataclasses.replace(task.columns, **given))
 

@@ -35,6 +35,11 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a saved model."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def hub_arguments(member: Member) -> dict:
     """What every `from_pretrained` is told about where the encoder lies."""
     return {

@@ -179,3 +179,23 @@ def finished_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
     folder = tmp_path_factory.mktemp("job") / "task5"
     words = job_words(tiny_encoder, folder)
     return FinishedJob(folder, words, launch(2, words))
+
+
+MEMBERS = {
+    "counts": "{classifier: tfidf-logistic}",
+    "svm": "{classifier: tfidf-svm, fold_seed: 24}",
+    "encoder": "{head: mean}",
+}
+
+
+@pytest.fixture(scope="session")
+def tuned_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
+    """Two members that count words and one with an encoder, whose vote and decision are fitted; and a baseline."""
+    folder = tmp_path_factory.mktemp("tuned")
+    words = job_words(tiny_encoder, folder / "out", "--vote", "greedy", "--decision", "tuned")
+    words[0] = recipe_of(folder, **MEMBERS)
+    words[words.index("none")] = "textcnn"
+    words[words.index("--max_train_samples") + 1] = "300"
+    outcome = shell(sys.executable, "run_classification.py", *words)
+    assert outcome.code == 0, outcome.err
+    return FinishedJob(folder / "out", words, outcome)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import QUICKSTART, ROOT, job_words, recipe_of, shell
+from conftest import MEMBERS, QUICKSTART, ROOT, job_words, recipe_of, shell
 
 import ensemble
 from smm4h import recipe
@@ -22,31 +22,12 @@ from smm4h.recipe import BASELINES
 from smm4h.wordnets import WordNetModel
 from smm4h.words import CLASSIFIERS, TfidfModel
 
-MEMBERS = {
-    "counts": "{classifier: tfidf-logistic}",
-    "svm": "{classifier: tfidf-svm, fold_seed: 24}",
-    "encoder": "{head: mean}",
-}
 GOLD = QUICKSTART / "task5_test_gold.tsv"
 
 
-def tuned_words(tiny_encoder, folder, *more):
-    words = job_words(tiny_encoder, folder / "out", "--vote", "greedy", "--decision", "tuned", *more)
-    words[0] = recipe_of(folder, **MEMBERS)
-    words[words.index("none")] = "textcnn"
-    size = words.index("--max_train_samples") + 1
-    words[size] = "300"
-    return words
-
-
 @pytest.fixture(scope="module")
-def tuned(tiny_encoder, tmp_path_factory):
-    """Two members that count words and one that knows nothing, fitted; with a baseline."""
-    folder = tmp_path_factory.mktemp("tuned")
-    words = tuned_words(tiny_encoder, folder)
-    outcome = shell(sys.executable, "run_classification.py", *words)
-    assert outcome.code == 0, outcome.err
-    return folder / "out", words, outcome
+def tuned(tuned_job):
+    return tuned_job.folder, tuned_job.words, tuned_job.outcome
 
 
 def test_the_table_has_every_labelled_tweet_once_by_the_run_that_held_it_out(tuned):

@@ -20,7 +20,12 @@ def test_every_file_it_names_is_there():
 
 
 def test_every_flag_it_names_is_known():
-    with_flags = [ROOT / "ensemble.py", ROOT / "pseudo_label.py", *(ROOT / "benchmarks").glob("*.py")]
+    with_flags = [
+        ROOT / "ensemble.py",
+        ROOT / "pseudo_label.py",
+        ROOT / "predict.py",
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]
     scripts = " ".join(path.read_text() for path in with_flags)
     launcher = {"config_file", "num_processes", "max_restarts", "help", "array", "gres", "time", "wait"}  # and sbatch
     flags = set(re.findall(r"--([a-z0-9_]+)", README))
@@ -50,5 +55,5 @@ def test_its_table_2_is_the_recipes(member):
 
 def test_the_commands_are_there():
     text = "\n".join(COMMANDS)
-    for script in ("run_classification.py", "ensemble.py", "pseudo_label.py"):
+    for script in ("run_classification.py", "ensemble.py", "pseudo_label.py", "predict.py"):
         assert script in text
