@@ -86,7 +86,8 @@ def vote_of_job(arguments: argparse.Namespace) -> Vote:
         own = {"method": plan.shared("vote"), "decision": plan.shared("decision"), "ties": plan.shared("ties")}
         fitting = Fitting(task.aim, **{name: value or own[name] for name, value in asked.items()})
         held_out = held_out_ballots(runs)
-        ensemble, _ = fit_ensemble(held_out, task.indices(read_fold_labels(plan.folds_file)), fitting, task)
+        fitted, _ = fit_ensemble(held_out, task.indices(read_fold_labels(plan.folds_file)), fitting, task)
+        ensemble = fitted.for_means(runs)
     rule = ensemble.rule
     ballots = predicted_ballots(runs, mean=rule.mean)
     how = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")

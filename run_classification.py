@@ -7,7 +7,7 @@ The same command again does only what is missing.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -253,22 +253,24 @@ def teach(stage: int, plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> N
         return
     fitting = fitting_of(job)
 
-    def vote(ballots: Ballots) -> np.ndarray:
+    def vote(part: str) -> tuple[Ballots, np.ndarray]:
+        """The teachers' ballots on the test tweets, or on the `unlabelled` ones, and the elected classes."""
         ensemble, _ = fit_ensemble(held_out_ballots(teachers), tweets.gold, fitting, job.task)
-        return ensemble.choose(ballots)
+        ballots = predicted_ballots(teachers, part, fitting.mean)
+        return ballots, ensemble.for_means(teachers, part).choose(ballots)
 
     if tweets.test is not None:
         votes = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
-        once(votes, lambda: write_vote(votes, predicted_ballots(teachers, mean=fitting.mean), vote))
-    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote, fitting.mean)
+        once(votes, lambda: write_vote(votes, *vote("test")))
+    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote)
     for seed in sorted({run.member.get("fold_seed") for run in runs}):
         folder = plan.output_dir / "pseudo_labels"
         if teaching.write(folder, stage, seed) and launch.speaks:
             console.print(counts_table(f"pseudo labels, folds of seed {seed}", counts_of(folder, stage, seed)))
 
 
-def write_vote(path: Path, ballots: Ballots, vote: Callable[[Ballots], np.ndarray]) -> None:
-    write_labels(path, ballots.ids, ballots.names(vote(ballots)))
+def write_vote(path: Path, ballots: Ballots, elected: np.ndarray) -> None:
+    write_labels(path, ballots.ids, ballots.names(elected))
 
 
 def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
@@ -277,14 +279,14 @@ def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
         return
     table, fitting = plan.out_of_fold_file, fitting_of(job)
     once(table, lambda: write_out_of_fold(table, held_out_ballots(plan.runs), tweets.gold))
-    once(plan.ensemble_file, lambda: write_ensemble(plan, fitting, job.task))
+    once(plan.ensemble_file, lambda: write_ensemble(plan, fitting, job.task, has_test=tweets.test is not None))
     problems = plan.output_dir / "label_problems.tsv"
     once(problems, lambda: write_label_problems(problems, table, tweets.labelled))
     if tweets.test is None:
         return
     votes = plan.output_dir / "votes" / "final.tsv"
-    ensemble = Ensemble.read(plan.ensemble_file)
-    once(votes, lambda: write_vote(votes, predicted_ballots(plan.runs, mean=fitting.mean), ensemble.choose))
+    ensemble, ballots = Ensemble.read(plan.ensemble_file), predicted_ballots(plan.runs, mean=fitting.mean)
+    once(votes, lambda: write_vote(votes, ballots, ensemble.choose(ballots)))
     elected = read_labels(votes)
     path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
     once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))

@@ -58,7 +58,8 @@ def main() -> None:
     gold = draw(arguments, task)
     tfidf = [tfidf_recipe(name, arguments.output_dir) for name in CLASSIFIERS]
     results = [run_recipe(recipe, arguments, task) for recipe in (*arguments.recipes, *tfidf)]
-    results.append(stock(arguments, task))
+    if not arguments.no_stock:
+        results.append(stock(arguments, task))
     show(results, gold, task, arguments)
 
 
@@ -73,6 +74,7 @@ def read_arguments() -> argparse.Namespace:
     add("--share", type=float, help="share of the rare labels (default: as it is)")
     add("--seed", type=int, default=1)
     add("--recipes", nargs="+", default=["recipes/rare.yaml", "recipes/smm4h2020.yaml"], help="the first is compared")
+    add("--no_stock", action="store_true", help="leave the stock fine-tuning out: its fp32 takes longest")
     add("--output_dir", type=Path, required=True)
     add("flags", nargs="*", help="behind --: flags for all recipes")
     return parser.parse_args()

@@ -89,6 +89,14 @@ def predicted_ballots(runs: Sequence[Run], part: str = "test", mean: str = "prob
     return ballots_of(list(members), each.ids, each.labels, means)
 
 
+def fold_probabilities(runs: Sequence[Run], part: str = "test") -> np.ndarray:
+    """Of what `predicted_ballots` takes means, each fold's probabilities (n_folds, n_members, n_tweets, n_classes)."""
+    members, each = _by_member(runs), run_ballots(runs, part)
+    of_run = dict(zip(each.voters, each.probabilities, strict=True))
+    by_member = [[of_run[run.name] for run in of_member] for of_member in members.values()]
+    return np.stack(by_member).swapaxes(0, 1)
+
+
 def run_ballots(runs: Sequence[Run], part: str) -> Ballots:
     """Each run's own probabilities of the test tweets, or of the `unlabelled` ones; raises like `predicted_ballots`."""
     found, first = [], None

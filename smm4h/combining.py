@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from smm4h import voting
-from smm4h.decision import N_SAMPLES, decide, tune
+from smm4h.decision import N_SAMPLES, decide, match_shares, shares_of, tune
 from smm4h.metrics import Aim, average_precision
 
 FITTED = ("weighted", "greedy", "stacked")
@@ -103,6 +103,29 @@ def fit(
     parts = probabilities if method == "hard" else [rule.combine(probabilities)]
     tuned = [tune(part, gold, aim.measure, aim.positive, n_samples=n_samples) for part in parts]
     return replace(rule, decision=np.stack(tuned))
+
+
+def for_means(rule: Rule, folds: np.ndarray) -> Rule:
+    """The rule for members that are means over their folds, of one that was fitted on single folds' probabilities.
+
+    What is held out is predicted by one fold's model, new tweets by the mean of all of them, and a mean of models that
+    disagree says "rare" less often, or more, than each does. So its class weights are moved until it gives each class
+    the share of tweets that the ensembles of single folds give it, on average, on the same tweets; no labels are asked.
+
+    Args:
+        folds: (n_folds, n_members, n_tweets, n_classes) probabilities of unlabelled tweets.
+    """
+    n_classes = folds.shape[3]
+    means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(folds.shape[1])])
+    if rule.method == "hard":
+        singles, wholes = folds.swapaxes(0, 1), means
+    else:
+        singles, wholes = np.stack([rule.combine(fold) for fold in folds])[None], rule.combine(means)[None]
+    decision = []
+    for weights, each, whole in zip(rule.decision, singles, wholes, strict=True):
+        shares = np.mean([shares_of(decide(one, weights), n_classes) for one in each], axis=0)
+        decision.append(match_shares(whole, weights, shares))
+    return replace(rule, decision=np.stack(decision))
 
 
 def nested_choices(

@@ -46,6 +46,35 @@ def tune(
     return np.exp(logs - logs.mean())
 
 
+def shares_of(choices: np.ndarray, n_classes: int) -> np.ndarray:
+    """The share (n_classes,) of the tweets that each class was chosen for."""
+    return np.bincount(choices, minlength=n_classes) / len(choices)
+
+
+def match_shares(probabilities: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Class weights, from `weights` (n_classes,) on, under which decisions have these shares (n_classes,).
+
+    One class after the other gets the weight that gives it its share; the most frequent one keeps its own.
+    """
+    logs, frequent = np.log(weights), int(np.argmax(shares))
+    for _ in range(SWEEPS if len(weights) > 2 else 1):
+        for label in (c for c in range(len(weights)) if c != frequent):
+            turns = np.sort(_turns(probabilities, np.exp(logs), label)[0])
+            place = round(shares[label] * len(turns))  # so many tweets are to turn to the class
+            edges = np.concatenate([[-np.log(LIMIT)], turns, [np.log(LIMIT)]])
+            logs[label] = (edges[place] + edges[place + 1]) / 2
+    return np.exp(logs - logs.mean())
+
+
+def _turns(probabilities: np.ndarray, weights: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """From which log weight on each tweet (n_tweets,) is given the class, and the class it would have else."""
+    others = probabilities * weights
+    others[:, label] = -1.0
+    with np.errstate(divide="ignore"):
+        turns = np.log(others.max(axis=1)) - np.log(probabilities[:, label])
+    return np.clip(turns, -np.log(LIMIT), np.log(LIMIT)), others.argmax(axis=1)
+
+
 def _climb(probabilities, gold, counts, measure: Measure, positive: Sequence[int], n_classes: int) -> np.ndarray:
     """Log class weights (n_classes,) for tweets that count so often each; the most frequent class keeps weight 1."""
     logs = np.zeros(n_classes)
@@ -63,12 +92,7 @@ def _climb(probabilities, gold, counts, measure: Measure, positive: Sequence[int
 def _best_cut(probabilities, gold, counts, weights, label: int, measure: Measure, positive: Sequence[int]) -> float:
     """The log weight of one class, the others' given, that scores highest; of equals, the middle of their range."""
     n_classes = probabilities.shape[1]
-    others = probabilities * weights
-    others[:, label] = -1.0
-    rival = others.argmax(axis=1)
-    with np.errstate(divide="ignore"):
-        turns = np.log(others.max(axis=1)) - np.log(probabilities[:, label])  # from where on the class is chosen
-    turns = np.clip(turns, -np.log(LIMIT), np.log(LIMIT))
+    turns, rival = _turns(probabilities, weights, label)
     order = np.argsort(turns, kind="stable")
     turns, gold, rival, counts = turns[order], gold[order], rival[order], counts[order]
     start = np.zeros((n_classes, n_classes))

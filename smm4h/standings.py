@@ -4,15 +4,15 @@ Makes the ensemble's rule, and what there is to say of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.ballots import Ballots, held_out_ballots, predicted_ballots
-from smm4h.combining import Rule
+from smm4h.ballots import Ballots, fold_probabilities, held_out_ballots, predicted_ballots
+from smm4h.combining import Rule, for_means
 from smm4h.decision import threshold
 from smm4h.errors import InputError
 from smm4h.files import read_json, write_json
@@ -41,6 +41,12 @@ class Ensemble:
         except (KeyError, TypeError):
             raise InputError(f"{path} is no ensemble of this project; remove it and give the job's command") from None
 
+    def for_means(self, runs: Sequence[Run], part: str = "test") -> "Ensemble":
+        """The ensemble as it judges tweets that nobody held out, see `combining.for_means`; argmax stays argmax."""
+        if (self.rule.decision == 1).all():
+            return self
+        return replace(self, rule=for_means(self.rule, fold_probabilities(runs, part)))
+
     def choose(self, ballots: Ballots) -> np.ndarray:
         """The class (n_tweets,) of each tweet, of the ballots of the rule's members."""
         if ballots.voters != self.rule.members or ballots.labels != self.labels:
@@ -55,32 +61,37 @@ def fit_ensemble(ballots: Ballots, gold: np.ndarray, fitting: Fitting, task: Tas
     return Ensemble(rule, ballots.labels, task.score(gold, honest)), honest
 
 
-def describe(ensemble: Ensemble, ballots: Ballots, gold: np.ndarray, task: Task) -> dict[str, Any]:
+def _named(ensemble: Ensemble) -> list[dict[str, float]]:
+    """Class weights by label; of a hard vote for each member."""
+    return [dict(zip(ensemble.labels, weights.tolist(), strict=True)) for weights in ensemble.rule.decision]
+
+
+def describe(ensemble: Ensemble, task: Task) -> dict[str, Any]:
     """The content of ensemble.json: the rule twice, for people and for scripts."""
-    rule, fitted = ensemble.rule, ensemble.rule.choose(ballots.probabilities)
+    rule = ensemble.rule
     content: dict[str, Any] = {
         "task": task.name,
         "labels": ensemble.labels,
         "tuned_for": f"{task.measure} of {', '.join(task.positive)}",
         "method": rule.method,
-        "decision": [dict(zip(ensemble.labels, weights.tolist(), strict=True)) for weights in rule.decision],
+        "decision": _named(ensemble),
     }
     if task.n_classes == 2:
         content["thresholds"] = [threshold(weights) for weights in rule.decision]
     if rule.weights is not None:
         content["weights"] = dict(zip(rule.members, rule.weights.tolist(), strict=True))
-    return content | {
-        "out_of_fold": ensemble.out_of_fold,
-        "as_fitted": task.score(gold, fitted),
-        "rule": rule.to_dict(),
-    }
+    return content | {"out_of_fold": ensemble.out_of_fold, "rule": rule.to_dict()}
 
 
-def write_ensemble(plan: Plan, fitting: Fitting, task: Task) -> None:
-    """Fits the ensemble of all members on the out-of-fold table, and writes it."""
+def write_ensemble(plan: Plan, fitting: Fitting, task: Task, *, has_test: bool) -> None:
+    """Fits the ensemble of all members on the out-of-fold table, and writes it as it judges new tweets."""
     ballots, gold = read_out_of_fold(plan.out_of_fold_file)
-    ensemble, _ = fit_ensemble(ballots, gold, fitting, task)
-    write_json(plan.ensemble_file, describe(ensemble, ballots, gold, task))
+    fitted, _ = fit_ensemble(ballots, gold, fitting, task)
+    used = fitted.for_means(plan.runs) if has_test else fitted
+    content = describe(used, task)
+    content["fitted_decision"] = _named(fitted)  # on single folds, before `for_means`
+    content["as_fitted"] = task.score(gold, fitted.rule.choose(ballots.probabilities))
+    write_json(plan.ensemble_file, content)
 
 
 class Standings:
@@ -105,7 +116,7 @@ class Standings:
         ensemble, self.choices[name] = fit_ensemble(held_out, self.gold, fitting, self.task)
         self.scores[name] = {"out_of_fold": ensemble.out_of_fold, "test": None}
         if self.test_gold is not None:
-            chosen = ensemble.choose(predicted_ballots(runs, mean=fitting.mean))
+            chosen = ensemble.for_means(runs).choose(predicted_ballots(runs, mean=fitting.mean))
             self.scores[name]["test"] = self.task.score(self.test_gold, chosen)
 
     def add_members(self, names: Sequence[str]) -> None:

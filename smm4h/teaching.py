@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from smm4h import pseudo
 from smm4h.arrow import column
-from smm4h.ballots import Ballots, predicted_ballots, run_ballots
+from smm4h.ballots import Ballots, run_ballots
 from smm4h.claims import once
 from smm4h.files import read_json, write_json
 from smm4h.folds import folds_of
@@ -35,8 +35,8 @@ class Teaching:
 
     Args:
         teachers: the runs whose word counts.
-        elect: the vote of members' ballots, class indices (n_tweets,); for `--pseudo_from vote`.
-        mean: how it wants a member's folds averaged, see `predicted_ballots`.
+        elect: the teachers' ballots on the test tweets or on the `unlabelled` ones, and the elected class indices
+            (n_tweets,); for `--pseudo_from vote`.
     """
 
     def __init__(
@@ -46,11 +46,10 @@ class Teaching:
         labelled: Dataset,
         pool: Dataset,
         teachers: Sequence[Run],
-        elect: Callable[[Ballots], np.ndarray],
-        mean: str,
+        elect: Callable[[str], tuple[Ballots, np.ndarray]],
     ) -> None:
         self.settings, self.task, self.labelled, self.pool = settings, task, labelled, pool
-        self.teachers, self.elect, self.mean = teachers, elect, mean
+        self.teachers, self.elect = teachers, elect
         self.part = "unlabelled" if settings.unlabelled_file else "test"
         prior = None
         if settings.pseudo_prior:
@@ -69,8 +68,7 @@ class Teaching:
         n_tweets, folds = len(self.pool), range(settings.n_folds)
         if settings.pseudo_from == "vote":
             drawn = pseudo.cut_parts(n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
-            ballots = predicted_ballots(self.teachers, self.part, self.mean)
-            elected = self.elect(ballots)
+            ballots, elected = self.elect(self.part)
         else:
             seeds = [settings.pseudo_seed + fold for fold in folds]
             drawn = [pseudo.draw_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]

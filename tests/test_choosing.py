@@ -9,8 +9,8 @@ from sklearn.metrics import average_precision_score
 
 from smm4h import metrics, voting
 from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.combining import METHODS, Rule, fit, greedy_weights, nested_choices
-from smm4h.decision import decide, threshold, tune
+from smm4h.combining import METHODS, Rule, fit, for_means, greedy_weights, nested_choices
+from smm4h.decision import decide, match_shares, threshold, tune
 
 RARE = metrics.Aim(metrics.f1, (1,))
 TWO_RARE = metrics.Aim(metrics.f1, (0, 1))
@@ -163,6 +163,46 @@ def test_the_mean_of_log_odds_says_rare_as_often_as_single_models_do():
     odds = decide(voting.mean_log_odds(folds), weights).mean()
     plain = decide(voting.mean_probabilities(folds), weights).mean()
     assert abs(odds - single) < abs(plain - single) / 2
+
+
+def noisy_folds(n_classes, n_folds=5, n_members=2, n_tweets=3000):
+    """Models of a few folds that agree but for much noise of their own; and the gold labels."""
+    rng = np.random.default_rng(0)
+    prior = np.array([0.95, 0.05]) if n_classes == 2 else np.array([0.05, 0.06, 0.89])
+    gold = rng.choice(n_classes, n_tweets, p=prior)
+    noise = 2.0 * rng.normal(size=(n_folds, n_members, n_tweets, n_classes))
+    return voting.softmax(1.5 * np.eye(n_classes)[gold] + noise + 3 * np.log(prior)), gold
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_mean_over_folds_finds_as_many_rare_tweets_as_single_folds_do(method, n_classes):
+    """A cut that was tuned on single models would find fewer, or more, on the mean of models that disagree."""
+    folds, gold = noisy_folds(n_classes)
+    aim = RARE if n_classes == 2 else TWO_RARE
+    rule = fit(folds[0], gold, ["a", "b"], aim, method=method, decision="tuned")
+    means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(2)])
+    moved = for_means(rule, folds)
+    if method == "hard":  # each member's ballots, which are then counted
+        pairs = [(decide(means[0], moved.decision[0]), [decide(fold[0], rule.decision[0]) for fold in folds])]
+    else:
+        pairs = [(moved.choose(means), [rule.choose(fold) for fold in folds])]
+        plain = np.isin(rule.choose(means), aim.positive).mean()
+        singles = np.mean([np.isin(rule.choose(fold), aim.positive).mean() for fold in folds])
+        assert abs(plain - singles) > 0.3 * singles
+    for found, singles in pairs:
+        expected = np.mean([np.bincount(one, minlength=n_classes) for one in singles], axis=0)
+        np.testing.assert_allclose(np.bincount(found, minlength=n_classes), expected, atol=2)
+    assert aim.score(gold, moved.choose(means), n_classes) > aim.score(gold, rule.choose(means), n_classes)
+
+
+def test_weights_for_given_shares_are_found_for_any_number_of_classes():
+    probabilities, _ = three_classes()
+    shares = np.array([0.1, 0.2, 0.7])
+    weights = match_shares(probabilities, np.ones(3), shares)
+    np.testing.assert_allclose(np.bincount(decide(probabilities, weights)) / 1500, shares, atol=0.002)
+    none = match_shares(probabilities, np.ones(3), np.array([0.0, 0.1, 0.9]))
+    assert 0 not in decide(probabilities, none)
 
 
 def test_leave_one_out_and_the_number_of_members_say_who_is_needed():
