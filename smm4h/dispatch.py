@@ -111,6 +111,8 @@ class Together:
 
     def __exit__(self, *exception) -> None:
         if torch.distributed.is_initialized():
+            if exception[0] is None:
+                torch.distributed.barrier()  # nobody hangs up while another is still listening
             torch.distributed.destroy_process_group()
 
     def finish(self, runs: Sequence[Run], look: Look) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from heads import TweetClassifier, TweetClassifierConfig
+from heads import TweetClassifier
 from smm4h.baselines import load_baseline
 from smm4h.batches import Padding
 from smm4h.cleaning import clean
@@ -20,8 +20,6 @@ from smm4h.recipe import machine_has_bf16
 from smm4h.tokens import load_saved_tokenizer
 from smm4h.voting import MEANS
 
-# Else loading a tokenizer asks whether the code beside its model may be run, which is ours.
-AutoConfig.register(TweetClassifierConfig.model_type, TweetClassifierConfig, exist_ok=True)
 BATCH = 128  # tweets computed at once
 SHARE_OF_MEMORY = 0.5  # of what is free, that models may be kept in
 
@@ -42,8 +40,8 @@ class EncoderRun:
     def __init__(self, run: Run, device: str) -> None:
         self.cleaning = run.member.get("cleaning")
         self.variant = tuple(str(run.member.get(n)) for n in ("model_name_or_path", "model_revision", "max_seq_length"))
-        self.tokenizer = load_saved_tokenizer(run.model)
         self.model = TweetClassifier.from_pretrained(run.model, dtype=torch.float32).eval().to(device)
+        self.tokenizer = load_saved_tokenizer(run.model, self.model.encoder.config)
         self.device = device
         if device == "cpu" and run.member.get("packed") and can_pack(self.model.encoder):
             self.model.states_of = PackedEncoder(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from smm4h.arrow import column
 from smm4h.claims import once
@@ -35,9 +35,9 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a saved model."""
-    return AutoTokenizer.from_pretrained(folder)
+def load_saved_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a saved model; without the config it would ask whether to run the code that lies there."""
+    return AutoTokenizer.from_pretrained(folder, config=encoder_config)
 
 
 def hub_arguments(member: Member) -> dict:
