@@ -125,7 +125,7 @@ def tell_vote(output: Path, vote: Vote) -> None:
     labels, elected = vote.ballots.labels, vote.elected
     counts = np.bincount(elected, minlength=len(labels))
     shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
-    is_counted = vote.ensemble is None or (vote.ensemble.rule.decision == 1).all()  # else ballots are not argmax
+    is_counted = vote.ensemble is None or vote.ensemble.rule.is_argmax  # else ballots are not argmax
     ties = f"; {vote.ballots.count_ties()} ties" if vote.how.startswith("hard") and is_counted else ""
     console.print(f"{vote.how} of {len(vote.ballots.voters)} on {len(elected)} tweets ({shares}){ties}")
     if vote.ensemble is not None:

@@ -285,8 +285,12 @@ def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
     if tweets.test is None:
         return
     votes = plan.output_dir / "votes" / "final.tsv"
-    ensemble, ballots = Ensemble.read(plan.ensemble_file), predicted_ballots(plan.runs, mean=fitting.mean)
-    once(votes, lambda: write_vote(votes, ballots, ensemble.choose(ballots)))
+
+    def vote() -> None:
+        ballots = predicted_ballots(plan.runs, mean=fitting.mean)
+        write_vote(votes, ballots, Ensemble.read(plan.ensemble_file).choose(ballots))
+
+    once(votes, vote)
     elected = read_labels(votes)
     path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
     once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))

@@ -16,6 +16,7 @@ from smm4h.arrow import column
 from smm4h.errors import InputError, Stopped
 from smm4h.files import read_json, write_json
 from smm4h.plan import Run
+from smm4h.pseudo import classes_of
 from smm4h.runs import RunData, sweep, training_part, write_results
 from smm4h.wordnets import WordNetModel
 from smm4h.words import ABOUT, CLASSIFIERS, TfidfModel
@@ -30,13 +31,13 @@ def load_baseline(folder: Path) -> TfidfModel | WordNetModel:
 def train_baseline(
     run: Run,
     data: RunData,
-    report: Callable[[int, int], None] = lambda step, steps: None,
-    stop: Callable[[], bool] = lambda: False,
-    on_trained: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None],
+    stop: Callable[[], bool],
+    on_trained: Callable[[], None],
 ) -> None:
     """Fits a run that has no encoder and writes its folder, DONE last. It takes so little that a stop starts it over.
 
-    Of processes that train together the first does it.
+    The arguments are `train_run`'s. Of processes that train together the first does it.
     """
     state = PartialState()
     if state.is_main_process:
@@ -49,9 +50,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    texts, labels = column(part, "text").to_pylist(), np.asarray(column(part, "labels").to_pylist())
-    if labels.ndim == 2:
-        labels = labels.argmax(axis=1)
+    texts, labels = column(part, "text").to_pylist(), classes_of(np.asarray(column(part, "labels").to_pylist()))
     name, seed, n_classes = run.member.get("classifier"), run.member.get("seed"), data.task.n_classes
 
     def tell(step: int, steps: int) -> None:

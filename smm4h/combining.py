@@ -44,6 +44,11 @@ class Rule:
     calibration: np.ndarray | None = None
     stack: np.ndarray | None = None
 
+    @property
+    def is_argmax(self) -> bool:
+        """Whether no class counts more than another."""
+        return bool((self.decision == 1).all())
+
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         """One probability a class (n_tweets, n_classes), of the members' (n_members, n_tweets, n_classes)."""
         if self.calibration is not None:

@@ -20,6 +20,11 @@ from smm4h.voting import mean_probabilities
 ROW = "row"  # the column that says which row of the tweets a pseudo-labelled one is; ids may repeat
 
 
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    """Class indices (n_tweets,) of such, or of soft labels (n_tweets, n_classes) the most probable ones."""
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
+
+
 @dataclass(frozen=True)
 class PseudoLabels:
     """Unlabelled tweets, by their row, that join a run's training part under what the teachers say of them."""
@@ -30,7 +35,7 @@ class PseudoLabels:
     @property
     def classes(self) -> np.ndarray:
         """Class indices (n_pseudo,), of soft labels the most probable."""
-        return self.labels if self.labels.ndim == 1 else self.labels.argmax(axis=1)
+        return classes_of(self.labels)
 
     def of(self, kept: np.ndarray) -> "PseudoLabels":
         """Those at these places, or under this mask."""

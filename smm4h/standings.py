@@ -43,7 +43,7 @@ class Ensemble:
 
     def for_means(self, runs: Sequence[Run], part: str = "test") -> "Ensemble":
         """The ensemble as it judges tweets that nobody held out, see `combining.for_means`; argmax stays argmax."""
-        if (self.rule.decision == 1).all():
+        if self.rule.is_argmax:
             return self
         return replace(self, rule=for_means(self.rule, fold_probabilities(runs, part)))
 

@@ -36,6 +36,7 @@ from smm4h.folds import stratified_choice
 from smm4h.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
 from smm4h.packed import PackedEncoder, can_pack
 from smm4h.plan import Run
+from smm4h.pseudo import classes_of
 from smm4h.radam import RAdam
 from smm4h.recipe import Member, RunArguments, class_weights, run_arguments
 from smm4h.rows import UsedRows
@@ -429,7 +430,7 @@ def _ranks_its_own(trainer: "TweetTrainer", task: Task) -> float:
     """
     part = trainer.train_dataset
     labels = np.asarray(column(part, "labels").to_pylist())
-    is_rare = np.isin(labels if labels.ndim == 1 else labels.argmax(axis=1), task.positive_indices)
+    is_rare = np.isin(classes_of(labels), task.positive_indices)
     rare, others = (np.random.default_rng(0).permutation(np.flatnonzero(kind)) for kind in (is_rare, ~is_rare))
     n_each = min(len(rare), len(others), JUDGED_ON)
     if n_each == 0:
@@ -568,8 +569,7 @@ def sampling_of(member: Member, task: Task, labels: np.ndarray) -> Sampling | No
     per_positive, copies = member.get("negatives_per_positive"), member.get("positive_copies")
     if per_positive is None and copies == 1:
         return None
-    classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
-    return Sampling(np.isin(classes, task.positive_indices), per_positive, copies)
+    return Sampling(np.isin(classes_of(labels), task.positive_indices), per_positive, copies)
 
 
 def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: Sampling | None, smoothing: float) -> Loss:
