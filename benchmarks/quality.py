@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from smm4h.arrow import column  # noqa: E402
-from smm4h.batches import Padding  # noqa: E402
 from smm4h.corpus import read_tweets, wrap_quotes  # noqa: E402
 from smm4h.folds import stratified_choice  # noqa: E402
 from smm4h.labels import read_labels, write_labels  # noqa: E402
 from smm4h.metrics import paired_bootstrap  # noqa: E402
+from smm4h.padding import Padding  # noqa: E402
 from smm4h.plan import read_plan  # noqa: E402
 from smm4h.progress import console, range_text  # noqa: E402
 from smm4h.recipe import BASELINE_CLEANING  # noqa: E402

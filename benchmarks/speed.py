@@ -37,8 +37,8 @@ from smm4h import recipe
 from smm4h.arrow import column
 from smm4h.folds import write_folds
 from smm4h.launch import set_threads, threads_each
+from smm4h.machine import machine_has_bf16
 from smm4h.plan import make_plan
-from smm4h.recipe import machine_has_bf16
 from smm4h.tokens import longest_first, token_table
 from smm4h.training import _trainer, build_model, probabilities, training_part
 from smm4h.workers import quieten

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.combining import FITTED, Rule, fit, nested_choices
+from smm4h.combining import FITTED, fit, nested_choices
 from smm4h.metrics import Aim
+from smm4h.rules import Rule
 
 SUBSETS = 20  # of the members, at most, for each size of an ensemble
 FEWER_SAMPLES = 5  # of a decision's bootstrap, where many ensembles are compared

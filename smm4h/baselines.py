@@ -11,21 +11,40 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors.numpy import load_file, save_file
 
 from smm4h.arrow import column
+from smm4h.counting import CountedWords
 from smm4h.errors import InputError, Stopped
 from smm4h.files import read_json, write_json
 from smm4h.plan import Run
 from smm4h.pseudo import classes_of
 from smm4h.runs import RunData, sweep, training_part, write_results
-from smm4h.wordnets import WordNetModel
-from smm4h.words import ABOUT, CLASSIFIERS, TfidfModel
+from smm4h.wordnets import WordNet
+from smm4h.words import CLASSIFIERS, fit_counts, fit_net
+
+ABOUT, WEIGHTS = "config.json", "model.safetensors"
 
 
-def load_baseline(folder: Path) -> TfidfModel | WordNetModel:
-    """The model of a finished run without an encoder."""
-    kind = TfidfModel if read_json(folder / ABOUT)["classifier"] in CLASSIFIERS else WordNetModel
-    return kind.load(folder)
+def save_baseline(name: str, model: CountedWords | WordNet, folder: Path) -> None:
+    """Writes the model of a run without an encoder; `load_baseline` reads it."""
+    if isinstance(model, CountedWords):
+        about, arrays = model.about, model.arrays
+    else:
+        arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+        about = {"classifier": name, "n_words": len(model.words), "n_classes": model.net.classifier[-1].out_features}
+    save_file(arrays, folder / WEIGHTS)
+    write_json(folder / ABOUT, about)
+
+
+def load_baseline(folder: Path) -> CountedWords | WordNet:
+    """The model of a finished run without an encoder: the same probabilities."""
+    about, arrays = read_json(folder / ABOUT), load_file(folder / WEIGHTS)
+    if about["classifier"] in CLASSIFIERS:
+        return CountedWords(about, arrays)
+    net = WordNet(about["classifier"], about["n_words"], about["n_classes"])
+    net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
+    return net.eval()
 
 
 def train_baseline(
@@ -61,9 +80,9 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     tell(0, 1)
     try:
         if name in CLASSIFIERS:
-            model = TfidfModel.fit(name, texts, labels, n_classes, seed)
+            model = fit_counts(name, texts, labels, n_classes, seed)
         else:
-            model = WordNetModel.fit(name, texts, labels, n_classes, seed, tell)
+            model = fit_net(name, texts, labels, n_classes, seed, tell)
     except ValueError as error:
         if "no terms remain" in str(error) or "empty vocabulary" in str(error):
             raise InputError(
@@ -81,7 +100,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     if data.keep_models != "none" and not run.model.exists():
         partial = run.directory / ".model.partial"
         partial.mkdir(exist_ok=True)
-        model.save(partial)
+        save_baseline(name, model, partial)
         partial.rename(run.model)
     done = {
         "fingerprint": run.fingerprint,

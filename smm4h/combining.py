@@ -1,79 +1,23 @@
 """Several members' probabilities -> one label a tweet, by a rule that is fitted on out-of-fold probabilities."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from smm4h import voting
-from smm4h.decision import N_SAMPLES, decide, match_shares, shares_of, tune
+from smm4h.decision import N_SAMPLES, match_shares, shares_of, tune
 from smm4h.metrics import Aim, average_precision
+from smm4h.rules import Rule, calibrate, stack_features
+from smm4h.voting import decide
 
 FITTED = ("weighted", "greedy", "stacked")
 METHODS = ("hard", "soft", *FITTED)
 DECISIONS = ("argmax", "tuned")
 BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
 RIDGE = 1.0  # inverse strength of the stack's penalty, scikit-learn's C
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How some members' probabilities become a label.
-
-    Args:
-        method: `hard`: most ballots; `soft`: mean; `weighted`, `greedy`: weighted mean of the calibrated members;
-            `stacked`: logistic regression over them.
-        members: their names, in the order in which probabilities are given.
-        ties: who wins a hard vote's tie, see `voting.hard_vote`.
-        weights: (n_members,) for the weighted mean; one that is 0 leaves a member out.
-        calibration: (n_members, n_classes, n_classes + 1) of each member, see `calibrate`; None: none.
-        stack: (n_classes, n_members * n_classes + 1) coefficients and, last, intercepts of the logistic regression.
-        mean: of what the mean over models is taken, `probability` or `log_odds`, see `voting.mean_log_odds`.
-        decision: (1, n_classes) class weights, see `decision.decide`; of a hard vote (n_members, n_classes).
-    """
-
-    method: str
-    members: list[str]
-    ties: str
-    mean: str
-    decision: np.ndarray
-    weights: np.ndarray | None = None
-    calibration: np.ndarray | None = None
-    stack: np.ndarray | None = None
-
-    @property
-    def is_argmax(self) -> bool:
-        """Whether no class counts more than another."""
-        return bool((self.decision == 1).all())
-
-    def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        """One probability a class (n_tweets, n_classes), of the members' (n_members, n_tweets, n_classes)."""
-        if self.calibration is not None:
-            probabilities = calibrate(probabilities, self.calibration)
-        if self.method == "stacked":
-            return voting.softmax(_stack_features(probabilities) @ self.stack[:, :-1].T + self.stack[:, -1])
-        return voting.MEANS[self.mean](probabilities, self.weights)
-
-    def choose(self, probabilities: np.ndarray) -> np.ndarray:
-        """The class (n_tweets,) of each tweet, of the members' probabilities (n_members, n_tweets, n_classes)."""
-        if self.method != "hard":
-            return decide(self.combine(probabilities), self.decision[0])
-        weighted = probabilities * self.decision[:, None, :]
-        means = voting.MEANS[self.mean](weighted / weighted.sum(axis=2, keepdims=True))
-        ballots, n_classes = weighted.argmax(axis=2), probabilities.shape[2]
-        return voting.hard_vote(ballots, n_classes, means if self.ties == "probability" else None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Rule":
-        arrays = ("decision", "weights", "calibration", "stack")
-        return cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
 
 
 def fit(
@@ -173,12 +117,6 @@ def fit_calibration(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return np.stack([_logistic(voting.log_odds(part), gold, n_classes, RIDGE) for part in probabilities])
 
 
-def calibrate(probabilities: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-    """The members' probabilities (n_members, n_tweets, n_classes) as `fit_calibration` would have them."""
-    logits = np.einsum("mtk,mck->mtc", voting.log_odds(probabilities), calibration[:, :, :-1])
-    return voting.softmax(logits + calibration[:, None, :, -1])
-
-
 def _score_weights(probabilities: np.ndarray, gold: np.ndarray, aim: Aim) -> np.ndarray:
     """Weights (n_members,), summing to 1, in proportion to what each member scores alone with its own decision."""
     scores = []
@@ -217,16 +155,5 @@ def greedy_weights(
     return votes / votes.sum()
 
 
-def _stack_features(probabilities: np.ndarray) -> np.ndarray:
-    """Features (n_tweets, n_members * n_classes): the mean log probabilities, large, then each member's difference.
-
-    A penalty on coefficients then pulls towards the plain mean, not towards nothing.
-    """
-    logits = voting.log_odds(probabilities)
-    mean = logits.mean(axis=0)
-    differences = (logits - mean)[1:].transpose(1, 0, 2).reshape(len(mean), -1)
-    return np.column_stack([10.0 * mean, differences])
-
-
 def _fit_stack(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    return _logistic(_stack_features(probabilities), gold, probabilities.shape[2], ridge=0.1)
+    return _logistic(stack_features(probabilities), gold, probabilities.shape[2], ridge=0.1)

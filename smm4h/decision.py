@@ -11,11 +11,6 @@ SWEEPS = 3  # of coordinate ascent over the classes
 LIMIT = 1e6  # no class counts more or less than that
 
 
-def decide(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The class (n_tweets,) of the highest weighted probability (n_tweets, n_classes); weights of 1 are argmax."""
-    return (probabilities * weights).argmax(axis=1)
-
-
 def threshold(weights: np.ndarray) -> float:
     """The probability of the second of two classes from which it is chosen."""
     return float(weights[0] / weights.sum())

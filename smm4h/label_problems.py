@@ -8,10 +8,11 @@ import numpy as np
 from datasets import Dataset
 
 from smm4h.arrow import column
-from smm4h.combining import calibrate, fit_calibration
+from smm4h.combining import fit_calibration
 from smm4h.corpus import wrap_quotes
 from smm4h.files import write_text
 from smm4h.out_of_fold import read_out_of_fold
+from smm4h.rules import calibrate
 from smm4h.voting import mean_log_odds
 
 HEADER = ("row", "id", "label", "members_say", "p_label", "p_members_say", "text")

@@ -23,6 +23,7 @@ from smm4h.cleaning import STEPS
 from smm4h.combining import DECISIONS, METHODS
 from smm4h.errors import InputError, nearest
 from smm4h.files import read_yaml
+from smm4h.machine import machine_has_bf16
 from smm4h.tasks import Task, read_task
 from smm4h.voting import TIES
 
@@ -159,13 +160,6 @@ class MemberSettings:
     checkpoint: Literal["best", "last"] = _field(
         "best", "which epoch's weights predict: best by the task's measure, or last"
     )
-
-
-def machine_has_bf16() -> bool:
-    """Whether bf16 matrix products run in hardware here: asked from the GPU, or else from the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
 
 
 @dataclass

@@ -12,13 +12,14 @@ import numpy as np
 
 from smm4h.appraisal import Fitting, by_number, leave_one_out
 from smm4h.ballots import Ballots, fold_probabilities, held_out_ballots, predicted_ballots
-from smm4h.combining import Rule, for_means
+from smm4h.combining import for_means
 from smm4h.decision import threshold
 from smm4h.errors import InputError
 from smm4h.files import read_json, write_json
 from smm4h.metrics import paired_bootstrap
 from smm4h.out_of_fold import read_out_of_fold
 from smm4h.plan import Plan, Run
+from smm4h.rules import Rule
 from smm4h.tasks import Task
 
 Scores = dict[str, dict[str, Any]]  # by name: `out_of_fold` and `test`, each as `Task.score` has it, or None

@@ -17,6 +17,8 @@ from smm4h.cleaning import clean
 from smm4h.errors import InputError
 from smm4h.recipe import Member
 
+VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")  # what tokens depend on, besides the text
+
 
 def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     """The encoder's tokenizer, cutting at the member's length, padding on the right: heads read the first token."""
@@ -84,8 +86,7 @@ def encoder_trouble(name: str, error: Exception) -> str:
 
 
 def _table_path(folder: Path, part: str, member: Member) -> Path:
-    of_encoder = ("model_name_or_path", "model_revision", "max_seq_length") if member.has_encoder else ()
-    variant = {name: member.get(name) for name in (*of_encoder, "cleaning")}
+    variant = {name: member.get(name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
     return folder / f"{part}-{key}.arrow"
 

@@ -29,12 +29,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h import checkpoints
 from smm4h.arrow import column
-from smm4h.batches import FILLER, Batches, Padding, Sampling
+from smm4h.batches import FILLER, Batches, Sampling
 from smm4h.errors import InputError, Stopped
 from smm4h.files import write_json
 from smm4h.folds import stratified_choice
 from smm4h.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
 from smm4h.packed import PackedEncoder, can_pack
+from smm4h.padding import Padding
 from smm4h.plan import Run
 from smm4h.pseudo import classes_of
 from smm4h.radam import RAdam

@@ -6,6 +6,11 @@ SMALLEST = 1e-6  # no probability counts as less, before a logarithm
 TIES = ("probability", "lowest")
 
 
+def decide(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The class (n_tweets,) of the highest weighted probability (n_tweets, n_classes); weights of 1 are argmax."""
+    return (probabilities * weights).argmax(axis=1)
+
+
 def mean_probabilities(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean over voters (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
     return np.average(np.asarray(probabilities, dtype=np.float64), axis=0, weights=weights)

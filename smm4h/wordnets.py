@@ -1,22 +1,16 @@
 """Networks over word embeddings, trained from nothing, as before there were encoders: a TextCNN and a BiGRU."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from smm4h.files import read_json, write_json
-from smm4h.losses import Loss, balanced_weights, targets_of
-from smm4h.words import ABOUT, WEIGHTS, words_of
+from smm4h.counting import hash_of, words_of
 
 PAD, UNKNOWN = 0, 1
-MIN_COUNT, LONGEST = 2, 110  # words rarer than that are unknown; tweets are cut at so many
+LONGEST = 110  # words; tweets are cut there
 WIDTH, N_FILTERS, WINDOWS = 100, 100, (3, 4, 5)  # Kim 2014, section 3.1, but for vectors of 100
-EPOCHS, BATCH, LEARNING_RATE = 8, 32, 1e-3
 
 
 class TextCNN(nn.Module):
@@ -56,71 +50,35 @@ class WordBiGRU(nn.Module):
 NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
 
 
-class WordNetModel:
-    """One of `NETS` and the words that it knows."""
+class WordNet(nn.Module):
+    """One of `NETS` and the words that it knows, as hashes."""
 
-    def __init__(self, name: str, words: Sequence[str], n_classes: int) -> None:
-        self.name, self.words, self.n_classes = name, list(words), n_classes
-        self.index = {word: place for place, word in enumerate(self.words, start=UNKNOWN + 1)}
-        self.net = NETS[name](len(self.words) + 2, n_classes)
+    def __init__(self, name: str, n_words: int, n_classes: int) -> None:
+        super().__init__()
+        self.net = NETS[name](n_words + 2, n_classes)
+        self.register_buffer("words", torch.zeros(n_words, dtype=torch.int64))
+        self.index: dict[int, int] = {}
 
-    @classmethod
-    def fit(
-        cls,
-        name: str,
-        texts: Sequence[str],
-        labels: np.ndarray,
-        n_classes: int,
-        seed: int,
-        tell: Callable[[int, int], None] = lambda step, steps: None,
-    ) -> "WordNetModel":
-        """Of texts and class indices (n_tweets,), all classes weighing the same; `tell` is told step and steps."""
-        counts = Counter(word for text in texts for word in set(words_of(text)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls(name, sorted(word for word, count in counts.items() if count >= MIN_COUNT), n_classes)
-            model._train([model.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), tell)
-        return model
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
+        return self.net(words)
 
     def ids_of(self, text: str) -> torch.Tensor:
         """The numbers (n_words,) of a text's words."""
-        found = [self.index.get(word, UNKNOWN) for word in words_of(text)[:LONGEST]]
+        if not self.index:
+            self.index = {word: place for place, word in enumerate(self.words.tolist(), start=UNKNOWN + 1)}
+        found = [self.index.get(hash_of(word), UNKNOWN) for word in words_of(text)[:LONGEST]]
         return torch.tensor(found or [UNKNOWN])
-
-    def _train(self, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]) -> None:
-        loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
-        n_steps = EPOCHS * -(-len(rows) // BATCH)
-        batches = (places for _ in range(EPOCHS) for places in torch.randperm(len(rows)).split(BATCH))
-        self.net.train()
-        for step, places in enumerate(batches, start=1):
-            logits = self.net(_padded([rows[place] for place in places.tolist()]))
-            optimizer.zero_grad()
-            (loss.of(logits, targets[places]).sum() / loss.size(targets[places])).backward()
-            optimizer.step()
-            tell(step, n_steps)
 
     @torch.no_grad()
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes)."""
-        self.net.eval()
         starts = range(0, len(texts), 256)
-        batches = (_padded([self.ids_of(text) for text in texts[start : start + 256]]) for start in starts)
-        return torch.cat([self.net(batch).softmax(dim=1) for batch in batches]).numpy()
-
-    def save(self, folder: Path) -> None:
-        """Writes words as JSON, weights as safetensors."""
-        save_file(self.net.state_dict(), folder / WEIGHTS)
-        write_json(folder / ABOUT, {"classifier": self.name, "n_classes": self.n_classes, "words": self.words})
-
-    @classmethod
-    def load(cls, folder: Path) -> "WordNetModel":
-        """What `save` wrote: the same probabilities."""
-        about = read_json(folder / ABOUT)
-        model = cls(about["classifier"], about["words"], about["n_classes"])
-        model.net.load_state_dict(load_file(folder / WEIGHTS))
-        return model
+        device = self.words.device
+        batches = (padded([self.ids_of(text) for text in texts[start : start + 256]]).to(device) for start in starts)
+        return torch.cat([self.net(batch).softmax(dim=1) for batch in batches]).cpu().numpy()
 
 
-def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+def padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Word ids (n_tweets, n_words) of rows of them."""
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=PAD)

@@ -1,33 +1,21 @@
-"""Classifiers that count words: TF-IDF under a logistic regression or a linear SVM."""
+"""Fits classifiers that read words: TF-IDF under a linear model, and networks over word embeddings."""
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
-from smm4h.files import read_json, write_json
-from smm4h.voting import softmax
+from smm4h.counting import TERMS, CountedWords, hash_of, words_of
+from smm4h.losses import Loss, balanced_weights, targets_of
+from smm4h.wordnets import WordNet, padded
 
-WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # emoji and punctuation are words too
-MOST_FEATURES = 200_000
-ABOUT, WEIGHTS = "config.json", "model.safetensors"
-
-
-def words_of(text: str) -> list[str]:
-    return WORD.findall(text.lower())
-
-
-def _features() -> Pipeline:
-    """Words and pairs of them, and pieces of words of 2 to 5 characters; in two tweets at least."""
-    shared = {"sublinear_tf": True, "min_df": 2, "max_features": MOST_FEATURES}
-    words = TfidfVectorizer(tokenizer=words_of, token_pattern=None, ngram_range=(1, 2), **shared)
-    return make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared))
+MOST_FEATURES = 200_000  # of each kind of terms
+MIN_COUNT = 2  # tweets that must have a term
+EPOCHS, BATCH, LEARNING_RATE = 8, 32, 1e-3
 
 
 def _logistic(seed: int) -> LogisticRegression:
@@ -41,52 +29,53 @@ def _svm(seed: int) -> LinearSVC:
 CLASSIFIERS = {"tfidf-logistic": _logistic, "tfidf-svm": _svm}
 
 
-class TfidfModel:
-    """One of `CLASSIFIERS` over counted words, fitted, that can be saved without a pickle."""
+def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> CountedWords:
+    """One of `CLASSIFIERS`, of texts and class indices (n_tweets,); ValueError where the texts share no term."""
+    from scipy.sparse import hstack  # comes with scikit-learn
 
-    def __init__(self, name: str, n_classes: int, model: Pipeline) -> None:
-        self.name, self.n_classes, self.model = name, n_classes, model
+    parts, arrays = [], {}
+    for kind, terms_of in TERMS.items():
+        vectorizer = TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, min_df=MIN_COUNT, max_features=MOST_FEATURES)
+        parts.append(vectorizer.fit_transform(texts))
+        arrays[f"terms_{kind}"] = np.array([hash_of(term) for term in vectorizer.get_feature_names_out()])
+        arrays[f"idf_{kind}"] = vectorizer.idf_
+    classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
+    arrays |= {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
+    about = {"classifier": name, "n_classes": n_classes, "classes": classifier.classes_.tolist()}
+    return CountedWords(about, arrays)
 
-    @classmethod
-    def fit(cls, name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> "TfidfModel":
-        """Of texts and class indices (n_tweets,)."""
-        return cls(name, n_classes, make_pipeline(_features(), CLASSIFIERS[name](seed)).fit(texts, labels))
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """(n_tweets, n_classes); 0 for a class that was not fitted.
+def fit_net(
+    name: str,
+    texts: Sequence[str],
+    labels: np.ndarray,
+    n_classes: int,
+    seed: int,
+    tell: Callable[[int, int], None] = lambda step, steps: None,
+) -> WordNet:
+    """One of `wordnets.NETS`, of texts and class indices (n_tweets,), all classes weighing the same.
 
-        An SVM's are the softmax of its distances from the boundaries: in the right order, and for a tuned decision good
-        enough.
-        """
-        found = np.zeros((len(texts), self.n_classes))
-        if hasattr(self.model, "predict_proba"):
-            found[:, self.model.classes_] = self.model.predict_proba(texts)
-            return found
-        distances = self.model.decision_function(texts)
-        if distances.ndim == 1:
-            distances = np.column_stack([-distances / 2, distances / 2])
-        found[:, self.model.classes_] = softmax(distances)
-        return found
+    `tell` is told step and steps.
+    """
+    counts = Counter(word for text in texts for word in set(words_of(text)))
+    known = [hash_of(word) for word in sorted(word for word, count in counts.items() if count >= MIN_COUNT)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = WordNet(name, len(known), n_classes)
+        net.words.copy_(torch.tensor(known, dtype=torch.int64))
+        _train(net, [net.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), tell)
+    return net.eval()
 
-    def save(self, folder: Path) -> None:
-        """Writes terms as JSON, numbers as safetensors."""
-        features, classifier = (step for _, step in self.model.steps)
-        terms, numbers = {}, {"coef": classifier.coef_, "intercept": classifier.intercept_}
-        for name, vectorizer in features.transformer_list:
-            terms[name] = vectorizer.get_feature_names_out().tolist()
-            numbers[f"idf.{name}"] = vectorizer.idf_
-        about = {"classifier": self.name, "n_classes": self.n_classes, "classes": classifier.classes_.tolist()}
-        save_file({name: np.ascontiguousarray(array) for name, array in numbers.items()}, folder / WEIGHTS)
-        write_json(folder / ABOUT, {**about, "terms": terms})
 
-    @classmethod
-    def load(cls, folder: Path) -> "TfidfModel":
-        """What `save` wrote: the same probabilities."""
-        about, numbers = read_json(folder / ABOUT), load_file(folder / WEIGHTS)
-        features, classifier = _features(), CLASSIFIERS[about["classifier"]](0)
-        for name, vectorizer in features.transformer_list:
-            vectorizer.set_params(vocabulary=about["terms"][name])
-            vectorizer.idf_ = numbers[f"idf.{name}"]
-        classifier.coef_, classifier.intercept_ = numbers["coef"], numbers["intercept"]
-        classifier.classes_ = np.array(about["classes"])
-        return cls(about["classifier"], about["n_classes"], make_pipeline(features, classifier))
+def _train(net: WordNet, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]) -> None:
+    loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
+    n_steps = EPOCHS * -(-len(rows) // BATCH)
+    batches = (places for _ in range(EPOCHS) for places in torch.randperm(len(rows)).split(BATCH))
+    net.train()
+    for step, places in enumerate(batches, start=1):
+        logits = net(padded([rows[place] for place in places.tolist()]))
+        optimizer.zero_grad()
+        (loss.of(logits, targets[places]).sum() / loss.size(targets[places])).backward()
+        optimizer.step()
+        tell(step, n_steps)

@@ -9,8 +9,10 @@ from sklearn.metrics import average_precision_score
 
 from smm4h import metrics, voting
 from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.combining import METHODS, Rule, fit, for_means, greedy_weights, nested_choices
-from smm4h.decision import decide, match_shares, threshold, tune
+from smm4h.combining import METHODS, fit, for_means, greedy_weights, nested_choices
+from smm4h.decision import match_shares, threshold, tune
+from smm4h.rules import Rule
+from smm4h.voting import decide
 
 RARE = metrics.Aim(metrics.f1, (1,))
 TWO_RARE = metrics.Aim(metrics.f1, (0, 1))

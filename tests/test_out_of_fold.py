@@ -10,17 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from conftest import MEMBERS, QUICKSTART, ROOT, job_words, recipe_of, shell
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline, make_union
 
 import ensemble
 from smm4h import recipe
-from smm4h.baselines import load_baseline
+from smm4h.baselines import load_baseline, save_baseline
 from smm4h.corpus import read_tsv
+from smm4h.counting import words_of
 from smm4h.label_problems import label_problems
 from smm4h.labels import read_labels
 from smm4h.out_of_fold import read_out_of_fold
 from smm4h.recipe import BASELINES
-from smm4h.wordnets import WordNetModel
-from smm4h.words import CLASSIFIERS, TfidfModel
+from smm4h.voting import softmax
+from smm4h.words import CLASSIFIERS, fit_counts, fit_net
 
 GOLD = QUICKSTART / "task5_test_gold.tsv"
 
@@ -149,15 +152,41 @@ LABELS = np.array([0 if n % 4 == 0 else 1 for n in range(80)])
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_baseline_learns_what_words_tell_and_comes_back_from_disk_as_it_was(name, tmp_path):
-    kind = TfidfModel if name in CLASSIFIERS else WordNetModel
-    model = kind.fit(name, TEXTS, LABELS, 3, seed=1)
+    fit = fit_counts if name in CLASSIFIERS else fit_net
+    model = fit(name, TEXTS, LABELS, 3, seed=1)
     found = model.probabilities([*TEXTS, "", "🙂"])
     assert found.shape == (82, 3)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
     assert (found[:80].argmax(axis=1) == LABELS).mean() > 0.95
-    model.save(tmp_path)
+    save_baseline(name, model, tmp_path)
     np.testing.assert_array_equal(load_baseline(tmp_path).probabilities(TEXTS), model.probabilities(TEXTS))
-    np.testing.assert_array_equal(kind.fit(name, TEXTS, LABELS, 3, seed=1).probabilities(TEXTS), found[:80])
+    np.testing.assert_array_equal(fit(name, TEXTS, LABELS, 3, seed=1).probabilities(TEXTS), found[:80])
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_counted_words_are_scikit_learns_pipeline(name, n_classes):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["Ünï", "a", "Baby's", "#x", "🙂", "born", "y\n z  "], 6)) for _ in range(60)]
+    labels = rng.integers(0, n_classes, 60)
+    shared = {"sublinear_tf": True, "min_df": 2}
+    words = TfidfVectorizer(tokenizer=words_of, token_pattern=None, ngram_range=(1, 2), **shared)
+    features = make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared))
+    pipeline = make_pipeline(features, CLASSIFIERS[name](1)).fit(texts, labels)
+    distances = pipeline.decision_function([*texts, ""])
+    distances = distances if n_classes > 2 else np.column_stack([-distances / 2, distances / 2])
+    found = fit_counts(name, texts, labels, n_classes, seed=1).probabilities([*texts, ""])
+    np.testing.assert_allclose(found, softmax(distances), atol=1e-6)
+    if name == "tfidf-logistic":
+        np.testing.assert_allclose(found, pipeline.predict_proba([*texts, ""]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_no_word_of_a_tweet_is_kept(name, tmp_path):
+    fit = fit_counts if name in CLASSIFIERS else fit_net
+    save_baseline(name, fit(name, TEXTS, LABELS, 3, seed=1), tmp_path)
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert not any(word in kept for word in (b"daughter", b"defect", b"nothing"))
 
 
 def test_a_finished_baselines_model_gives_the_predictions_that_it_gave(tuned):

@@ -12,9 +12,9 @@ from transformers import DataCollatorWithPadding
 import run_classification
 from heads import HEADS
 from smm4h import recipe
-from smm4h.batches import Padding
 from smm4h.folds import write_folds
 from smm4h.packed import FAMILY, Dropout, PackedEncoder, can_pack
+from smm4h.padding import Padding
 from smm4h.plan import make_plan
 from smm4h.predictions import read_predictions
 from smm4h.radam import RAdam

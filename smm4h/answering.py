@@ -1,0 +1,108 @@
+"""Texts in, an ensemble's answers out: what predict.py and a published ensemble have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from heads import TweetClassifier
+from smm4h.cleaning import clean
+from smm4h.machine import machine_has_bf16
+from smm4h.packed import PackedEncoder, can_pack
+from smm4h.padding import Padding
+from smm4h.rules import Rule
+
+BATCH = 128  # tweets computed at once
+Made = dict[str, list]  # by text variant, what was made of the texts: for voters that read the same
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an ensemble says of some tweets, (n_tweets,) each but the last."""
+
+    choices: np.ndarray  # class indices
+    probability: np.ndarray  # of the label
+    margin: np.ndarray  # by how much its weighted probability is ahead of the next one's
+    votes: np.ndarray  # how many members choose it, each by its own highest weighted probability
+    probabilities: np.ndarray  # (n_tweets, n_classes), before the decision's weights
+
+
+class ReadsText(Protocol):
+    """A model that takes texts as they are."""
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+class EncoderVoter:
+    """A model with an encoder, ready to predict on the device where it is.
+
+    Args:
+        cleaning: steps that a text goes through before the tokenizer.
+        variant: the same for voters whose tokenizers make the same of a text.
+        packed: whether a CPU may compute it by `smm4h.packed`.
+    """
+
+    def __init__(
+        self,
+        model: TweetClassifier,
+        tokenizer: PreTrainedTokenizerBase,
+        cleaning: Sequence[str],
+        variant: str,
+        *,
+        packed: bool,
+    ) -> None:
+        self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
+        self.key = f"{variant} {' '.join(cleaning)}"
+        if packed and model.device.type == "cpu" and can_pack(model.encoder):
+            model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if machine_has_bf16() else torch.float32)
+
+    @torch.no_grad()
+    def probabilities(self, texts: Sequence[str], made: Made) -> np.ndarray:
+        """(n_tweets, n_classes)."""
+        if self.key not in made:
+            cleaned = [clean(text, self.cleaning) for text in texts]
+            longest = self.tokenizer.model_max_length
+            made[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
+        pieces, device = made[self.key], self.model.device
+        order = np.argsort([-len(ids) for ids in pieces], kind="stable")
+        collate, found = Padding(self.tokenizer.pad_token_id), []
+        for start in range(0, len(order), BATCH):
+            batch = collate([{"input_ids": pieces[place]} for place in order[start : start + BATCH]])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=machine_has_bf16()):
+                logits = self.model(**batch).logits
+            found.append(logits.double().softmax(dim=1).float().cpu().numpy())
+        restored = np.empty((len(pieces), self.model.config.num_labels), dtype=np.float32)
+        restored[order] = np.concatenate(found)
+        return restored
+
+
+class TextVoter:
+    """A model without an encoder."""
+
+    def __init__(self, model: ReadsText, cleaning: Sequence[str]) -> None:
+        self.model, self.cleaning = model, cleaning
+        self.key = f"text {' '.join(cleaning)}"
+
+    def probabilities(self, texts: Sequence[str], made: Made) -> np.ndarray:
+        """(n_tweets, n_classes)."""
+        if self.key not in made:
+            made[self.key] = [clean(text, self.cleaning) for text in texts]
+        return self.model.probabilities(made[self.key]).astype(np.float32)
+
+
+def answers_of(rule: Rule, probabilities: np.ndarray) -> Answers:
+    """What a rule makes of its members' probabilities (n_members, n_tweets, n_classes)."""
+    choices, combined = rule.choose(probabilities), rule.combine(probabilities)
+    decision = rule.decision
+    weighted = combined * (decision[0] if len(decision) == 1 else decision.mean(axis=0))
+    weighted /= weighted.sum(axis=1, keepdims=True)
+    rows = np.arange(len(choices))
+    rest = weighted.copy()
+    rest[rows, choices] = -np.inf
+    own = (probabilities * decision[:, None, :]).argmax(axis=2)
+    margin = weighted[rows, choices] - rest.max(axis=1)
+    return Answers(choices, combined[rows, choices], margin, (own == choices).sum(axis=0), combined)

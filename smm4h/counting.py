@@ -1,0 +1,90 @@
+"""Classifiers that count words, as they are kept and used: numbers, and hashes in place of the terms."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from smm4h.voting import softmax
+
+WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # emoji and punctuation are words too
+PIECES = range(2, 6)  # lengths, in characters
+SPACES = re.compile(r"\s\s+")
+
+
+def words_of(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+def words_and_pairs(text: str) -> list[str]:
+    """A text's words, and neighbours as pairs."""
+    words = words_of(text)
+    return words + [f"{one} {other}" for one, other in pairwise(words)]
+
+
+def pieces_of_words(text: str) -> list[str]:
+    """Pieces of 2 to 5 characters within words, with a space at either end: scikit-learn's `char_wb`."""
+    found = []
+    for word in SPACES.sub(" ", text.lower()).split():
+        padded = f" {word} "
+        for n in PIECES:
+            found += [padded[start : start + n] for start in range(max(1, len(padded) - n + 1))]
+            if len(padded) <= n:  # the word is one piece, which is counted once
+                break
+    return found
+
+
+TERMS: dict[str, Callable[[str], list[str]]] = {"words": words_and_pairs, "pieces": pieces_of_words}
+
+
+@lru_cache(maxsize=200_000)
+def hash_of(term: str) -> int:
+    """64 bits that stand for a term; two terms of a vocabulary share them by a chance of less than 1e-8."""
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+class CountedWords:
+    """TF-IDF of `TERMS` (sublinear, each kind of unit length) under a linear classifier.
+
+    Args:
+        about: `classifier`, `n_classes`, and `classes`, the class indices that it was fitted on.
+        arrays: for each kind of `TERMS` its terms' hashes `terms_KIND` (n_terms,) and `idf_KIND`; `coef` (n_rows,
+            n_features), the kinds one after the other, and `intercept` (n_rows,). One row stands for two classes.
+    """
+
+    def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.about, self.arrays = about, arrays
+        self.index = {
+            kind: {term: place for place, term in enumerate(arrays[f"terms_{kind}"].tolist())} for kind in TERMS
+        }
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(n_tweets, n_classes); 0 for a class that was not fitted.
+
+        The softmax of the distances from the boundaries: of a logistic regression its probabilities; of an SVM in the
+        right order, and for a tuned decision good enough.
+        """
+        distances = np.stack([self._distances(text) for text in texts])
+        if distances.shape[1] == 1:
+            distances = np.column_stack([-distances / 2, distances / 2])
+        found = np.zeros((len(texts), self.about["n_classes"]))
+        found[:, self.about["classes"]] = softmax(distances)
+        return found
+
+    def _distances(self, text: str) -> np.ndarray:
+        total, start = self.arrays["intercept"].astype(np.float64), 0
+        for kind, terms_of in TERMS.items():
+            index = self.index[kind]
+            counts = Counter(place for term in terms_of(text) if (place := index.get(hash_of(term))) is not None)
+            if counts:
+                places = np.fromiter(counts.keys(), dtype=np.int64)
+                weights = 1 + np.log(np.fromiter(counts.values(), dtype=np.float64))
+                weights *= self.arrays[f"idf_{kind}"][places]
+                total = total + self.arrays["coef"][:, start + places] @ (weights / np.linalg.norm(weights))
+            start += len(index)
+        return total
