@@ -1,6 +1,7 @@
 """New tweets -> labels, by a finished job's whole ensemble: its own cleaning, members, decision and ties.
 
 python predict.py runs/task5 new.tsv --output labels.parquet
+python predict.py me/task5-ensemble new.tsv --output labels.parquet
 python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label probability margin votes
 cat new.tsv | python predict.py runs/task5 - --output - > labels.tsv
 accelerate launch --num_processes 8 predict.py runs/task5 new.parquet --output labels.parquet
@@ -31,9 +32,11 @@ from smm4h.files import read_json, write_atomically, write_json
 from smm4h.launch import Launch, devices, forget_the_launcher, join, set_threads, threads_each
 from smm4h.plan import read_plan
 from smm4h.recipe import with_columns
-from smm4h.serving import Service
+from smm4h.serving import Service, load_published, task_of
 from smm4h.standings import Ensemble
 from smm4h.streams import PIPE, WRITABLE, Block, Writer, inputs_of, kind_of, read_blocks
+from smm4h.tasks import Task
+from smm4h.tweet_ensemble import TweetEnsemble
 from smm4h.workers import quieten
 
 COLUMNS = ("label", "probability", "margin", "votes")
@@ -45,12 +48,10 @@ def main() -> None:
     arguments = read_arguments()
     device = take_device(launch, arguments.use_cpu)
     quieten()
-    plan, task = read_plan(arguments.folder)
+    service, task, made_of = load(arguments, device, launch)
     task = with_columns(task, arguments)
-    ensemble = Ensemble.read(plan.ensemble_file)
     inputs = inputs_of(arguments.input)
-    parts = begin(arguments, inputs, plan.ensemble_file)
-    service = Service(plan, ensemble.rule, ensemble.labels, device, launch.local_world_size)
+    parts = begin(arguments, inputs, made_of)
 
     def blocks() -> Iterable[Block]:
         return read_blocks(inputs, task, arguments.block, arguments.encoding)
@@ -64,7 +65,7 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("folder", type=Path, help="the output folder of a finished job that has kept its models")
+    add("ensemble", help="the output folder of a finished job that has kept its models, or a published ensemble's name")
     add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
     add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
     add("--columns", nargs="+", choices=COLUMNS, default=["label", "probability"], help="beside the id")
@@ -95,14 +96,27 @@ def take_device(launch: Launch, use_cpu: bool) -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def begin(arguments: argparse.Namespace, inputs: list[Path], ensemble_file: Path) -> Path:
+def load(arguments: argparse.Namespace, device: str, launch: Launch) -> tuple[Service | TweetEnsemble, Task, str]:
+    """What answers, how it calls columns and labels, and a hash of how it decides."""
+    folder = Path(arguments.ensemble)
+    if (folder / "plan.json").is_file():
+        plan, task = read_plan(folder)
+        ensemble = Ensemble.read(plan.ensemble_file)
+        service = Service(plan, ensemble.rule, ensemble.labels, device, launch.local_world_size)
+        return service, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
+    published = load_published(arguments.ensemble, device)
+    about = published.config.to_json_string(use_diff=False)
+    return published, task_of(published.config), hashlib.sha256(about.encode()).hexdigest()
+
+
+def begin(arguments: argparse.Namespace, inputs: list[Path], made_of_ensemble: str) -> Path:
     """The folder of answers so far, beside the output; raises `InputError` where it belongs to other tweets."""
     if arguments.output == PIPE:
         return Path(tempfile.mkdtemp(prefix="answers"))
     output = Path(arguments.output)
     parts = output.with_name(f".{output.name}.parts")
     made_of = {
-        "ensemble": hashlib.sha256(ensemble_file.read_bytes()).hexdigest(),
+        "ensemble": made_of_ensemble,
         "inputs": [[path.name, path.stat().st_size, path.stat().st_mtime] for path in inputs],
         "block": arguments.block,
     }
@@ -133,7 +147,7 @@ class Display:
         self.progress.update(self.line, description=f"{self.n_tweets:,} tweets")
 
 
-def answer_blocks(blocks, parts: Path, service: Service, launch: Launch) -> int:
+def answer_blocks(blocks, parts: Path, service: Service | TweetEnsemble, launch: Launch) -> int:
     """Answers each block that nobody else has; the first process stays until all are there. Returns their number."""
     claims = Claims()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -151,7 +165,7 @@ def answer_blocks(blocks, parts: Path, service: Service, launch: Launch) -> int:
             time.sleep(1)
 
 
-def answer_block(block: Block, part: Path, service: Service, claims: Claims) -> bool:
+def answer_block(block: Block, part: Path, service: Service | TweetEnsemble, claims: Claims) -> bool:
     """Whether the block's answers are there, made by this process or another."""
     if part.exists():
         return True

@@ -8,32 +8,32 @@ The same command again does only what is missing.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
 
 from smm4h import corpus, dispatch, recipe
 from smm4h.appraisal import Fitting
-from smm4h.arrow import column
 from smm4h.attempts import given_up
 from smm4h.ballots import Ballots, held_out_ballots, predicted_ballots
 from smm4h.claims import once
 from smm4h.errors import InputError, run_main
 from smm4h.files import write_json
-from smm4h.folds import add_folds, stratified_choice, write_folds
+from smm4h.folds import write_folds
 from smm4h.label_problems import write_label_problems
-from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
+from smm4h.labels import read_labels, write_labels, write_submission
 from smm4h.launch import Launch, join
 from smm4h.out_of_fold import write_out_of_fold
+from smm4h.outcome import Outcome
 from smm4h.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
+from smm4h.privacy import Marks
 from smm4h.progress import JobProgress, console, counts_table, score_table, show_appraisal, state_summary, state_table
 from smm4h.recipe import Job, teachers_of
 from smm4h.runs import RunData, keep_best_model
-from smm4h.standings import Ensemble, Standings, fit_ensemble, write_ensemble
+from smm4h.standings import FINAL, FLATTERED, Ensemble, Standings, fit_ensemble, write_ensemble
 from smm4h.teaching import Teaching, counts_of
 from smm4h.tokens import fetch_encoders, tokenise
+from smm4h.tweets import Tweets, read_gold, read_tweets
 from smm4h.workers import quieten
 
 
@@ -58,6 +58,7 @@ def main() -> None:
             train_stage(stage, plan, job, data, crew, progress)
             teach(stage + 1, plan, job, tweets, launch)
         elect(plan, job, tweets)
+    push(plan, job, launch)
     tell_results(plan, job, tweets, gold, launch)
     dispatch.name_failures(plan.wanted)
 
@@ -65,95 +66,6 @@ def main() -> None:
 def tell(launch: Launch, text: str) -> None:
     if launch.speaks:
         console.print(text, markup=False)
-
-
-def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
-    """The labelled files in order, the test and the gold file, as flags name them or the task within --data_dir."""
-    settings, official = job.settings, {}
-    if settings.data_dir:
-        official = {part: Path(settings.data_dir) / name for part, name in job.task.files.items()}
-        if "training" not in official:
-            raise InputError(
-                f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file"
-            )
-    if settings.train_file:
-        official.pop("validation", None)  # it belongs to the official training file
-    if settings.test_file or ("gold" in official and not official["gold"].is_file()):
-        official.pop("gold", None)  # it belongs to the official test file, and few have it
-    flags = ("train_file", "training"), ("validation_file", "validation"), ("test_file", "test"), ("gold_file", "gold")
-    named = {part: getattr(settings, flag) or official.get(part) for flag, part in flags}
-    training, validation, test, gold = (Path(path) if path else None for path in named.values())
-    if training is None:
-        raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
-    return [path for path in (training, validation) if path], test, gold
-
-
-@dataclass(frozen=True)
-class Tweets:
-    """A job's tweets: the labelled ones with their fold columns, those to predict, and those to be pseudo-labelled."""
-
-    labelled: Dataset
-    test: Dataset | None
-    unlabelled: Dataset | None
-    findings: list[corpus.Finding]  # what was odd about any of them
-
-    @property
-    def pool(self) -> Dataset | None:
-        """Where pseudo-labelled tweets come from."""
-        return self.test if self.unlabelled is None else self.unlabelled
-
-    @property
-    def gold(self) -> np.ndarray:
-        """Class indices (n_tweets,) of the labelled ones."""
-        return column(self.labelled, "label").to_numpy()
-
-    def content_hashes(self) -> dict[str, str | None]:
-        hashes = {"labelled": corpus.content_hash(self.labelled), "test": self.test and corpus.content_hash(self.test)}
-        if self.unlabelled is not None:
-            hashes["unlabelled"] = corpus.content_hash(self.unlabelled)
-        return hashes
-
-
-def read_tweets(job: Job) -> Tweets:
-    """Reads all files, or the data set of the Hub, and cuts the folds."""
-    settings = job.settings
-    if settings.dataset_name:
-        labelled, test, findings = corpus.read_hub_tweets(
-            settings.dataset_name,
-            settings.dataset_config_name,
-            job.task,
-            token=job.members[0].get("token"),
-            cache_dir=job.members[0].get("cache_dir"),
-        )
-    else:
-        training, test_file, _ = input_files(job)
-        labelled, findings = corpus.read_tweets(training, job.task, labelled=True, encoding=settings.encoding)
-        test, more = read_unlabelled(test_file, job)
-        findings += more
-    unlabelled, more = read_unlabelled(settings.unlabelled_file, job)
-    findings += more
-    if settings.max_train_samples:
-        labels = column(labelled, "label").to_numpy()
-        kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].get("seed"))
-        labelled = corpus.renumbered(labelled.select(kept))
-    if test is not None and settings.max_predict_samples:
-        test = corpus.renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
-    if test is None and unlabelled is None and any(member.get("pseudo_labels") for member in job.members):
-        raise InputError(
-            "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
-            "such members"
-        )
-    seeds = sorted({member.get("fold_seed") for member in job.members})
-    is_grouped = settings.fold_by == "stratified_group"
-    groups = corpus.leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
-    labelled = add_folds(labelled, settings.n_folds, seeds, groups)
-    return Tweets(labelled, test, unlabelled, findings + corpus.cross_findings(labelled, test, seeds, job.task))
-
-
-def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[corpus.Finding]]:
-    if not path:
-        return None, []
-    return corpus.read_tweets([path], job.task, labelled=False, encoding=job.settings.encoding)
 
 
 def tell_states(job: Job, launch: Launch) -> None:
@@ -185,6 +97,8 @@ def claim(plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
     once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     report = [finding._asdict() for finding in findings]
     once(report_file, lambda: write_json(report_file, report))
+    tables = [table for table in (labelled, tweets.test, tweets.unlabelled) if table is not None]
+    once(plan.marks_file, lambda: Marks.of(tables).write(plan.marks_file))
     names, counts = job.task.labels, np.bincount(tweets.gold, minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(launch, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
@@ -296,6 +210,18 @@ def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
     once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))
 
 
+def push(plan: Plan, job: Job, launch: Launch) -> None:
+    """With --push_to_hub, uploads the one run that was asked for; private unless told otherwise."""
+    run, first = plan.wanted[0], job.members[0]
+    if not first.get("push_to_hub") or not launch.speaks or not run.is_done():
+        return
+    from smm4h.publishing import push_run  # here, since few ask for it
+
+    public = first.get("hub_private_repo") is False
+    place = push_run(plan, job.task, run, first.get("hub_model_id"), token=first.get("hub_token"), public=public)
+    tell(launch, f"{run.name} pushed to {place}")
+
+
 def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, launch: Launch) -> None:
     """Writes scores.json and appraisal.json and shows them, with where everything lies."""
     if not launch.speaks:
@@ -309,7 +235,7 @@ def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, 
     standings = Standings(plan, fitting_of(job), job.task, tweets.gold, gold)
     standings.add_members(members)
     electorates = {f"stage-{stage - 1} vote": teacher_runs(stage, plan, job) for stage in job.stages if stage > 1}
-    electorates["final vote"] = plan.runs
+    electorates[FINAL] = plan.runs
     for name, runs in electorates.items():
         if all(run.is_done() for run in runs):
             standings.add_vote(name, runs, fitting_of(job))
@@ -319,9 +245,12 @@ def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, 
     show_scores(standings, flattered, job)
     if not missing:
         seeds = sorted({member.get("fold_seed") for member in job.members})
-        appraisal = standings.appraise("final vote", baselines, corpus.across_folds(tweets.labelled, seeds))
+        appraisal = standings.appraise(FINAL, baselines, corpus.across_folds(tweets.labelled, seeds))
         write_json(plan.output_dir / "appraisal.json", appraisal)
         show_appraisal(appraisal, job.task.measure)
+        from smm4h.page import write_report  # here, since matplotlib would hold up the first step
+
+        write_report(Outcome.read(plan.output_dir))
     console.print()
     for path, what in places(plan):
         console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
@@ -333,7 +262,7 @@ def flattered_rows(plan: Plan, job: Job, electorates: Mapping[str, Sequence[Run]
         return {}
     members = {run.member.name for run in plan.runs if run.stage > 1}
     votes = {name for name, runs in electorates.items() if members & {run.member.name for run in runs}}
-    return {name: f"{name} *" for name in members | votes}
+    return {name: f"{name}{FLATTERED}" for name in members | votes}
 
 
 def show_scores(standings: Standings, flattered: Mapping[str, str], job: Job) -> None:
@@ -352,22 +281,10 @@ def show_scores(standings: Standings, flattered: Mapping[str, str], job: Job) ->
         )
 
 
-def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
-    """The test tweets' right labels (n_tweets,), where a gold file is there; nothing but the last table uses them."""
-    path = None if job.settings.dataset_name else input_files(job)[2]
-    if path is None or test is None:
-        return None
-    gold = read_labels(path)
-    n_tweets = len(test)
-    if job.settings.max_predict_samples and n_tweets < len(gold.ids):
-        gold = gold.first(n_tweets)
-    check_same_tweets(gold, column(test, "id"), "the test file")
-    return gold.indices(job.task.labels)
-
-
 def places(plan: Plan) -> list[tuple[str, str]]:
     """What lies where in the output folder, of what there is."""
     known = [
+        ("report.html", "all of this on one page, with pictures; it holds tweets"),
         ("scores.json", "this table"),
         ("data_report.json", "what was odd about the tweets"),
         ("folds.parquet", "which fold holds which tweet out"),

@@ -11,7 +11,6 @@ behind `--` are given to all recipes. The same command again goes on; finished r
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import time
@@ -50,8 +49,6 @@ class Result:
 
 
 def main() -> None:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     arguments = read_arguments()
     quieten()
     task = read_task(arguments.task)

@@ -16,6 +16,7 @@ from smm4h.files import write_json
 from smm4h.recipe import DEFAULTS, WITHOUT_EFFECT, Job, JobSettings, Member
 from smm4h.tasks import Columns, Submission, Task
 
+TOLD = ("about", "meanings", "published")  # of a task: for people, without effect
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -116,6 +117,11 @@ class Plan:
         return self.output_dir / "folds.parquet"
 
     @property
+    def marks_file(self) -> Path:
+        """Hashes of what must not be published."""
+        return self.output_dir / "marks.npz"
+
+    @property
     def out_of_fold_file(self) -> Path:
         return self.output_dir / "out_of_fold.parquet"
 
@@ -144,7 +150,7 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
             "shared": job.shared_settings,
             "members": {member.name: _with_effect(member) for member in job.members},
         },
-        "task": {key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files")},
+        "task": {key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files", *TOLD)},
         "data": data,
     }
     runs = _runs(job.output_dir, job.members, identity)
@@ -164,7 +170,8 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
         made = json.loads((output_dir / "plan.json").read_text())
         identity = {part: made[part] for part in ("recipe", "task", "data")}
         submission, columns = Submission(**made["task"]["submission"]), Columns(**made["columns"])
-        task = Task(**{**made["task"], "submission": submission, "columns": columns})
+        told = made.get("told", {})
+        task = Task(**{**made["task"], **told, "submission": submission, "columns": columns})
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
     members = [Member(name, settings) for name, settings in identity["recipe"]["members"].items()]
@@ -220,8 +227,10 @@ def claim_folder(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
         content = {
             **plan.identity,
             "recipe_file": job.recipe,
+            "command": job.words,
             "versions": versions,
             "columns": dataclasses.asdict(job.task)["columns"],
+            "told": {name: getattr(job.task, name) for name in TOLD},
         }
         if job.settings.unlabelled_file:
             content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)

@@ -226,7 +226,9 @@ DECIDED = {
     "save_only_model": "a run's state is saved to go on from there, and removed when the run is done",
     "save_total_limit": "a run keeps its last state, and none when it is done",
     "auto_find_batch_size": "the recipe's batch is the batch; lower --per_device_train_batch_size yourself",
-    "push_to_hub": "a finished run's folder `model` can be uploaded with `hf upload`",
+    "hub_strategy": "--push_to_hub pushes the finished run once, in one commit",
+    "hub_always_push": "--push_to_hub pushes the finished run once, in one commit",
+    "hub_revision": "--push_to_hub pushes to the main branch",
     "run_name": "runs are named by member and fold",
     "label_names": "the task file names the labels",
     "remove_unused_columns": "a run holds only what its model reads",
@@ -246,10 +248,13 @@ WITHOUT_EFFECT = {
     *("log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "project", "debug", "use_cpu"),
     *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "local_rank"),
     *("dataloader_prefetch_factor", "per_device_eval_batch_size", "skip_memory_metrics", "do_train", "do_eval"),
+    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"),
     *("do_predict", "include_num_input_tokens_seen", "eval_accumulation_steps", "torch_empty_cache_steps"),
 }
 
 
+SECRET = {"token", "hub_token"}  # settings that are nobody's business
+OF_PUSHING = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # done by the job, not by its Trainers
 RANGES = {
     "focal_gamma": "0 or more",
     "negatives_per_positive": "more than 0",
@@ -297,6 +302,7 @@ class Job:
     output_dir: Path
     members: list[Member]
     notices: list[str]  # what a user may not expect of the flags given
+    words: list[str]  # of the command line, without secrets
 
     @property
     def baselines(self) -> list[Member]:
@@ -408,7 +414,22 @@ def read_command_line(argv: Sequence[str]) -> Job:
     output_dir = values["output_dir"]
     if output_dir is None:
         raise InputError("name the folder for the results: --output_dir runs/task5")
-    return Job(recipe, settings, task, Path(output_dir), members, notices)
+    return Job(recipe, settings, task, Path(output_dir), members, notices, without_secrets(argv))
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line's words but for the tokens in it."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+            continue
+        name = word.split("=")[0].lstrip("-").replace("-", "_") if word.startswith("--") else ""
+        if name in SECRET:
+            skip = "=" not in word
+            continue
+        kept.append(word)
+    return kept
 
 
 def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[tuple[str, ...], int]]:
@@ -517,11 +538,26 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
     if settings.runs_per_device < 1:
         raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
     _check_pseudo(settings, members)
+    _check_push(settings, members)
     if pseudo and settings.pseudo_from == "vote" and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
         raise InputError(
             f"--pseudo_fraction {settings.pseudo_fraction}: {settings.n_folds} folds get different tweets, "
             f"so each can get {1 / settings.n_folds:.3g} of them at most"
         )
+
+
+def _check_push(settings: JobSettings, members: list[Member]) -> None:
+    """Raises `InputError` where more than one run, or no model, would be pushed."""
+    if not any(member.get("push_to_hub") for member in members):
+        return
+    if len(settings.members) != 1 or len(settings.folds) != 1:
+        raise InputError(
+            "--push_to_hub pushes one run: name it with --members and --folds; publish.py publishes the whole ensemble"
+        )
+    if members[0].get("hub_model_id") is None:
+        raise InputError("--push_to_hub: name the repository, such as --hub_model_id me/task5-bigru")
+    if settings.keep_models == "none":
+        raise InputError("--push_to_hub needs the run's model; leave --keep_models none out")
 
 
 def _check_pseudo(settings: JobSettings, members: list[Member]) -> None:
@@ -583,7 +619,7 @@ def run_arguments(member: Member, output_dir: Path) -> RunArguments:
 
     Where several processes train the run together, each gets its part of the recipe's batch.
     """
-    settings = {name: value for name, value in member.settings.items() if name in RUN_NAMES}
+    settings = {name: value for name, value in member.settings.items() if name in RUN_NAMES - OF_PUSHING}
     settings["output_dir"] = os.fspath(output_dir)
     try:
         arguments = RunArguments(**settings)

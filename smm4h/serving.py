@@ -13,8 +13,9 @@ from smm4h.baselines import load_baseline
 from smm4h.errors import InputError
 from smm4h.plan import Plan, Run
 from smm4h.rules import Rule
+from smm4h.tasks import Columns, Submission, Task
 from smm4h.tokens import VARIANT, load_saved_tokenizer
-from smm4h.tweet_ensemble import TweetEnsemble
+from smm4h.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.voting import MEANS
 
 SHARE_OF_MEMORY = 0.5  # of what is free, that models may be kept in
@@ -86,3 +87,10 @@ def load_published(name: str, device: str) -> TweetEnsemble:
         kind = "no job's output folder" if Path(name).exists() else "no folder"
         raise InputError(f"{name} is {kind}, and no published ensemble either ({reason[:200]})") from None
     return model.to(device)
+
+
+def task_of(config: TweetEnsembleConfig) -> Task:
+    """As much of its task as a published ensemble has to know: labels, and how columns are called."""
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    submission = Submission("prediction.tsv", config.submission_columns)
+    return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), submission=submission)

@@ -22,6 +22,8 @@ from smm4h.plan import Plan, Run
 from smm4h.rules import Rule
 from smm4h.tasks import Task
 
+FINAL = "final vote"  # of all members
+FLATTERED = " *"  # behind a name: its teachers saw the held-out tweets
 Scores = dict[str, dict[str, Any]]  # by name: `out_of_fold` and `test`, each as `Task.score` has it, or None
 
 

@@ -39,6 +39,9 @@ class Task:
     columns: Columns
     files: dict[str, str] = field(default_factory=dict)  # training, validation, test, gold: names within --data_dir
     submission: Submission = Submission("prediction.tsv", ["tweet_id", "Class"])
+    about: str = ""  # what is to be found, in a line, for report and model card
+    meanings: dict[str, str] = field(default_factory=dict)  # of labels that do not speak for themselves
+    published: dict[str, float] = field(default_factory=dict)  # what others have scored, by who they are
 
     @property
     def n_classes(self) -> int:
@@ -53,7 +56,7 @@ class Task:
         return metrics.Aim(metrics.MEASURES[self.measure], tuple(self.positive_indices))
 
     def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-        """The task's measure of class indices (n_tweets,), its bootstrap interval, precision and recall."""
+        """The task's measure of class indices (n_tweets,), its bootstrap interval, and what it is made of."""
         confusion = metrics.confusion_matrix(gold, predicted, self.n_classes)
         measure, positive = metrics.MEASURES[self.measure], self.positive_indices
         return {
@@ -61,12 +64,17 @@ class Task:
             "interval": list(metrics.bootstrap_interval(confusion, measure, positive)),
             "precision": float(metrics.precision(confusion, positive)),
             "recall": float(metrics.recall(confusion, positive)),
+            "confusion": confusion.tolist(),
         }
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:
         """Class indices (n_tweets,) of labels; raises KeyError for one that the task lacks."""
         index = {label: i for i, label in enumerate(self.labels)}
         return np.array([index[label] for label in labels], dtype=np.int64)
+
+    def named(self, label: str) -> str:
+        """The label with its meaning, where it has one."""
+        return f"{label} ({self.meanings[label]})" if label in self.meanings else label
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,8 +122,26 @@ def read_task(path: str | Path) -> Task:
         measure=measure,
         columns=_columns(content["columns"], fail),
         files={part: str(name) for part, name in files.items()},
+        about=str(content.get("about") or ""),
+        meanings=_meanings(content.get("meanings") or {}, labels, fail),
+        published=_published(content.get("published") or {}, fail),
         **({"submission": _submission(content["submission"], fail)} if "submission" in content else {}),
     )
+
+
+def _meanings(value: Any, labels: Sequence[str], fail) -> dict[str, str]:
+    if not isinstance(value, dict):
+        fail("meanings", "a mapping such as {1: defect} is expected")
+    for label in value:
+        if str(label) not in labels:
+            fail("meanings", f"{label} is none of the labels {_list(labels)}")
+    return {str(label): str(meaning) for label, meaning in value.items()}
+
+
+def _published(value: Any, fail) -> dict[str, float]:
+    if not isinstance(value, dict) or not all(isinstance(score, int | float) for score in value.values()):
+        fail("published", "a mapping of names to scores is expected, such as {mean of all teams: 0.65}")
+    return {str(name): float(score) for name, score in value.items()}
 
 
 def _list(names) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import disable_progress_bars as quieten_datasets
@@ -37,6 +38,8 @@ class RunFailed(JobFailed):
 
 def quieten() -> None:
     """Leaves the screen to the job's own display."""
+    if not torch.cuda.device_count():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     quieten_datasets()

@@ -1,0 +1,177 @@
+"""What must not leave this machine (tweets, ids, users' names, tokens), and the search for it in what is about to.
+
+A job's folder keeps no tweets to compare with, so it keeps marks: hashes of all phrases, ids and names. They stay
+here like the folder itself: who guesses an id can tell whether its hash is among them.
+"""
+
+import html
+import json
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from huggingface_hub import get_token
+
+from smm4h.arrow import column
+from smm4h.counting import hash_of
+from smm4h.errors import InputError
+from smm4h.files import write_atomically
+
+PHRASE = 5  # words in a row that are nobody's but the tweet's
+SHORT = 20  # characters from which a tweet of fewer words is a phrase as a whole
+LEAST_ID, LEAST_NAME = 6, 5  # characters; shorter ones are everywhere
+WORD = re.compile(r"\w+")
+ALONE = re.compile(r"(?<![\w.])\w+")  # what may be an id or a name: not the digits behind a point
+MENTION = re.compile(r"(?<![\w@])@(\w+)")
+TOKENS = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}"
+    r"|xox[abprs]-[\w-]{10,})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes")  # hold anybody's first name
+
+
+def _phrases(text: str) -> Iterator[tuple[int, int]]:
+    """Hashes of all phrases of a text, of up to `PHRASE` words, and where they begin."""
+    found = [(match[0].lower(), match.start()) for match in WORD.finditer(text)]
+    for place, (_, start) in enumerate(found):
+        phrase = ""
+        for word, _ in found[place : place + PHRASE]:
+            phrase = f"{phrase} {word}"
+            yield hash_of(phrase), start
+
+
+def _marks_of_text(text: str) -> Iterator[int]:
+    words = [word.lower() for word in WORD.findall(text)]
+    if len(words) < PHRASE and (len(words) > 2 or len(text.strip()) >= SHORT):
+        yield hash_of("".join(f" {word}" for word in words))
+    for start in range(len(words) - PHRASE + 1):
+        yield hash_of("".join(f" {word}" for word in words[start : start + PHRASE]))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Sorted hashes (n,) of what tweets consist of."""
+
+    phrases: np.ndarray
+    ids: np.ndarray
+    names: np.ndarray  # users' names or numbers, and whom tweets mention, in lower case
+
+    @classmethod
+    def of(cls, tables: Iterable[Dataset]) -> "Marks":
+        """Of tables of tweets."""
+        phrases, ids, names = set(), set(), set()
+        for table in tables:
+            for text in column(table, "text").to_pylist():
+                phrases.update(_marks_of_text(text))
+                names.update(hash_of(name.lower()) for name in MENTION.findall(text))
+            ids.update(hash_of(one.lower()) for one in column(table, "id").to_pylist() if len(one) >= LEAST_ID)
+            if "user" in table.column_names:
+                names.update(hash_of(user.lower().lstrip("@")) for user in column(table, "user").to_pylist() if user)
+        return cls(*(np.array(sorted(kind), dtype=np.int64) for kind in (phrases, ids, names)))
+
+    def write(self, path: Path) -> None:
+        def save(partial: Path) -> None:
+            with partial.open("wb") as stream:
+                np.savez_compressed(stream, phrases=self.phrases, ids=self.ids, names=self.names)
+
+        write_atomically(path, save)
+
+    @classmethod
+    def read(cls, path: Path) -> "Marks":
+        """Raises `InputError` where a job has not left them."""
+        try:
+            with np.load(path) as kept:
+                return cls(kept["phrases"], kept["ids"], kept["names"])
+        except (OSError, ValueError, KeyError):
+            raise InputError(f"{path} can't be read; give the job's command again to have it made") from None
+
+
+class Search:
+    """Looks for tweets, ids, names and tokens in files.
+
+    Args:
+        own: texts of this project's, whose words and phrases come from no tweet.
+    """
+
+    def __init__(self, marks: Marks, own: Iterable[str]) -> None:
+        known = {mark for text in own for mark, _ in _phrases(text)}
+        words = {hash_of(word.lower()) for text in own for word in WORD.findall(text)}
+        self.phrases = set(marks.phrases.tolist()) - known
+        self.ids = set(marks.ids.tolist())
+        self.names = set(marks.names.tolist()) - words
+        secrets = [os.environ.get(name) for name in SECRETS] + [get_token()]
+        self.secrets = [secret for secret in secrets if secret and len(secret) >= 8]
+
+    def check(self, folder: Path, files: Iterable[Path]) -> None:
+        """Raises `InputError` that names file and line of the first thing that must stay."""
+        for file in files:
+            found = next(self.found_in(file), None)
+            if found:
+                line, what = found
+                raise InputError(
+                    f"{file.relative_to(folder)}, line {line} holds {what}, which must not leave this machine; "
+                    "nothing was published"
+                )
+
+    def found_in(self, file: Path) -> Iterator[tuple[int, str]]:
+        """Line and kind of whatever must stay in one file; of weights the header is read, not the numbers."""
+        text = _header(file) if file.suffix == ".safetensors" else file.read_bytes().decode("utf-8", errors="replace")
+        is_vocabulary = file.name in VOCABULARIES
+        for variant in _spelt_out(text, file.suffix):
+            for start, what in self._in_text(variant, is_vocabulary):
+                yield variant.count("\n", 0, start) + 1, what
+
+    def _in_text(self, text: str, is_vocabulary: bool) -> Iterator[tuple[int, str]]:
+        if match := TOKENS.search(text):
+            yield match.start(), "a secret token"
+        for secret in self.secrets:
+            if (start := text.find(secret)) >= 0:
+                yield start, "a secret of this machine's environment"
+        yield from ((match.start(), "a user's name") for match in MENTION.finditer(text) if self._is_name(match[1]))
+        for match in ALONE.finditer(text):
+            if len(match[0]) >= LEAST_ID and hash_of(match[0].lower()) in self.ids:
+                yield match.start(), "a tweet's id"
+            if not is_vocabulary and len(match[0]) >= LEAST_NAME and self._is_name(match[0]):
+                yield match.start(), "a user's name"
+        if not is_vocabulary:
+            yield from ((start, "words of a tweet") for mark, start in _phrases(text) if mark in self.phrases)
+
+    def _is_name(self, word: str) -> bool:
+        return hash_of(word.lower()) in self.names
+
+
+def _header(file: Path) -> str:
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        return stream.read(size).decode("utf-8", errors="replace")
+
+
+def _spelt_out(text: str, suffix: str) -> Iterator[str]:
+    """The text as it is, and without the escapes of HTML and JSON where it has some."""
+    yield text
+    if "&" in text and (plain := html.unescape(text)) != text:
+        yield plain
+    if suffix == ".json" and "\\" in text:
+        try:
+            content = json.loads(text)
+        except ValueError:
+            return
+        yield "\n".join(_strings(content))
+
+
+def _strings(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield key
+            yield from _strings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _strings(value)

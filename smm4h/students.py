@@ -1,0 +1,164 @@
+"""One small model that has learnt from a finished ensemble: an ordinary checkpoint, and what it scores.
+
+Labelled tweets come with the probabilities that the ensemble gave them out of fold, others with those of the whole
+ensemble, so that no tweet teaches what a model remembers of it (Hinton et al. 2015, section 2).
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    set_seed,
+)
+
+from smm4h import checkpoints
+from smm4h.decision import match_shares
+from smm4h.errors import InputError
+from smm4h.losses import Loss
+from smm4h.padding import Padding
+from smm4h.recipe import RunArguments
+from smm4h.tasks import Task
+from smm4h.tokens import encoder_trouble
+from smm4h.training import BestEpoch, TweetTrainer, Watch
+
+STUDENT_FILE = "student.json"
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student learns from: texts, and the teachers' probabilities (n_tweets, n_classes) of them."""
+
+    texts: list[str]
+    targets: np.ndarray
+
+    def of(self, kept: np.ndarray) -> "Lesson":
+        """The tweets under a mask (n_tweets,)."""
+        return Lesson([text for text, keep in zip(self.texts, kept, strict=True) if keep], self.targets[kept])
+
+    def __add__(self, other: "Lesson") -> "Lesson":
+        return Lesson(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
+
+    def fingerprint(self, encoder: str, arguments: RunArguments) -> str:
+        """Of all that a student's weights depend on, so that no other student's state is taken up."""
+        settings = {name: getattr(arguments, name) for name in ("learning_rate", "num_train_epochs", "seed", "optim")}
+        content = [encoder, settings, self.texts, np.round(self.targets, 6).tolist()]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+class Student:
+    """A sequence classifier as transformers has them, with its tokenizer."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def of_encoder(cls, name: str, task: Task, max_length: int, seed: int) -> "Student":
+        """Pretrained, with a fresh classifier; raises `InputError` for an encoder that does not load."""
+        set_seed(seed)
+        labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
+        except (OSError, ValueError) as error:
+            raise InputError(encoder_trouble(name, error)) from None
+        tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
+        return cls(model, tokenizer)
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Word pieces of texts as they are."""
+        longest = self.tokenizer.model_max_length
+        return self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+
+    def table(self, texts: Sequence[str], targets: np.ndarray | None = None) -> Dataset:
+        """Rows that a trainer reads."""
+        columns: dict[str, Any] = {"input_ids": self.pieces(texts)}
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        kinds = {"input_ids": List(Value("int32")), "length": Value("int32")}
+        if targets is not None:
+            columns["labels"], kinds["labels"] = targets.tolist(), List(Value("float32"))
+        return Dataset.from_dict(columns, Features(kinds))
+
+    @torch.no_grad()
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(n_tweets, n_classes), computed as its users will: in float32, in batches of like lengths."""
+        self.model.eval()
+        pieces, found = self.pieces(texts), []
+        order = np.argsort([-len(ids) for ids in pieces], kind="stable")
+        collate = Padding(self.tokenizer.pad_token_id)
+        for start in range(0, len(order), BATCH):
+            batch = collate([{"input_ids": pieces[place]} for place in order[start : start + BATCH]])
+            logits = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()}).logits
+            found.append(logits.double().softmax(dim=1).cpu().numpy())
+        restored = np.empty((len(texts), self.model.config.num_labels))
+        restored[order] = np.concatenate(found)
+        return restored
+
+    def learn(
+        self,
+        lesson: Lesson,
+        arguments: RunArguments,
+        fingerprint: str,
+        report: Callable[[int, int], None],
+        stop: Callable[[], bool],
+        save_minutes: float,
+    ) -> None:
+        """Trains on soft labels; a killed training goes on from its last checkpoint in the arguments' folder."""
+        trainer = TweetTrainer(
+            model=self.model,
+            args=arguments,
+            train_dataset=self.table(lesson.texts, lesson.targets),
+            data_collator=Padding(self.tokenizer.pad_token_id),
+            processing_class=self.tokenizer,
+            loss=Loss(),
+            sampling=None,
+            layer_decay=1.0,
+            fingerprint=fingerprint,
+            best=BestEpoch("", keep=False),
+            watch=Watch(report, stop, save_minutes),
+        )
+        trainer.model_accepts_loss_kwargs = False  # its loss is ours, divided by the tweets of a step
+        trainer.remove_callback(PrinterCallback)
+        folder = Path(arguments.output_dir)
+        checkpoint = checkpoints.newest_whole(folder, fingerprint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        checkpoints.remove_all(folder)
+
+    def decide_like(self, probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Moves the classifier's bias until each class gets its share (n_classes,) of tweets with these probabilities.
+
+        A class weight on a probability is its logarithm on the logit, so that the highest probability then is the
+        ensemble's decision, and nobody needs to know of a threshold. Returns the log weights (n_classes,).
+        """
+        moved = np.log(match_shares(probabilities, np.ones(len(shares)), shares))
+        last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
+        if last.out_features != len(shares):
+            raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")
+        with torch.no_grad():
+            last.bias += torch.from_numpy(moved).to(last.bias)
+        return moved
+
+    def save(self, folder: Path) -> None:
+        """Writes an ordinary checkpoint, all or nothing."""
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.model.config._name_or_path = ""  # perhaps a folder of this machine
+        self.model.save_pretrained(partial)
+        self.tokenizer.save_pretrained(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
