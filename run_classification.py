@@ -33,6 +33,7 @@ from smm4h.runs import RunData, keep_best_model
 from smm4h.standings import FINAL, FLATTERED, Ensemble, Standings, fit_ensemble, write_ensemble
 from smm4h.teaching import Teaching, counts_of
 from smm4h.tokens import fetch_encoders, tokenise
+from smm4h.tracking import check_trackers
 from smm4h.tweets import Tweets, read_gold, read_tweets
 from smm4h.workers import quieten
 
@@ -41,6 +42,7 @@ def main() -> None:
     launch = join()
     job = recipe.read_command_line([*sys.argv[1:], *launch.flags])
     dispatch.take_place(launch, job)
+    check_trackers(job.members)
     quieten()
     if job.settings.list:
         return tell_states(job, launch)

@@ -40,6 +40,7 @@ LOOK = {
     "svg.hashsalt": "smm4h",  # the same picture has the same bytes
     "figure.constrained_layout.use": True,
 }
+PROBABILITIES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # that an axis names
 WIDTH, HEIGHT = 4.6, 3.4  # inches: a phone's width
 
 
@@ -128,9 +129,8 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
             colour = "white" if shares[row, column] > 0.55 else "black"
             text = f"{matrix[row, column]}\n{shares[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-        shown = [_short(label, 14) for label in labels]
-        axes.set_xticks(range(len(labels)), shown)
-        axes.set_yticks(range(len(labels)), shown)
+        axes.set_xticks(range(len(labels)), [_short(label, 30 // len(labels)) for label in labels])
+        axes.set_yticks(range(len(labels)), [_short(label, 16) for label in labels])
         axes.set(xlabel="predicted", ylabel="gold")
 
     told = [

@@ -10,7 +10,7 @@ import numpy as np
 from smm4h.errors import InputError
 from smm4h.files import read_json
 from smm4h.out_of_fold import read_out_of_fold
-from smm4h.plan import Plan, Run, read_plan
+from smm4h.plan import Plan, read_plan
 from smm4h.rules import Rule
 from smm4h.standings import FINAL, FLATTERED, Ensemble
 from smm4h.tasks import Task
@@ -110,22 +110,20 @@ class Outcome:
         }
 
     def learning_curves(self) -> dict[str, list[list[dict[str, float]]]]:
-        """Each member's evaluations while its runs were trained, a list a run; none where nobody evaluated."""
-        found = {name: [run.measures().get("evaluations", []) for run in self._runs(name)] for name in self.names}
-        return {name: curves for name, curves in found.items() if any(curves)}
+        """Each member's evaluations while its runs were trained, a list a run; only of those with two or more."""
+        runs = {name: self.plan.runs_of([name]) for name in self.names}
+        found = {name: [run.measures().get("evaluations", []) for run in own] for name, own in runs.items()}
+        return {name: curves for name, curves in found.items() if all(len(curve) > 1 for curve in curves)}
 
     @property
     def names(self) -> list[str]:
         return self.plan.members
 
-    def _runs(self, name: str) -> list[Run]:
-        return self.plan.runs_of([name])
-
     def costs(self) -> list[dict[str, Any]]:
         """For each member what its runs took: seconds, steps, tweets shown, device."""
         rows = []
         for name in self.names:
-            runs = self._runs(name)
+            runs = self.plan.runs_of([name])
             done = [read_json(run.done_file) for run in runs]
             steps = sum(run.measures().get("steps", 0) for run in runs)
             rows.append(

@@ -57,6 +57,7 @@ def _content(outcome: Outcome) -> dict:
         "pictures": pictures_of(outcome),
         "costs": costs,
         "total_minutes": sum(cost["seconds"] for cost in costs) / 60,
+        "file_name": lambda where: Path(where).name if Path(where).is_absolute() else where,
         "findings": read_json(outcome.plan.output_dir / "data_report.json"),
         "problems": problems[:PROBLEMS_SHOWN],
         "n_problems": len(problems),
@@ -82,7 +83,7 @@ def rule_text(outcome: Outcome) -> str:
         text += f"{labels[1]} is given from a probability of {cut} on, tuned out of fold for the measure. "
     else:
         weights = np.exp(np.log(rule.decision).mean(axis=0))
-        told = ", ".join(f"{label} {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
+        told = ", ".join(f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
         text += f"The highest weighted probability decides, weights tuned out of fold for the measure: {told}. "
     if rule.method == "hard":
         ties = "the higher mean probability" if rule.ties == "probability" else "the first label"

@@ -172,6 +172,8 @@ class RunArguments(TrainingArguments):
     eval_strategy: str = _field("epoch", "when the held-out tweets are scored: epoch, steps or no")
     per_device_eval_batch_size: int = _field(128, "tweets scored at once; no result depends on it")
     save_strategy: str = _field("no", "save a run's state besides --save_minutes: no, epoch or steps (--save_steps)")
+    report_to: list[str] = _field([], "trackers: tensorboard, wandb, trackio, mlflow; a run of theirs for each of ours")
+    logging_steps: float = _field(10, "steps between two losses that --report_to is told")
     disable_tqdm: bool | None = _field(True, "no progress bar for each run; the job has its own")
 
     def __post_init__(self):

@@ -39,11 +39,12 @@ from smm4h.padding import Padding
 from smm4h.plan import Run
 from smm4h.pseudo import classes_of
 from smm4h.radam import RAdam
-from smm4h.recipe import Member, RunArguments, class_weights, run_arguments
+from smm4h.recipe import DEFAULTS, Member, RunArguments, class_weights, run_arguments
 from smm4h.rows import UsedRows
 from smm4h.runs import RunData, sweep, training_part, write_results
 from smm4h.tasks import Task
 from smm4h.tokens import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table, used_ids
+from smm4h.tracking import trackers_of
 
 LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
 COLLAPSED, JUDGED_ON = 0.6, 100  # area under the ROC curve below which a run has learnt nothing; tweets of each kind
@@ -521,6 +522,9 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
 
     task, member = data.task, run.member
     arguments = run_arguments(member, run.directory)
+    arguments.run_name, arguments.report_to = run.name, trackers_of(member)
+    if arguments.project == DEFAULTS["project"]:
+        arguments.project = run.directory.parents[1].resolve().name
     tokens = token_table(data.token_folder, "labelled", member)
     checked = np.flatnonzero(data.folds(member.get("fold_seed")) == run.fold)
     if data.max_eval_samples is not None:

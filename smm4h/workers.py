@@ -22,6 +22,7 @@ from smm4h.errors import ASK_AGAIN, JobFailed, Stopped, sentence_of
 from smm4h.launch import set_threads
 from smm4h.plan import Run
 from smm4h.runs import RunData, keep_best_model
+from smm4h.tracking import Tracking, trackers_of
 from smm4h.training import train_run
 
 TICK = 0.2  # seconds between two looks at the folder
@@ -128,7 +129,9 @@ def attempt(
         tell("begun", device=device)
         try:
             train = train_run if run.member.has_encoder else train_baseline
-            train(run, data, report, stop, lambda: tell("trained"))
+            with Tracking(trackers_of(run.member), run, speaks=speaks) as tracking:
+                train(run, data, report, stop, lambda: tell("trained"))
+                tracking.tell()
             tell("done")
         except ClaimLost:
             tell("stopped", error="another host took the run over")
