@@ -156,7 +156,7 @@ def usage_of(name: str, more: str = "") -> str:
     return (
         "from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", "{name}"{more})\n'
-        'classify(["one tweet", "another tweet"])  # [{"label": ..., "score": ...}, ...]'
+        'classify(["one tweet", "another tweet"], truncation=True)  # [{"label": ..., "score": ...}, ...]'
     )
 
 
@@ -215,7 +215,7 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
     """Of one run's model, by the tweets that its fold held out."""
     made = read_json(plan.plan_file)
     held_out = read_predictions(run.held_out_file)
-    labels = pd.read_parquet(plan.folds_file, columns=["label"])["label"].to_numpy()
+    labels = task.indices(pd.read_parquet(plan.folds_file, columns=["label"])["label"])
     gold = labels[held_out.rows]
     score = task.score(gold, held_out.probabilities.argmax(axis=1))
     members, shared = _members([run.member])

@@ -34,6 +34,7 @@ from smm4h.recipe import RunArguments
 from smm4h.tasks import Task
 from smm4h.tokens import encoder_trouble
 from smm4h.training import BestEpoch, TweetTrainer, Watch
+from smm4h.voting import SMALLEST
 
 STUDENT_FILE = "student.json"
 BATCH = 128
@@ -145,7 +146,9 @@ class Student:
         A class weight on a probability is its logarithm on the logit, so that the highest probability then is the
         ensemble's decision, and nobody needs to know of a threshold. Returns the log weights (n_classes,).
         """
-        moved = np.log(match_shares(probabilities, np.ones(len(shares)), shares))
+        level = np.exp(np.log(np.clip(probabilities, SMALLEST, None)).mean(axis=0))
+        start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
+        moved = np.log(match_shares(probabilities, start, shares))
         last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
         if last.out_features != len(shares):
             raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")

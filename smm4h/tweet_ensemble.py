@@ -7,7 +7,7 @@ they import nothing but torch, numpy and transformers. What it wrote loads anywh
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -140,6 +140,15 @@ class TweetEnsemble(PreTrainedModel):
                 )
             model.tokenizers[member["name"]] = loaded[member["variant"]]
         return found
+
+    @property
+    def device(self) -> torch.device:
+        """Of its weights; members that count words have none, but buffers."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((weights.dtype for weights in self.parameters()), torch.float32)
 
     def _voters(self) -> dict[str, list[EncoderVoter | TextVoter]]:
         """Made when first asked, by when the models are on the device where they stay."""
