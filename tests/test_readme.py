@@ -24,6 +24,8 @@ def test_every_flag_it_names_is_known():
         ROOT / "ensemble.py",
         ROOT / "pseudo_label.py",
         ROOT / "predict.py",
+        ROOT / "publish.py",
+        ROOT / "distill.py",
         *(ROOT / "benchmarks").glob("*.py"),
     ]
     scripts = " ".join(path.read_text() for path in with_flags)
@@ -55,5 +57,13 @@ def test_its_table_2_is_the_recipes(member):
 
 def test_the_commands_are_there():
     text = "\n".join(COMMANDS)
-    for script in ("run_classification.py", "ensemble.py", "pseudo_label.py", "predict.py"):
+    for script in (
+        "run_classification.py",
+        "ensemble.py",
+        "pseudo_label.py",
+        "predict.py",
+        "publish.py",
+        "distill.py",
+        "report.py",
+    ):
         assert script in text
