@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MEMBERS, QUICKSTART, ROOT, session_of, shell, start, wait_for
+from conftest import MEMBERS, QUICKSTART, ROOT, TASK5, session_of, shell, start, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import distill
 import publish
 from smm4h import students
-from smm4h.corpus import read_tsv
+from smm4h.corpus import read_tsv, read_tweets
 from smm4h.decision import shares_of
 from smm4h.labels import read_labels
 from smm4h.out_of_fold import read_out_of_fold
@@ -41,7 +41,8 @@ def test_the_student_is_an_ordinary_checkpoint(made):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert type(model).__module__.startswith("transformers.")
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".json", ".safetensors"]
-    texts = read_tsv(QUICKSTART / "task5_test_participant.tsv", None).columns[2][:40]
+    tweets, _ = read_tweets([QUICKSTART / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
+    texts = tweets["text"][:40]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
     with torch.no_grad():

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, ROOT, job_words, shell
+from conftest import QUICKSTART, ROOT, TASK5, job_words, shell
 from huggingface_hub import ModelCard
 from stand_in import Repository, StandIn
 
 import predict
 import publish
-from smm4h.corpus import read_tsv
+from smm4h.corpus import read_tsv, read_tweets
 from smm4h.labels import read_labels
 from smm4h.publishing import TOKENIZER_FILES, modules_from
+from smm4h.tasks import read_task
 
 TEST = QUICKSTART / "task5_test_participant.tsv"
 TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)
@@ -68,7 +69,9 @@ def at(hub, home: Path) -> dict[str, str]:
 def labels_in_a_fresh_process(names, new, folder: Path, env: dict | None = None) -> list[list[str]]:
     """What each of `names` says, in a process in an empty folder that knows nothing of this project."""
     folder.mkdir()
-    (folder / "texts.json").write_text(json.dumps(read_tsv(new, None).columns[2]))
+    (folder / "texts.json").write_text(
+        json.dumps(list(read_tweets([new], read_task(TASK5), labelled=False)[0]["text"]))
+    )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(folder / "home")}
     command = [sys.executable, "-I", "-c", LOAD, *map(str, names)]
     done = subprocess.run(
