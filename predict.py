@@ -2,7 +2,7 @@
 
 python predict.py runs/task5 new.tsv --output labels.parquet
 python predict.py me/task5-ensemble new.tsv --output labels.parquet
-python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label probability margin votes
+python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label,probability,margin,votes
 cat new.tsv | python predict.py runs/task5 - --output - > labels.tsv
 accelerate launch --num_processes 8 predict.py runs/task5 new.parquet --output labels.parquet
 
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from smm4h.claims import Claims
-from smm4h.errors import InputError, run_main
+from smm4h.errors import InputError, nearest, run_main
 from smm4h.files import read_json, write_atomically, write_json
 from smm4h.launch import Launch, devices, forget_the_launcher, join, set_threads, threads_each
 from smm4h.plan import read_plan
@@ -68,13 +68,17 @@ def read_arguments() -> argparse.Namespace:
     add("ensemble", help="the output folder of a finished job that has kept its models, or a published ensemble's name")
     add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
     add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
-    add("--columns", nargs="+", choices=COLUMNS, default=["label", "probability"], help="beside the id")
+    add("--columns", nargs="+", default=["label", "probability"], help=f"beside the id: {', '.join(COLUMNS)}")
     add("--id_column_name", help="column of the tweet id, instead of the task's")
     add("--text_column_name", help="column of the text, instead of the task's")
     add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
     add("--block", type=int, default=10_000, help="tweets that are read, answered and saved at once (default: 10000)")
     add("--use_cpu", action="store_true", help="no GPU")
     arguments = parser.parse_args()
+    arguments.columns = [name for words in arguments.columns for name in words.split(",") if name]
+    for name in arguments.columns:
+        if name not in COLUMNS:
+            raise InputError(f"--columns {name}{nearest(name, COLUMNS)}: there are {', '.join(COLUMNS)}")
     output = Path(arguments.output)
     if arguments.output != PIPE and (kind_of(output) not in WRITABLE or output.suffixes[-2:] == [".parquet", ".gz"]):
         raise InputError(f"--output {output}: choose a name that ends in {', '.join(WRITABLE)}, or -")

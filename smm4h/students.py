@@ -139,6 +139,8 @@ class Student:
         checkpoint = checkpoints.newest_whole(folder, fingerprint)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         checkpoints.remove_all(folder)
+        # Without the autocast that accelerate has put around its forward: its users will not have that.
+        self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
     def decide_like(self, probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Moves the classifier's bias until each class gets its share (n_classes,) of tweets with these probabilities.

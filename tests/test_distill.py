@@ -52,6 +52,13 @@ def test_the_student_is_an_ordinary_checkpoint(made):
     np.testing.assert_allclose(chosen, logits.amax(dim=1), atol=1e-5)  # so close is what a student of one epoch knows
 
 
+def test_it_gives_each_label_as_often_as_the_ensemble(made, tuned_job):
+    ours = read_labels(made[0] / "test.tsv").labels.to_pylist()
+    theirs = read_labels(tuned_job.folder / "votes" / "final.tsv").labels.to_pylist()
+    for label in ("1", "2", "3"):
+        assert abs(ours.count(label) - theirs.count(label)) <= 2
+
+
 def test_student_ensemble_and_best_member_stand_beside_each_other(made):
     told, about = made[1].out, json.loads((made[0] / "student.json").read_text())
     assert [part["where"] for part in about["scores"]] == ["held-out fold 0", "test"]

@@ -48,8 +48,8 @@ def test_labels_are_the_jobs_own_test_predictions(job, new, tmp_path, call, bloc
 
 
 def test_probability_margin_and_votes_say_how_sure_the_ensemble_is(tuned_job, new, tmp_path, call):
-    columns = ("label", "probability", "margin", "votes")
-    call(predict.main, tuned_job.folder, new, "--output", tmp_path / "all.tsv", "--columns", *columns)
+    columns = "label,probability,margin,votes"
+    call(predict.main, tuned_job.folder, new, "--output", tmp_path / "all.tsv", "--columns", columns)
     found = frame_of(tmp_path / "all.tsv")
     assert found.columns.tolist() == ["tweet_id", "Class", "probability", "margin", "votes"]
     assert found["probability"].astype(float).between(0, 1).all()
@@ -202,6 +202,10 @@ def test_tweets_without_ids_are_numbered_over_all_files(tmp_path):
         (["new.tsv", "--output", "labels.xlsx"], "--output labels.xlsx: choose a name that ends in .tsv"),
         (["new.tsv", "--output", "l.parquet.gz"], "choose a name that ends in"),
         (["nowhere.tsv", "--output", "l.tsv"], "nowhere.tsv is not there"),
+        (
+            ["new.tsv", "--output", "l.tsv", "--columns", "label,vote"],
+            "--columns vote (did you mean votes?): there are",
+        ),
         (["new.docx", "--output", "l.tsv"], "new.docx is none of .tsv"),
         (["new.tsv", "--output", "l.tsv", "--text_column_name", "body"], "no column body among"),
     ],
