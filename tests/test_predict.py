@@ -204,7 +204,7 @@ def test_tweets_without_ids_are_numbered_over_all_files(tmp_path):
         (["nowhere.tsv", "--output", "l.tsv"], "nowhere.tsv is not there"),
         (
             ["new.tsv", "--output", "l.tsv", "--columns", "label,vote"],
-            "--columns vote (did you mean votes?): there are",
+            "--columns vote (did you mean votes?)",
         ),
         (["new.docx", "--output", "l.tsv"], "new.docx is none of .tsv"),
         (["new.tsv", "--output", "l.tsv", "--text_column_name", "body"], "no column body among"),
