@@ -175,7 +175,12 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
             axes.plot(cuts, curve, label=name, **style)
         if chosen is not None:
             axes.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"in use: {chosen:.3g}")
-        axes.set_xscale("logit" if cuts.min() > 0 and cuts.max() < 1 else "linear")
+        ticks = [tick for tick in PROBABILITIES if cuts.min() <= tick <= cuts.max()]
+        if len(ticks) > 2 and cuts.min() > 0 and cuts.max() < 1:
+            axes.set_xscale("logit")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set(xlabel=f"probability of {label} from which it is given", ylim=(-0.01, 1.02))
         axes.minorticks_off()
         axes.legend(fontsize=8)
@@ -265,7 +270,7 @@ def folds(of_member: Mapping[str, Sequence[float]], measure: str) -> Picture:
             axes.plot(of_member[name], [place] * len(of_member[name]), "o", color=BLUE, alpha=0.6, markersize=5)
             axes.plot(np.mean(of_member[name]), place, "|", color="black", markersize=14)
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
-        axes.set(xlim=(-0.02, 1), xlabel=f"held-out {measure} of each fold; bar: mean")
+        axes.set(xlim=(-0.02, 1), ylim=(-0.5, len(names) - 0.5), xlabel=f"held-out {measure} of each fold; bar: mean")
 
     told = [f"{name} {min(values):.3f} to {max(values):.3f}" for name, values in of_member.items()]
     alt = f"Held-out {measure} by fold: " + "; ".join(told) + "."
@@ -300,7 +305,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
         axes.barh(places, rest, left=left, color=ORANGE, hatch="//", label="predicting, saving")
         axes.set_yticks(list(places), [_short(row["name"]) for row in rows])
         axes.set(xlabel="minutes, all folds together")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
 
     total = sum(row["seconds"] for row in rows) / 60
     alt = f"All runs took {total:.1f} minutes together: " + "; ".join(
