@@ -191,9 +191,10 @@ def _write_sources(folder: Path, sources: dict[str, str]) -> None:
 
 
 def own_texts() -> list[str]:
-    """What may stand in published files, since it is this project's: sources and templates."""
-    templates = Path(__file__).parent / "templates"
-    return [*modules_from(ENTRY).values(), *(path.read_text(encoding="utf-8") for path in templates.iterdir())]
+    """What may stand in published files, since it is this project's: its sources and templates."""
+    library = Path(__file__).parent
+    files = [ROOT / "heads.py", *library.glob("*.py"), *(library / "templates").iterdir()]
+    return [path.read_text(encoding="utf-8") for path in files]
 
 
 def allowed(name: str) -> bool:

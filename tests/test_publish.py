@@ -11,13 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import QUICKSTART, ROOT, TASK5, job_words, shell
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from stand_in import Repository, StandIn
 
 import predict
 import publish
 from smm4h.corpus import read_tsv, read_tweets
+from smm4h.errors import InputError
 from smm4h.labels import read_labels
+from smm4h.privacy import Marks, Search
 from smm4h.publishing import TOKENIZER_FILES, modules_from
 from smm4h.tasks import read_task
 
@@ -201,6 +204,19 @@ def test_what_is_planted_is_refused_with_file_and_line(tuned_job, hub, tmp_path,
     assert "config.json, line " in outcome.err
     assert text not in outcome.err
     assert not (tmp_path / "published").exists()
+
+
+def test_a_name_that_is_an_ordinary_word_does_no_harm(tmp_path):
+    """Somebody is called @absolute; every encoder's config and vocabulary has the word."""
+    (tmp_path / "vocab.txt").write_text("[PAD]\nabsolute\njane\n")
+    (tmp_path / "config.json").write_text('{"kind": "absolute"}')
+    tweets = Dataset.from_dict({"text": ["hi @absolute and @janedoe and @somebody_1"], "id": ["1234567"], "user": [""]})
+    search = Search(Marks.of([tweets]), ["sources"])
+    search.check(tmp_path, tmp_path.iterdir())
+    for planted in ("janedoe", "SOMEBODY_1", "@absolute", "1234567"):
+        (tmp_path / "config.json").write_text(f'{{"kind": "{planted}"}}')
+        with pytest.raises(InputError, match=r"config\.json, line 1 holds a (user's name|tweet's id)"):
+            Search(Marks.of([tweets]), ["sources"]).check(tmp_path, tmp_path.iterdir())
 
 
 def test_a_stray_file_stays(tuned_job, tmp_path, call):
