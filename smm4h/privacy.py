@@ -9,7 +9,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import numpy as np
 from datasets import Dataset
 from huggingface_hub import get_token
 
-from smm4h.arrow import column
 from smm4h.counting import hash_of
 from smm4h.errors import InputError
 from smm4h.files import write_atomically
 
+AT_ONCE = 10_000  # tweets
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, of the golden ratio's bits
 PHRASE = 5  # words in a row that are nobody's but the tweet's
 SHORT = 20  # characters from which a tweet of fewer words is a phrase as a whole
 LEAST_ID, LEAST_NAME = 6, 5  # characters; shorter ones are everywhere
@@ -36,22 +37,32 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKI
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes")  # an encoder's own words
 
 
-def _phrases(text: str) -> Iterator[tuple[int, int]]:
-    """Hashes of all phrases of a text, of up to `PHRASE` words, and where they begin."""
-    found = [(match[0].lower(), match.start()) for match in WORD.finditer(text)]
-    for place, (_, start) in enumerate(found):
-        phrase = ""
-        for word, _ in found[place : place + PHRASE]:
-            phrase = f"{phrase} {word}"
-            yield hash_of(phrase), start
+def _word_hashes(words: Sequence[str]) -> np.ndarray:
+    """(n_words,) of words in lower case."""
+    return np.array([hash_of(word.lower()) for word in words], dtype=np.int64).view(np.uint64)
 
 
-def _marks_of_text(text: str) -> Iterator[int]:
-    words = [word.lower() for word in WORD.findall(text)]
-    if len(words) < PHRASE and (len(words) > 2 or len(text.strip()) >= SHORT):
-        yield hash_of("".join(f" {word}" for word in words))
-    for start in range(len(words) - PHRASE + 1):
-        yield hash_of("".join(f" {word}" for word in words[start : start + PHRASE]))
+def _phrases(hashes: np.ndarray, length: int) -> np.ndarray:
+    """Hashes (n_words - length + 1,) of all phrases of so many words, of the words' own: a polynomial modulo 2^64."""
+    n_phrases = max(0, len(hashes) - length + 1)
+    found = np.full(n_phrases, length, dtype=np.uint64)
+    for place in range(length):
+        found = found * MULTIPLIER + hashes[place : place + n_phrases]
+    return found
+
+
+def _marks_of_texts(texts: Sequence[str]) -> np.ndarray:
+    """The phrases of `PHRASE` words of some texts, and shorter texts as a whole; at once, because they are many."""
+    found, flat, text_of = [], [], []
+    for number, text in enumerate(texts):
+        words = WORD.findall(text)
+        if len(words) < PHRASE and (len(words) > 2 or len(text.strip()) >= SHORT):
+            found.append(_phrases(_word_hashes(words), len(words)))
+        flat += words
+        text_of += [number] * len(words)
+    phrases, numbers = _phrases(_word_hashes(flat), PHRASE), np.array(text_of, dtype=np.int64)
+    within = numbers[: len(phrases)] == numbers[PHRASE - 1 :][: len(phrases)]
+    return np.unique(np.concatenate([*found, phrases[within]]))
 
 
 @dataclass(frozen=True)
@@ -65,15 +76,14 @@ class Marks:
     @classmethod
     def of(cls, tables: Iterable[Dataset]) -> "Marks":
         """Of tables of tweets."""
-        phrases, ids, names = set(), set(), set()
+        phrases, ids, names = [np.zeros(0, dtype=np.uint64)], set(), set()
         for table in tables:
-            for text in column(table, "text").to_pylist():
-                phrases.update(_marks_of_text(text))
-                names.update(hash_of(name.lower()) for name in MENTION.findall(text))
-            ids.update(hash_of(one.lower()) for one in column(table, "id").to_pylist() if len(one) >= LEAST_ID)
-            if "user" in table.column_names:
-                names.update(hash_of(user.lower().lstrip("@")) for user in column(table, "user").to_pylist() if user)
-        return cls(*(np.array(sorted(kind), dtype=np.int64) for kind in (phrases, ids, names)))
+            for batch in table.iter(batch_size=AT_ONCE):
+                phrases.append(_marks_of_texts(batch["text"]))
+                ids.update(one.lower() for one in batch["id"] if len(one) >= LEAST_ID)
+                names.update(name.lower() for text in batch["text"] if "@" in text for name in MENTION.findall(text))
+                names.update(user.lower().lstrip("@") for user in batch.get("user", []) if user)
+        return cls(np.unique(np.concatenate(phrases)), *(np.sort(_word_hashes(sorted(kind))) for kind in (ids, names)))
 
     def write(self, path: Path) -> None:
         def save(partial: Path) -> None:
@@ -100,19 +110,19 @@ class Search:
     """
 
     def __init__(self, marks: Marks, own: Iterable[str]) -> None:
-        known = {mark for text in own for mark, _ in _phrases(text)}
-        words = {hash_of(word.lower()) for text in own for word in WORD.findall(text)}
-        self.phrases = set(marks.phrases.tolist()) - known
-        self.ids = set(marks.ids.tolist())
-        self.names = self.telling_names = set(marks.names.tolist()) - words
+        words = [_word_hashes(WORD.findall(text)) for text in own]
+        known = [_phrases(of_text, length) for of_text in words for length in range(1, PHRASE + 1)]
+        self.phrases = np.setdiff1d(marks.phrases, np.concatenate(known))
+        self.ids = marks.ids
+        self.names = self.telling_names = np.setdiff1d(marks.names, np.concatenate(words))
         secrets = [os.environ.get(name) for name in SECRETS] + [get_token()]
         self.secrets = [secret for secret in secrets if secret and len(secret) >= 8]
 
     def check(self, folder: Path, files: Iterable[Path]) -> None:
         """Raises `InputError` that names file and line of the first thing that must stay."""
         files = list(files)
-        words = {hash_of(word) for file in files if file.name in VOCABULARIES for word in _vocabulary(file)}
-        self.telling_names = self.names - words
+        words = [word for file in files if file.name in VOCABULARIES for word in _vocabulary(file)]
+        self.telling_names = np.setdiff1d(self.names, _word_hashes(words))
         for file in files:
             found = next(self.found_in(file), None)
             if found:
@@ -136,16 +146,22 @@ class Search:
         for secret in self.secrets:
             if (start := text.find(secret)) >= 0:
                 yield start, "a secret of this machine's environment"
-        for match in MENTION.finditer(text):
-            if hash_of(match[1].lower()) in self.names:
-                yield match.start(), "a user's name"
-        for match in ALONE.finditer(text):
-            if len(match[0]) >= LEAST_ID and hash_of(match[0].lower()) in self.ids:
-                yield match.start(), "a tweet's id"
-            if not is_vocabulary and len(match[0]) >= LEAST_NAME and hash_of(match[0].lower()) in self.telling_names:
-                yield match.start(), "a user's name"
+        mentions, words = list(MENTION.finditer(text)), list(ALONE.finditer(text))
+        kinds = [
+            (mentions, [match[1] for match in mentions], self.names, 1, "a user's name"),
+            (words, [match[0] for match in words], self.ids, LEAST_ID, "a tweet's id"),
+        ]
         if not is_vocabulary:
-            yield from ((start, "words of a tweet") for mark, start in _phrases(text) if mark in self.phrases)
+            kinds.append((words, [match[0] for match in words], self.telling_names, LEAST_NAME, "a user's name"))
+        for matches, found, marks, least, what in kinds:
+            for place in np.flatnonzero(np.isin(_word_hashes(found), marks)):
+                if len(found[place]) >= least:
+                    yield matches[place].start(), what
+        every = list(WORD.finditer(text))
+        hashes = _word_hashes([match[0] for match in every])
+        for length in range(1, PHRASE + 1):
+            for place in np.flatnonzero(np.isin(_phrases(hashes, length), self.phrases)):
+                yield every[place].start(), "words of a tweet"
 
 
 def _vocabulary(file: Path) -> Iterator[str]:
