@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,3 +243,12 @@ def test_the_paired_interval_is_that_of_drawing_tweets():
         rows = rng.integers(0, 300, 300)
         drawn.append(TWO_RARE.score(gold[rows], one[rows], 3) - TWO_RARE.score(gold[rows], other[rows], 3))
     assert found["interval"] == pytest.approx(np.quantile(drawn, [0.025, 0.975]).tolist(), abs=0.012)
+
+
+def test_a_member_that_counts_nothing_can_be_left_out():
+    probabilities, gold = binary(n_members=4)
+    rule = fit(probabilities, gold, list("abcd"), RARE, method="weighted", decision="tuned")
+    idle = replace(rule, weights=np.array([0.5, 0.0, 0.5, 0.0]))
+    assert idle.without_idle().members == ["a", "c"]
+    np.testing.assert_array_equal(idle.choose(probabilities), idle.without_idle().choose(probabilities[[0, 2]]))
+    assert rule.without_idle() is rule
