@@ -31,6 +31,7 @@ from smm4h.errors import InputError, run_main
 from smm4h.files import read_json, write_json
 from smm4h.folds import folds_of
 from smm4h.labels import write_labels
+from smm4h.launch import Launch, devices, forget_the_launcher, join, set_threads, threads_each
 from smm4h.metrics import paired_bootstrap
 from smm4h.outcome import Outcome
 from smm4h.plan import LIBRARIES
@@ -59,7 +60,11 @@ class Unlabelled:
 
 
 def main() -> None:
+    launch = join()
     arguments = read_arguments()
+    if not launch.speaks:
+        return  # of several processes one teaches: a small model needs no more
+    take_device(launch, arguments)
     quieten()
     stop = listen()
     outcome = Outcome.read(arguments.folder)
@@ -97,9 +102,17 @@ def read_arguments() -> argparse.Namespace:
     arguments.output_dir = arguments.output_dir or arguments.folder / "student"
     if arguments.num_train_epochs <= 0 or arguments.per_device_train_batch_size < 1 or arguments.checks < 0:
         raise InputError("--num_train_epochs, --per_device_train_batch_size and --checks can't be so small")
-    if not arguments.use_cpu and torch.cuda.device_count() > 1:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one small model needs no more
     return arguments
+
+
+def take_device(launch: Launch, arguments: argparse.Namespace) -> None:
+    """One GPU, or all cores; the launcher is forgotten, or else Trainer would wait for its other processes."""
+    arguments.use_cpu = arguments.use_cpu or launch.use_cpu
+    (name, *_) = devices(launch, arguments.use_cpu)
+    if name is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
+    forget_the_launcher()
+    set_threads(threads_each(launch, 1, 0) * launch.local_world_size)
 
 
 def listen() -> Callable[[], bool]:
