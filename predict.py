@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from smm4h.claims import Claims
 from smm4h.errors import InputError, nearest, run_main
@@ -34,7 +34,7 @@ from smm4h.plan import read_plan
 from smm4h.recipe import with_columns
 from smm4h.serving import Service, load_published, task_of
 from smm4h.standings import Ensemble
-from smm4h.streams import PIPE, WRITABLE, Block, Writer, inputs_of, kind_of, read_blocks
+from smm4h.streams import PIPE, WRITABLE, Block, Writer, count_lines, inputs_of, kind_of, read_blocks
 from smm4h.tasks import Task
 from smm4h.tweet_ensemble import TweetEnsemble
 from smm4h.workers import quieten
@@ -56,7 +56,8 @@ def main() -> None:
     def blocks() -> Iterable[Block]:
         return read_blocks(inputs, task, arguments.block, arguments.encoding)
 
-    n_blocks = answer_blocks(blocks, parts, service, launch)
+    n_expected = about_how_many(inputs) if launch.speaks else None
+    n_blocks = answer_blocks(blocks, n_expected, parts, service, launch)
     if launch.speaks:
         write_answers(arguments, parts, n_blocks, task.submission.columns)
         finish(arguments, parts, inputs)
@@ -134,6 +135,14 @@ def begin(arguments: argparse.Namespace, inputs: list[Path], made_of_ensemble: s
     return parts
 
 
+def about_how_many(inputs: list[Path]) -> int | None:
+    """For the progress bar; what is wrong with a file is for its reader to say."""
+    try:
+        return count_lines(inputs)
+    except (OSError, EOFError, pa.ArrowInvalid):
+        return None
+
+
 def part_of(parts: Path, number: int) -> Path:
     return parts / f"{number:08}.parquet"
 
@@ -148,16 +157,16 @@ class Display:
 
     def add(self, n_tweets: int) -> None:
         self.n_tweets += n_tweets
-        self.progress.update(self.line, description=f"{self.n_tweets:,} tweets")
+        self.progress.update(self.line, completed=self.n_tweets, description=f"{self.n_tweets:,} tweets")
 
 
-def answer_blocks(blocks, parts: Path, service: Service | TweetEnsemble, launch: Launch) -> int:
+def answer_blocks(blocks, n_expected: int | None, parts: Path, service: Service | TweetEnsemble, launch: Launch) -> int:
     """Answers each block that nobody else has; the first process stays until all are there. Returns their number."""
     claims = Claims()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not launch.speaks) as progress:
         while True:
-            display = Display(progress, progress.add_task("reading"))
+            display = Display(progress, progress.add_task("reading", total=n_expected))
             n_blocks = n_missing = 0
             for block in blocks():
                 n_blocks += 1

@@ -87,6 +87,18 @@ def read_blocks(paths: Sequence[Path], task: Task, size: int, encoding: str | No
             yield Block(next(numbers), ids, tweets["text"].tolist())
 
 
+def count_lines(paths: Sequence[Path]) -> int:
+    """About how many tweets some files hold, for a progress bar: rows of a Parquet file, lines of any other."""
+    total = 0
+    for path in paths:
+        with _open(path) as stream:
+            if kind_of(path) == ".parquet":
+                total += pa.parquet.ParquetFile(stream).metadata.num_rows
+            else:
+                total += sum(piece.count(b"\n") for piece in iter(lambda stream=stream: stream.read(CHUNK), b""))
+    return total
+
+
 def _tables(path: Path, size: int, encoding: str | None) -> Iterator[Table]:
     kind = kind_of(path)
     try:
