@@ -51,6 +51,14 @@ def _phrases(hashes: np.ndarray, length: int) -> np.ndarray:
     return found
 
 
+def _places_in(marks: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Where hashes are among the marks, which are sorted: `np.isin` would sort these many once more each time."""
+    if not len(marks):
+        return np.zeros(0, dtype=np.int64)
+    found = np.searchsorted(marks, hashes)
+    return np.flatnonzero(marks[np.minimum(found, len(marks) - 1)] == hashes)
+
+
 def _marks_of_texts(texts: Sequence[str]) -> np.ndarray:
     """The phrases of `PHRASE` words of some texts, and shorter texts as a whole; at once, because they are many."""
     found, flat, text_of = [], [], []
@@ -154,13 +162,13 @@ class Search:
         if not is_vocabulary:
             kinds.append((words, [match[0] for match in words], self.telling_names, LEAST_NAME, "a user's name"))
         for matches, found, marks, least, what in kinds:
-            for place in np.flatnonzero(np.isin(_word_hashes(found), marks)):
+            for place in _places_in(marks, _word_hashes(found)):
                 if len(found[place]) >= least:
                     yield matches[place].start(), what
         every = list(WORD.finditer(text))
         hashes = _word_hashes([match[0] for match in every])
         for length in range(1, PHRASE + 1):
-            for place in np.flatnonzero(np.isin(_phrases(hashes, length), self.phrases)):
+            for place in _places_in(self.phrases, _phrases(hashes, length)):
                 yield every[place].start(), "words of a tweet"
 
 
