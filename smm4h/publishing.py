@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ OF_THIS_MACHINE = ("_name_or_path", "auto_map", "architectures", "transformers_v
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+@cache
 def modules_from(entry: str) -> dict[str, str]:
     """The sources of a module and of all of ours that it imports, by file name, as they stand beside each other."""
     found, asked = {}, [entry]
