@@ -3,8 +3,8 @@
 A claim is filelock's lease: a file that names process and host, created exclusively and touched by a thread while its
 holder lives. It needs no lock service of a network file system, whose locks may be missing or local to each host. One
 whose process has died on this host is free at once; one that showed no sign of life for `LEASE_SECONDS`, on the
-watcher's own clock, is free too. Should a claim be lost to a host that was only cut off, both make the same bytes and
-put them in place in one move, so that time is lost and nothing else.
+watcher's own clock, is free too, and so is one that has stayed empty as long. Should a claim be lost to a host that was
+only cut off, both make the same bytes and put them in place in one move, so that time is lost and nothing else.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 LEASE_SECONDS = 90.0  # beyond the 60 s for which an NFS client may show old attributes
+POLL_SECONDS = 0.1
 
 
 class Claim(SoftFileLease):
@@ -29,6 +30,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._claims: dict[Path, Claim] = {}
+        self._empty: dict[Path, tuple[tuple[int, int], float]] = {}  # since when which file is seen empty
 
     def take(self, path: Path) -> Claim | None:
         """The claim, to be held by `with`; None where someone else has it."""
@@ -36,8 +38,25 @@ class Claims:
         try:
             claim.acquire(timeout=0)
         except Timeout:
+            self._free_if_empty(path)
             return None
         return claim
+
+    def _free_if_empty(self, path: Path) -> None:
+        """Removes a claim whose holder was killed before it wrote its name: filelock takes that for held for ever."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return
+        if found.st_size:
+            self._empty.pop(path, None)
+            return
+        file = found.st_ino, found.st_ctime_ns
+        seen, since = self._empty.get(path, (None, 0.0))
+        if seen != file:
+            self._empty[path] = file, time.monotonic()
+        elif time.monotonic() - since > LEASE_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def silent_for(path: Path) -> float | None:
@@ -53,13 +72,16 @@ def once(path: Path, make: Callable[[], None]) -> None:
 
     What a process that was killed amid it left beside it, under a name that begins with a dot and `path`'s, is removed.
     """
-    if path.exists():
-        return
+    claim_file, claims = path.parent / f".{path.name}.claim", Claims()
     path.parent.mkdir(parents=True, exist_ok=True)
-    claim = path.parent / f".{path.name}.claim"
-    with SoftFileLease(claim, lease_duration=LEASE_SECONDS).acquire(poll_interval=0.1):
-        if not path.exists():
-            for left in path.parent.glob(f".{path.name}.*"):
-                if left != claim:
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-            make()
+    while not path.exists():
+        claim = claims.take(claim_file)
+        if claim is None:
+            time.sleep(POLL_SECONDS)
+            continue
+        with claim:
+            if not path.exists():
+                for left in path.parent.glob(f".{path.name}.*"):
+                    if left != claim_file:
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+                make()

@@ -32,13 +32,24 @@ def claim_of_another_host(path):
     path.write_text(text.replace(platform.node(), "node7"))
 
 
-def test_a_claim_left_by_a_dead_host_lapses(tmp_path, monkeypatch):
+def claim_without_a_name(path):
+    """What a process leaves that is killed between the creation of its claim and its first word there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.mark.parametrize("leave", [claim_of_another_host, claim_without_a_name])
+def test_a_claim_left_by_the_dead_lapses(tmp_path, monkeypatch, leave):
     monkeypatch.setattr(claims, "LEASE_SECONDS", 1.0)
-    claim_of_another_host(tmp_path / "a.claim")
+    leave(tmp_path / "a.claim")
     watcher, begun = Claims(), time.monotonic()
     assert watcher.take(tmp_path / "a.claim") is None
     assert wait_for(lambda: watcher.take(tmp_path / "a.claim"), 10)
     assert time.monotonic() - begun > 0.9
+    leave(tmp_path / ".made.claim")
+    (tmp_path / ".made.partial").touch()
+    claims.once(tmp_path / "made", (tmp_path / "made").touch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.claim", "made"]
 
 
 def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead_host(
@@ -47,6 +58,7 @@ def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead
     """One comes late; each finishes with the whole result, and each run was trained by one of them."""
     output, begun = tmp_path / "out", time.monotonic()
     claim_of_another_host(output / "last3-42" / ".fold-0.claim")
+    claim_without_a_name(output / "last3-42" / ".fold-1.claim")
     logs = [tmp_path / "first.log", tmp_path / "late.log"]
     first = start(alone(tiny_encoder, output), logs[0])
     assert wait_for(lambda: any(output.glob("*/fold-*/RUNNING")), 120)
@@ -63,6 +75,7 @@ def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead
     assert all("final vote" in log.read_text() for log in logs)
     told = [line.split("  ")[1] for line in logs[0].read_text().splitlines() if line.startswith("run ")]
     assert told.index("last3-42 fold 0") > 10  # its place in the plan: the others did not wait for it
+    assert told.index("last3-42 fold 1") > 10
 
 
 def test_several_runs_on_one_device_are_trained_side_by_side(finished_job, tiny_encoder, tmp_path):
