@@ -20,7 +20,7 @@ quickstart: .venv/installed
 		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) $(FLAGS)
 
 test: lint
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: no test waits for a network
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: tests run side by side, and waiting threads would spin
 
 import psutil
 import pytest
