@@ -201,8 +201,8 @@ def teach(
         def report(step: int, steps: int) -> None:
             progress.update(line, completed=step, total=steps)
 
-        print_name = lesson.fingerprint(arguments.model_name_or_path, settings)
-        student.learn(lesson, settings, print_name, report, stop, save_minutes=5.0)
+        made_of = lesson.fingerprint(arguments.model_name_or_path, arguments.max_seq_length, settings)
+        student.learn(lesson, settings, made_of, report, stop, save_minutes=5.0)
     if len(unlabelled.choices):
         texts, choices = unlabelled.lesson.texts, unlabelled.choices
     else:
@@ -236,7 +236,7 @@ def check(
     ballots = held_out_ballots(plan.runs)
     fitting = fitting_of(outcome)
     _, honest = fit_ensemble(ballots, gold, fitting, task)
-    best = best_member(outcome)
+    best = outcome.best_member
     alone = ballots.probabilities[[ballots.voters.index(best)]]
     contenders = {
         "student": student.probabilities(labelled.of(held_out).texts).argmax(axis=1),
@@ -251,14 +251,9 @@ def fitting_of(outcome: Outcome) -> Fitting:
     return Fitting(outcome.task.aim, asked("vote"), asked("decision"), asked("ties"))
 
 
-def best_member(outcome: Outcome) -> str:
-    """The one with the highest out-of-fold score."""
-    return max(outcome.names, key=lambda name: outcome.scores[name]["out_of_fold"][outcome.task.measure])
-
-
 def on_test(student: Student, outcome: Outcome, tweets: Tweets, gold: np.ndarray) -> dict[str, Any]:
     """What the student scores on the test tweets, whose gold labels nobody was shown, beside the ensemble."""
-    best, mean = best_member(outcome), outcome.rule.mean
+    best, mean = outcome.best_member, outcome.rule.mean
     runs = outcome.plan.runs_of([best])
     alone, _ = fit_ensemble(held_out_ballots(runs), outcome.gold, fitting_of(outcome).for_one, outcome.task)
     contenders = {
@@ -289,7 +284,7 @@ def compared(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, ou
 def measure_speed(student: Student, outcome: Outcome, texts: Sequence[str]) -> dict[str, float]:
     """Tweets a second of student, best member and ensemble on the same texts, in turn; medians of `REPEATS`."""
     texts = list(texts[:SPEED_TWEETS])
-    best = best_member(outcome)
+    best = outcome.best_member
     contenders: dict[str, Callable[[], Any]] = {"student": lambda: student.probabilities(texts)}
     try:
         service = service_of(outcome, student.model.device.type == "cpu")

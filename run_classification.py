@@ -40,10 +40,10 @@ from smm4h.workers import quieten
 
 def main() -> None:
     launch = join()
+    quieten()
     job = recipe.read_command_line([*sys.argv[1:], *launch.flags])
     dispatch.take_place(launch, job)
     check_trackers(job.members)
-    quieten()
     if job.settings.list:
         return tell_states(job, launch)
     if job.settings.fetch:

@@ -12,10 +12,9 @@ from heads import TweetClassifier
 from smm4h.cleaning import clean
 from smm4h.machine import machine_has_bf16
 from smm4h.packed import PackedEncoder, can_pack
-from smm4h.padding import Padding
+from smm4h.padding import probabilities
 from smm4h.rules import Rule
 
-BATCH = 128  # tweets computed at once
 Made = dict[str, list]  # by text variant, what was made of the texts: for voters that read the same
 
 
@@ -59,7 +58,6 @@ class EncoderVoter:
         if packed and model.device.type == "cpu" and can_pack(model.encoder):
             model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if machine_has_bf16() else torch.float32)
 
-    @torch.no_grad()
     def probabilities(self, texts: Sequence[str], made: Made) -> np.ndarray:
         """(n_tweets, n_classes)."""
         if self.key not in made:
@@ -67,17 +65,9 @@ class EncoderVoter:
             longest = self.tokenizer.model_max_length
             made[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
         pieces, device = made[self.key], self.model.device
-        order = np.argsort([-len(ids) for ids in pieces], kind="stable")
-        collate, found = Padding(self.tokenizer.pad_token_id), []
-        for start in range(0, len(order), BATCH):
-            batch = collate([{"input_ids": pieces[place]} for place in order[start : start + BATCH]])
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            with torch.autocast(device.type, torch.bfloat16, enabled=machine_has_bf16()):
-                logits = self.model(**batch).logits
-            found.append(logits.double().softmax(dim=1).float().cpu().numpy())
-        restored = np.empty((len(pieces), self.model.config.num_labels), dtype=np.float32)
-        restored[order] = np.concatenate(found)
-        return restored
+        with torch.autocast(device.type, torch.bfloat16, enabled=machine_has_bf16()):
+            found = probabilities(pieces, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits)
+        return found.astype(np.float32)
 
 
 class TextVoter:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from smm4h.figures import Picture
 from smm4h.files import read_json, write_atomically, write_text
+from smm4h.hub import on_the_hub, shown_name
 from smm4h.outcome import Outcome
 from smm4h.page import environment, pictures_of, rule_text
 from smm4h.plan import Plan, Run
 from smm4h.predictions import read_predictions
 from smm4h.recipe import WITHOUT_EFFECT, Member
+from smm4h.standings import FINAL
 from smm4h.tasks import Task
 
 SAID_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
@@ -107,20 +108,6 @@ class Card:
         )
 
 
-def on_the_hub(name: str) -> bool:
-    """Whether an encoder's name is one of the Hub, not of a folder here."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not Path(name).exists()
-
-
-def shown_name(name: str) -> str:
-    """An encoder's name; of a folder of this machine its last part only."""
-    return name if on_the_hub(name) else Path(name).name
-
-
 def command_of(words: Sequence[str]) -> str:
     """A command line as it was given, but for where files lie on this machine."""
     shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
@@ -163,11 +150,11 @@ def usage_of(name: str, more: str = "") -> str:
 def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
     """Of a whole ensemble that is published as `name`."""
     task, plan = outcome.task, outcome.plan
-    names = [name for name in outcome.scores if name != outcome.final_name]
+    names = [name for name in outcome.scores if name != FINAL]
     has_test = outcome.final["test"] is not None
     parts = ["out_of_fold", "test"] if has_test else ["out_of_fold"]
     rows = [
-        (f"**{outcome.final_name}**", [outcome.final[part] for part in parts]),
+        (f"**{FINAL}**", [outcome.final[part] for part in parts]),
         *((f"{n} \\*" if n in outcome.flattered else n, [outcome.scores[n][part] for part in parts]) for n in names),
     ]
     members, shared = _members(list({run.member.name: run.member for run in plan.runs}.values()))
@@ -220,16 +207,14 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
     score = task.score(gold, held_out.probabilities.argmax(axis=1))
     members, shared = _members([run.member])
     cleaning = run.member.get("cleaning")
-    note = (
-        f"Texts must be cleaned first ({', '.join(cleaning)}; the config has it under `cleaning`)." if cleaning else ""
-    )
+    cleaned_by = f"({', '.join(cleaning)}; the config has it under `cleaning`)"
     counts = np.bincount(labels, minlength=task.n_classes)
     encoder = run.member.get("model_name_or_path")
     return Card(
         title=name.split("/")[-1],
         what=f"One model of an ensemble: member {run.member.name}, trained on all folds but number {run.fold}.",
         usage=usage_of(name, ", trust_remote_code=True"),
-        usage_note=note,
+        usage_note=f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN,
         task=task,
         counts=dict(zip(task.labels, counts.tolist(), strict=True)),
         columns=["held out"],

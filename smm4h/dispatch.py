@@ -30,7 +30,7 @@ from smm4h.plan import Run
 from smm4h.recipe import Job, run_arguments
 from smm4h.runs import RunData, sweep
 from smm4h.tokens import encoder_size, token_table
-from smm4h.workers import RUN_FAILED, TICK, quieten, unfinished, work, work_together
+from smm4h.workers import RUN_FAILED, TICK, unfinished, work, work_together
 
 FRUITLESS = 3  # workers that may die one after the other without having begun a run
 PATIENCE = 120  # seconds that stopped workers get to save their state
@@ -61,7 +61,6 @@ def take_place(launch: Launch, job: Job) -> None:
     if trains_together(launch, job.settings):
         return
     forget_the_launcher()
-    quieten()
     if not (job.settings.list or job.settings.fetch) and _forking_server().get_start_method() == "forkserver":
         multiprocessing.forkserver.ensure_running()  # it imports while this process reads the tweets
 

@@ -1,4 +1,4 @@
-"""Uploads to the Hub: one repository, one commit."""
+"""The Hub: which names are its own, and uploads, of one repository in one commit."""
 
 from pathlib import Path
 
@@ -7,6 +7,20 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from smm4h.errors import InputError
+
+
+def on_the_hub(name: str) -> bool:
+    """Whether an encoder's name is one of the Hub, not of a folder here."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not Path(name).exists()
+
+
+def shown_name(name: str) -> str:
+    """An encoder's name; of a folder of this machine its last part only."""
+    return name if on_the_hub(name) else Path(name).name
 
 
 def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:

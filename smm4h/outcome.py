@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,15 @@ class Outcome:
         return self.ensemble.rule
 
     @property
-    def final_name(self) -> str:
-        return FINAL
+    def best_member(self) -> str:
+        """The one with the highest out-of-fold score."""
+        found = self.appraisal.get("best_member")
+        return found["name"] if found else self.names[0]
+
+    @cached_property
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """What each run found out, by its name."""
+        return {run.name: run.measures() for run in self.plan.runs}
 
     @property
     def encoder_names(self) -> list[str]:
@@ -105,14 +113,14 @@ class Outcome:
     def fold_scores(self) -> dict[str, list[float]]:
         """Each member's measure on each fold that it held out, as its runs found it (by the highest probability)."""
         return {
-            name: [run.measures()["held_out"][self.task.measure] for run in self.plan.runs_of([name])]
+            name: [self.measures[run.name]["held_out"][self.task.measure] for run in self.plan.runs_of([name])]
             for name in self.plan.members
         }
 
     def learning_curves(self) -> dict[str, list[list[dict[str, float]]]]:
         """Each member's evaluations while its runs were trained, a list a run; only of those with two or more."""
         runs = {name: self.plan.runs_of([name]) for name in self.names}
-        found = {name: [run.measures().get("evaluations", []) for run in own] for name, own in runs.items()}
+        found = {name: [self.measures[run.name].get("evaluations", []) for run in own] for name, own in runs.items()}
         return {name: curves for name, curves in found.items() if all(len(curve) > 1 for curve in curves)}
 
     @property
@@ -125,7 +133,7 @@ class Outcome:
         for name in self.names:
             runs = self.plan.runs_of([name])
             done = [read_json(run.done_file) for run in runs]
-            steps = sum(run.measures().get("steps", 0) for run in runs)
+            steps = sum(self.measures[run.name].get("steps", 0) for run in runs)
             rows.append(
                 {
                     "name": name,

@@ -10,6 +10,7 @@ from smm4h import figures
 from smm4h.decision import threshold
 from smm4h.figures import Picture
 from smm4h.files import read_json, write_text
+from smm4h.hub import shown_name
 from smm4h.outcome import Outcome
 from smm4h.progress import range_text
 
@@ -61,7 +62,7 @@ def _content(outcome: Outcome) -> dict:
         "findings": read_json(outcome.plan.output_dir / "data_report.json"),
         "problems": problems[:PROBLEMS_SHOWN],
         "n_problems": len(problems),
-        "encoders": [Path(name).name if Path(name).exists() else name for name in outcome.encoder_names],
+        "encoders": [shown_name(name) for name in outcome.encoder_names],
     }
 
 

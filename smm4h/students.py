@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from smm4h import checkpoints
 from smm4h.decision import match_shares
 from smm4h.errors import InputError
 from smm4h.losses import Loss
-from smm4h.padding import Padding
+from smm4h.padding import Padding, probabilities
 from smm4h.recipe import RunArguments
 from smm4h.tasks import Task
 from smm4h.tokens import encoder_trouble
@@ -37,7 +36,7 @@ from smm4h.training import BestEpoch, TweetTrainer, Watch
 from smm4h.voting import SMALLEST
 
 STUDENT_FILE = "student.json"
-BATCH = 128
+SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ class Lesson:
     def __add__(self, other: "Lesson") -> "Lesson":
         return Lesson(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
 
-    def fingerprint(self, encoder: str, arguments: RunArguments) -> str:
+    def fingerprint(self, encoder: str, max_length: int, arguments: RunArguments) -> str:
         """Of all that a student's weights depend on, so that no other student's state is taken up."""
-        settings = {name: getattr(arguments, name) for name in ("learning_rate", "num_train_epochs", "seed", "optim")}
-        content = [encoder, settings, self.texts, np.round(self.targets, 6).tolist()]
+        settings = {name: getattr(arguments, name) for name in SHAPING}
+        content = [encoder, max_length, settings, self.texts, np.round(self.targets, 6).tolist()]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
@@ -86,29 +85,18 @@ class Student:
         longest = self.tokenizer.model_max_length
         return self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
 
-    def table(self, texts: Sequence[str], targets: np.ndarray | None = None) -> Dataset:
+    def table(self, lesson: Lesson) -> Dataset:
         """Rows that a trainer reads."""
-        columns: dict[str, Any] = {"input_ids": self.pieces(texts)}
-        columns["length"] = [len(ids) for ids in columns["input_ids"]]
-        kinds = {"input_ids": List(Value("int32")), "length": Value("int32")}
-        if targets is not None:
-            columns["labels"], kinds["labels"] = targets.tolist(), List(Value("float32"))
+        pieces = self.pieces(lesson.texts)
+        columns = {"input_ids": pieces, "length": [len(ids) for ids in pieces], "labels": lesson.targets.tolist()}
+        kinds = {"input_ids": List(Value("int32")), "length": Value("int32"), "labels": List(Value("float32"))}
         return Dataset.from_dict(columns, Features(kinds))
 
-    @torch.no_grad()
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes), computed as its users will: in float32, in batches of like lengths."""
         self.model.eval()
-        pieces, found = self.pieces(texts), []
-        order = np.argsort([-len(ids) for ids in pieces], kind="stable")
-        collate = Padding(self.tokenizer.pad_token_id)
-        for start in range(0, len(order), BATCH):
-            batch = collate([{"input_ids": pieces[place]} for place in order[start : start + BATCH]])
-            logits = self.model(**{name: tensor.to(self.model.device) for name, tensor in batch.items()}).logits
-            found.append(logits.double().softmax(dim=1).cpu().numpy())
-        restored = np.empty((len(texts), self.model.config.num_labels))
-        restored[order] = np.concatenate(found)
-        return restored
+        model, pad_id = self.model, self.tokenizer.pad_token_id
+        return probabilities(self.pieces(texts), pad_id, model.device, lambda batch: model(**batch).logits)
 
     def learn(
         self,
@@ -123,7 +111,7 @@ class Student:
         trainer = TweetTrainer(
             model=self.model,
             args=arguments,
-            train_dataset=self.table(lesson.texts, lesson.targets),
+            train_dataset=self.table(lesson),
             data_collator=Padding(self.tokenizer.pad_token_id),
             processing_class=self.tokenizer,
             loss=Loss(),
@@ -142,21 +130,21 @@ class Student:
         # Without the autocast that accelerate has put around its forward: its users will not have that.
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
-    def decide_like(self, probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Moves the classifier's bias until each class gets its share (n_classes,) of tweets with these probabilities.
+    def decide_like(self, found: np.ndarray, shares: np.ndarray) -> None:
+        """Moves the classifier's bias until each class gets its share (n_classes,) of the tweets whose probabilities
+        (n_tweets, n_classes) were `found`.
 
         A class weight on a probability is its logarithm on the logit, so that the highest probability then is the
-        ensemble's decision, and nobody needs to know of a threshold. Returns the log weights (n_classes,).
+        ensemble's decision, and nobody needs to know of a threshold.
         """
-        level = np.exp(np.log(np.clip(probabilities, SMALLEST, None)).mean(axis=0))
+        level = np.exp(np.log(np.clip(found, SMALLEST, None)).mean(axis=0))
         start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
-        moved = np.log(match_shares(probabilities, start, shares))
+        moved = np.log(match_shares(found, start, shares))
         last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
         if last.out_features != len(shares):
             raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")
         with torch.no_grad():
             last.bias += torch.from_numpy(moved).to(last.bias)
-        return moved
 
     def save(self, folder: Path) -> None:
         """Writes an ordinary checkpoint, all or nothing."""
