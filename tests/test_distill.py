@@ -140,7 +140,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(words, made, t
     job = start([sys.executable, "distill.py", *longer])
     assert wait_for(lambda: (tmp_path / "b" / ".student").is_dir(), 120)
     job.send_signal(signal.SIGTERM)
-    code = job.wait()
+    code = job.wait(300)
     assert not session_of(job)
     assert code in (75, 0)
     again = shell(sys.executable, "distill.py", *longer)

@@ -141,7 +141,7 @@ def test_what_was_answered_before_a_kill_is_not_answered_again(tuned_job, new, t
     assert wait_for(lambda: len(list(parts.glob("0*.parquet"))) > 2, 120)
     for process in session_of(job):
         process.send_signal(signal.SIGKILL)
-    job.wait()
+    job.wait(300)
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")}
     assert 2 < len(kept) < 12
     other = shell(*words[:-1], 50, "--output", tmp_path / "labels.tsv")
@@ -150,7 +150,7 @@ def test_what_was_answered_before_a_kill_is_not_answered_again(tuned_job, new, t
     job = start([*words, "--output", tmp_path / "labels.tsv"])
     assert wait_for(lambda: len(list(parts.glob("0*.parquet"))) > len(kept), 120)
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
-    assert job.wait() == 0
+    assert job.wait(300) == 0
     assert (tmp_path / "labels.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
 
 
