@@ -148,6 +148,11 @@ class MemberSettings:
     )
     positive_copies: int = _field(1, "how often an epoch shows each tweet of the task's `positive` labels")
     min_steps: int = _field(0, "train on beyond num_train_epochs, by whole epochs, until so many steps are made")
+    learning_rate_width: int = _field(  # as Adam's should be: Yang et al. 2022, "Tensor Programs V", table 3
+        0,
+        "width of the encoder that learning_rate is meant for; one that is twice as wide learns half as fast (0: "
+        "learning_rate is for any)",
+    )
     layer_decay: float = _field(
         1.0, "each layer of the encoder learns by this factor slower than the one above it (1: all alike)"
     )
@@ -261,6 +266,7 @@ RANGES = {
     "focal_gamma": "0 or more",
     "negatives_per_positive": "more than 0",
     "positive_copies": "1 or more",
+    "learning_rate_width": "0 or more",
     "layer_decay": "above 0, 1 at most",
     "min_steps": "0 or more",
 }
@@ -508,6 +514,7 @@ def _check_balance(member: Member, task: Task, where: str) -> None:
         "focal_gamma": member.get("focal_gamma") >= 0,
         "negatives_per_positive": per_positive is None or per_positive > 0,
         "positive_copies": member.get("positive_copies") >= 1,
+        "learning_rate_width": member.get("learning_rate_width") >= 0,
         "layer_decay": 0 < member.get("layer_decay") <= 1,
         "min_steps": member.get("min_steps") >= 0,
     }

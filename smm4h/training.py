@@ -548,6 +548,8 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         a.num_train_epochs = max(a.num_train_epochs, math.ceil(member.get("min_steps") / per_epoch))
     tokenizer = load_tokenizer(member)
     model = build_model(member, task)
+    if meant_for := member.get("learning_rate_width"):
+        arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
     if is_packed(member, arguments, model):
         pack(model, arguments, train_dataset)
     trainer = TweetTrainer(

@@ -139,23 +139,25 @@ def test_runs_train_on_until_the_least_number_of_steps_is_made(tiny_encoder, tmp
     assert found["more"]["steps"] == -(-9 // per_epoch) * per_epoch
 
 
-def test_deeper_layers_move_less(tiny_encoder, tmp_path, call):
+def test_deeper_layers_move_less_and_wider_encoders_too(tiny_encoder, tmp_path, call):
     """One step of Adam moves every weight by about its learning rate."""
     from safetensors.torch import load_file
 
     shared = "max_steps: 1, optim: adamw_torch, learning_rate: 0.01, warmup_steps: 0, eval_strategy: 'no', "
     row = f"{{head: last3, {shared} lr_scheduler_type: constant, checkpoint: last, layer_decay: "
-    recipe = recipe_of(tmp_path, plain=row + "1.0}", decayed=row + "0.5}")
+    narrow = row + "1.0, learning_rate_width: 32}"  # the encoder is 16 wide
+    recipe = recipe_of(tmp_path, plain=row + "1.0}", decayed=row + "0.5}", narrow=narrow)
     run_one(call, tiny_encoder, tmp_path / "out", recipe)
     before = load_file(tiny_encoder / "model.safetensors")
     moved = {}
-    for member in ("plain", "decayed"):
+    for member in ("plain", "decayed", "narrow"):
         after = load_file(tmp_path / "out" / member / "fold-0" / "model" / "model.safetensors")
         for layer in range(3):
             name = f"encoder.layer.{layer}.output.dense.weight"
             moved[member, layer] = float((after[f"encoder.{name}"] - before[name]).abs().max())
     for layer in range(3):
         assert moved["decayed", layer] == pytest.approx(moved["plain", layer] * 0.5 ** (3 - layer), rel=0.05)
+        assert moved["narrow", layer] == pytest.approx(moved["plain", layer] * 2, rel=0.05)
 
 
 @pytest.fixture
@@ -195,6 +197,7 @@ def test_a_collapsed_run_is_trained_once_more_with_another_seed_and_named(tiny_e
         ("negatives_per_positive: 0", "--negatives_per_positive"),
         ("positive_copies: 0", "--positive_copies 0 is out of its range: 1 or more"),
         ("layer_decay: 1.5", "--layer_decay 1.5 is out of its range: above 0, 1 at most"),
+        ("learning_rate_width: -1", "--learning_rate_width -1 is out of its range: 0 or more"),
         ("focal_gamma: -1", "--focal_gamma -1.0 is out of its range"),
     ],
 )
