@@ -67,13 +67,15 @@ def main() -> None:
     take_device(launch, arguments)
     quieten()
     stop = listen()
-    outcome = Outcome.read(arguments.folder)
+    outcome = read_outcome(arguments)
     job = job_of(outcome, arguments)
     tweets = read_own_tweets(outcome, job)
     gold = read_gold(job, tweets.test)
     labelled = Lesson(column(tweets.labelled, "text").to_pylist(), outcome.combined)
     unlabelled = ask_ensemble(outcome, tweets, arguments)
-    found = [check(fold, outcome, tweets, labelled, unlabelled, arguments, stop) for fold in range(arguments.checks)]
+    rivals = held_out_rivals(outcome) if arguments.checks else {}
+    checks = range(arguments.checks)
+    found = [check(fold, rivals, outcome, tweets, labelled, unlabelled, arguments, stop) for fold in checks]
     student = teach("student", labelled, unlabelled, unlabelled, outcome, arguments, stop)
     if gold is not None:
         found.append(on_test(student, outcome, tweets, gold))
@@ -120,6 +122,14 @@ def listen() -> Callable[[], bool]:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     return lambda: bool(asked)
+
+
+def read_outcome(arguments: argparse.Namespace) -> Outcome:
+    """What the student is to learn from; raises `InputError` for a job that is not finished or has too few folds."""
+    outcome = Outcome.read(arguments.folder)
+    if arguments.checks > (n_folds := outcome.plan.shared("n_folds")):
+        raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
+    return outcome
 
 
 def job_of(outcome: Outcome, arguments: argparse.Namespace) -> Job:
@@ -212,8 +222,19 @@ def teach(
     return student
 
 
+def held_out_rivals(outcome: Outcome) -> dict[str, np.ndarray]:
+    """Each labelled tweet's class (n_tweets,) by ensemble and best member, as rules say that were fitted without it."""
+    ballots, fitting, best = held_out_ballots(outcome.plan.runs), fitting_of(outcome), outcome.best_member
+    alone = ballots.probabilities[[ballots.voters.index(best)]]
+    return {
+        "ensemble": fitting.choices(ballots.voters, ballots.probabilities, outcome.gold),
+        best: fitting.for_one.choices([best], alone, outcome.gold),
+    }
+
+
 def check(
     fold: int,
+    rivals: dict[str, np.ndarray],
     outcome: Outcome,
     tweets: Tweets,
     labelled: Lesson,
@@ -224,8 +245,6 @@ def check(
     """What a student scores on a fold that it was not taught, nor any twin of whose tweets, beside the ensemble."""
     task, plan, gold = outcome.task, outcome.plan, outcome.gold
     seed, n_folds = plan.runs[0].member.get("fold_seed"), plan.shared("n_folds")
-    if fold >= n_folds:
-        raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
     held_out = folds_of(tweets.labelled, seed) == fold
     known_by = held_out_by_fold(tweets.labelled, task, seed, n_folds)[fold]
     shown = ~is_held_out(tweets.labelled, known_by) & ~held_out
@@ -233,15 +252,9 @@ def check(
     kept = np.concatenate([*free, np.zeros(0, dtype=bool)])
     taught = Unlabelled(unlabelled.lesson.of(kept), [], unlabelled.choices[kept])
     student = teach(f"check-{fold}", labelled.of(shown), taught, unlabelled, outcome, arguments, stop)
-    ballots = held_out_ballots(plan.runs)
-    fitting = fitting_of(outcome)
-    _, honest = fit_ensemble(ballots, gold, fitting, task)
-    best = outcome.best_member
-    alone = ballots.probabilities[[ballots.voters.index(best)]]
     contenders = {
         "student": student.probabilities(labelled.of(held_out).texts).argmax(axis=1),
-        "ensemble": honest[held_out],
-        best: fitting.for_one.choices([best], alone, gold)[held_out],
+        **{name: choices[held_out] for name, choices in rivals.items()},
     }
     return compared(f"held-out fold {fold}", contenders, gold[held_out], outcome)
 

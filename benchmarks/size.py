@@ -3,10 +3,13 @@
 python benchmarks/size.py [--tweets 1000000]
 
 Seconds depend on the machine; what is promised is a million tweets read, checked and given folds in under 60 s and
-4 GB, and nine prediction files of a million rows voted in under 10 s.
+4 GB, nine prediction files of a million rows voted in under 10 s, and a million tweets labelled by predict.py, killed
+and resumed on the way, each once and in order, at memory that does not grow.
 """
 
 import argparse
+import contextlib
+import os
 import random
 import resource
 import subprocess
@@ -15,8 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+BLOCK = 10_000  # tweets that predict.py answers at once, by default
 
 
 def main() -> None:
@@ -29,6 +35,7 @@ def main() -> None:
         return PARTS[arguments.part](arguments.folder)
     with tempfile.TemporaryDirectory() as folder:
         invent_files(Path(folder), arguments.tweets)
+        train_two_models(Path(folder))
         for part in PARTS:
             command = [sys.executable, __file__, "--part", part, "--folder", folder]
             started = time.perf_counter()
@@ -51,6 +58,17 @@ def invent_files(folder: Path, n_tweets: int) -> None:
         labels = rng.choices("123", weights=[5, 6, 89], k=n_tweets)
         lines = "".join(f"{10**18 + row}\t{label}\n" for row, label in enumerate(labels))
         (folder / f"vote-{voter}.tsv").write_text("tweet_id\tClass\n" + lines)
+
+
+def train_two_models(folder: Path) -> None:
+    """A job of one member and two folds on the quickstart's tweets, with the tests' tiny random encoder."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from conftest import job_words, recipe_of, save_tiny_encoder
+
+    words = job_words(save_tiny_encoder(folder / "encoder"), folder / "job", "--n_folds", "2")
+    words[0] = recipe_of(folder, tiny="{head: mean}")
+    del os.environ["OMP_NUM_THREADS"]  # the tests' setting
+    subprocess.run([sys.executable, "run_classification.py", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def read_check_and_fold(folder: Path) -> None:
@@ -95,12 +113,46 @@ def vote_on_predictions(folder: Path) -> None:
     write_peak(folder / "vote_probabilities.peak")
 
 
-def write_peak(path: Path) -> None:
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def predict_killed_and_resumed(folder: Path) -> None:
+    tweets, labels = folder / "task5_training.tsv", folder / "labels.tsv"
+    parts = folder / f".{labels.name}.parts"
+    command = [sys.executable, "predict.py", folder / "job", tweets, "--output", labels, "--block", BLOCK, "--use_cpu"]
+    ids = [line.split("\t", 1)[0] for line in tweets.read_text().splitlines()[1:]]
+    n_blocks, memory = -(-len(ids) // BLOCK), {}
+
+    def run(blocks: int) -> int | None:
+        """Until so many blocks are answered, or to its end; notes the most memory for each fifth of the blocks."""
+        process = psutil.Popen([str(word) for word in command], cwd=ROOT, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (done := len(list(parts.glob("*.parquet")))) < blocks:
+            fifth = 5 * done // n_blocks
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                memory[fifth] = max(memory.get(fifth, 0), process.memory_info().rss)
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+        return process.wait()
+
+    killed, kept = run(n_blocks // 3), len(list(parts.glob("*.parquet")))
+    finished = run(n_blocks + 1)
+    found = [line.split("\t", 1)[0] for line in labels.read_text().splitlines()[1:]]
+    if killed == 0 or finished != 0 or found != ids:
+        sys.exit(f"ended with {killed} and {finished}; {len(found)} labels for {len(ids)} tweets")
+    fifths = ", ".join(f"{size / 1e9:.2f}" for _, size in sorted(memory.items()))
+    print(f"killed after {kept} of {n_blocks} blocks; most GB in each fifth of them: {fifths}", file=sys.stderr)
+    write_peak(folder / "predict.peak", resource.RUSAGE_CHILDREN)
+
+
+def write_peak(path: Path, of: int = resource.RUSAGE_SELF) -> None:
+    kilobytes = resource.getrusage(of).ru_maxrss
     path.write_text(f"{kilobytes / 1e6:.1f}")
 
 
-PARTS = {"read": read_check_and_fold, "vote": vote_on_label_files, "vote_probabilities": vote_on_predictions}
+PARTS = {
+    "read": read_check_and_fold,
+    "vote": vote_on_label_files,
+    "vote_probabilities": vote_on_predictions,
+    "predict": predict_killed_and_resumed,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,3 +17,14 @@ def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
     for phase in ("read", "tokenise", "forward", "backward", "optimizer", "evaluate"):
         assert re.search(rf"^{phase} +\d+\.\d+", outcome.out, re.MULTILINE), outcome.out
     assert "x the time of 2 x weights x word pieces" in outcome.out
+
+
+@pytest.mark.slow
+def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_prediction():
+    outcome = shell(sys.executable, "benchmarks/size.py", "--tweets", 40_000)
+    assert outcome.code == 0, outcome.err
+    for part in ("read", "vote", "vote_probabilities", "predict"):
+        assert re.search(rf"^40,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$", outcome.out, re.MULTILINE), (
+            outcome.out
+        )
+    assert re.search(r"^killed after [123] of 4 blocks; most GB in each fifth", outcome.err, re.MULTILINE), outcome.err
