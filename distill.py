@@ -356,11 +356,12 @@ def tell(
     """A table for each comparison, and the speeds."""
     measure = outcome.task.measure
     for part in found:
-        title = f"\n{part['where']}, {part['tweets']} tweets; the student agrees on {part['agrees_with_ensemble']:.1%}"
+        title = f"\n{part['where']}, {part['tweets']} tweets"
         console.print(score_table(title, measure, [""], [(name, [score]) for name, score in part["scores"].items()]))
         for name, against in part["student_against"].items():
             told = f"{against['difference']:+.3f} ({range_text(against['interval'])}), p {against['p']:.3f}"
             console.print(f"student against {name}: {told}", markup=False)
+        console.print(f"the student agrees with the ensemble on {part['agrees_with_ensemble']:.1%} of the tweets")
     console.print("\ntweets a second: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items()))
     if "ensemble" in speeds:
         console.print(f"the student is {speeds['student'] / speeds['ensemble']:.1f} times as fast as the ensemble")

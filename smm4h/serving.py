@@ -1,5 +1,6 @@
 """A finished ensemble as it is used: texts in, labels out, from a job's folder or as it was published."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,9 +84,9 @@ def load_published(name: str, device: str) -> TweetEnsemble:
     try:
         model = TweetEnsemble.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         kind = "no job's output folder" if Path(name).exists() else "no folder"
-        raise InputError(f"{name} is {kind}, and no published ensemble either ({reason[:200]})") from None
+        raise InputError(f"{name} is {kind}, and no published ensemble either ({reason})") from None
     return model.to(device)
 
 

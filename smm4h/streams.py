@@ -52,10 +52,10 @@ def inputs_of(path: str) -> list[Path]:
     if not found:
         raise InputError(f"{path} holds no file of {', '.join(READERS)}, or the same with .gz")
     for file in found:
-        if kind_of(file) not in READERS:
-            raise InputError(f"{file} is none of {', '.join(READERS)}, or the same with .gz")
         if not file.is_file():
             raise InputError(f"{file} is not there; name an existing file or folder, or - for a pipe")
+        if kind_of(file) not in READERS:
+            raise InputError(f"{file} is none of {', '.join(READERS)}, or the same with .gz")
     return found
 
 

@@ -53,6 +53,11 @@ class Tracking:
         """Where TensorBoard looks: `tensorboard --logdir runs/task5/tensorboard`."""
         return self.job / "tensorboard" / self.run.name
 
+    @property
+    def mark(self) -> str:
+        """By which a run that goes on after a kill is known there, so that it goes on there, too."""
+        return self.run.fingerprint[:16]
+
     def __enter__(self) -> "Tracking":
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.folder)
         if "wandb" in self.names:
@@ -64,7 +69,7 @@ class Tracking:
                 group=os.environ.get("WANDB_RUN_GROUP", self.project),
                 job_type=self.run.member.name,
                 name=self.run.name,
-                id=self.run.fingerprint[:16],  # a run that goes on after a kill goes on there, too
+                id=self.mark,
                 resume="allow",
                 config=self.settings,
             )
@@ -72,7 +77,9 @@ class Tracking:
             import mlflow
 
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", self.project))
-            mlflow.start_run(run_name=self.run.name, tags={name: str(value) for name, value in self.settings.items()})
+            tags = {name: str(value) for name, value in self.settings.items()} | {"mark": self.mark}
+            found = mlflow.search_runs(filter_string=f"tags.mark = '{self.mark}'", max_results=1, output_format="list")
+            mlflow.start_run(found[0].info.run_id if found else None, run_name=self.run.name, tags=tags)
         return self
 
     def __exit__(self, kind: type | None, *rest: Any) -> None:

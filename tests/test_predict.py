@@ -211,7 +211,8 @@ def test_tweets_without_ids_are_numbered_over_all_files(tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence(tuned_job, new, tmp_path, call, monkeypatch, words, message):
-    shutil.copy(new, tmp_path / "new.tsv")
+    for name in ("new.tsv", "new.docx"):
+        shutil.copy(new, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     outcome = call(predict.main, tuned_job.folder, *words)
     assert outcome.code == 2
