@@ -62,12 +62,14 @@ def invent_files(folder: Path, n_tweets: int) -> None:
 
 def train_two_models(folder: Path) -> None:
     """A job of one member and two folds on the quickstart's tweets, with the tests' tiny random encoder."""
+    threads = os.environ.get("OMP_NUM_THREADS")
     sys.path.insert(0, str(ROOT / "tests"))
     from conftest import job_words, recipe_of, save_tiny_encoder
 
+    if threads is None:  # the tests set it for themselves
+        del os.environ["OMP_NUM_THREADS"]
     words = job_words(save_tiny_encoder(folder / "encoder"), folder / "job", "--n_folds", "2")
     words[0] = recipe_of(folder, tiny="{head: mean}")
-    del os.environ["OMP_NUM_THREADS"]  # the tests' setting
     subprocess.run([sys.executable, "run_classification.py", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 

@@ -78,7 +78,8 @@ class Tracking:
 
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", self.project))
             tags = {name: str(value) for name, value in self.settings.items()} | {"mark": self.mark}
-            found = mlflow.search_runs(filter_string=f"tags.mark = '{self.mark}'", max_results=1, output_format="list")
+            unfinished = f"tags.mark = '{self.mark}' and attributes.status != 'FINISHED'"
+            found = mlflow.search_runs(filter_string=unfinished, max_results=1, output_format="list")
             mlflow.start_run(found[0].info.run_id if found else None, run_name=self.run.name, tags=tags)
         return self
 
