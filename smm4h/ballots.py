@@ -10,7 +10,7 @@ import pyarrow as pa
 from smm4h import voting
 from smm4h.errors import InputError
 from smm4h.labels import check_same_tweets, first_difference, read_labels
-from smm4h.plan import Run
+from smm4h.plan import Run, fold_runs
 from smm4h.predictions import Predictions, read_predictions
 
 
@@ -76,25 +76,31 @@ def ballots_of(voters: list[str], ids: pa.ChunkedArray, labels: list[str], proba
 
 
 def predicted_ballots(runs: Sequence[Run], part: str = "test", mean: str = "probability") -> Ballots:
-    """Each member's probabilities of the test tweets, or of the `unlabelled` ones: the mean over its folds.
+    """Each member's probabilities of the test tweets, or of the `unlabelled` ones: the mean over its runs.
 
-    A `mean` of `voting.MEANS`: the paper's is that of probabilities.
+    A `mean` of `voting.MEANS`: the paper's is that of probabilities. A refitted run counts as much as all folds.
 
     Raises `InputError` for a missing run and for files that predict other tweets than the first one.
     """
     members = _by_member(runs)
-    each = run_ballots(runs, part)
-    of_run = dict(zip(each.voters, each.probabilities, strict=True))
-    means = [voting.MEANS[mean](np.stack([of_run[run.name] for run in of_member])) for of_member in members.values()]
-    return ballots_of(list(members), each.ids, each.labels, means)
+    return _means(members, run_ballots(runs, part), mean)
 
 
-def fold_probabilities(runs: Sequence[Run], part: str = "test") -> np.ndarray:
-    """Of what `predicted_ballots` takes means, each fold's probabilities (n_folds, n_members, n_tweets, n_classes)."""
+def folds_and_means(runs: Sequence[Run], part: str, mean: str) -> tuple[np.ndarray, Ballots]:
+    """Each fold's probabilities (n_folds, n_members, n_tweets, n_classes), and the ballots of `predicted_ballots`."""
     members, each = _by_member(runs), run_ballots(runs, part)
     of_run = dict(zip(each.voters, each.probabilities, strict=True))
-    by_member = [[of_run[run.name] for run in of_member] for of_member in members.values()]
-    return np.stack(by_member).swapaxes(0, 1)
+    folds = [[of_run[run.name] for run in fold_runs(of_member)] for of_member in members.values()]
+    return np.stack(folds).swapaxes(0, 1), _means(members, each, mean)
+
+
+def _means(members: dict[str, list[Run]], each: Ballots, mean: str) -> Ballots:
+    of_run = dict(zip(each.voters, each.probabilities, strict=True))
+    means = [
+        voting.mean_of_models(mean, [of_run[run.name] for run in of_member], [run.is_refit for run in of_member])
+        for of_member in members.values()
+    ]
+    return ballots_of(list(members), each.ids, each.labels, means)
 
 
 def run_ballots(runs: Sequence[Run], part: str) -> Ballots:
@@ -116,7 +122,7 @@ def held_out_ballots(runs: Sequence[Run]) -> Ballots:
 
     Raises `InputError` unless a member's folds hold every labelled tweet out exactly once.
     """
-    members, tables, ids, labels = _by_member(runs), [], None, []
+    members, tables, ids, labels = _by_member(fold_runs(runs)), [], None, []
     for name, of_member in members.items():
         parts = [_read(run.held_out_file, run) for run in of_member]
         rows = np.concatenate([part.rows for part in parts])

@@ -186,7 +186,7 @@ def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
         decision=f"The vote: {rule_text(outcome)}",
         members=members,
         shared=shared,
-        training_note=f"{len(plan.runs)} runs (member x fold).",
+        training_note=runs_note(plan),
         commands=command_of(outcome.command),
         versions=outcome.versions,
         encoders=[n for n in outcome.encoder_names if on_the_hub(n)],
@@ -196,6 +196,12 @@ def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
         license=license,
         tags=["ensemble"],
     )
+
+
+def runs_note(plan: Plan) -> str:
+    n_refits = sum(run.is_refit for run in plan.runs)
+    refits = f", and {n_refits} more on all labelled tweets" if n_refits else ""
+    return f"{len(plan.runs) - n_refits} runs (member x fold){refits}."
 
 
 def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -> Card:

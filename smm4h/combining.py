@@ -54,18 +54,18 @@ def fit(
     return replace(rule, decision=np.stack(tuned))
 
 
-def for_means(rule: Rule, folds: np.ndarray) -> Rule:
-    """The rule for members that are means over their folds, of one that was fitted on single folds' probabilities.
+def for_means(rule: Rule, folds: np.ndarray, means: np.ndarray) -> Rule:
+    """The rule for members that are means over their runs, of one that was fitted on single folds' probabilities.
 
-    What is held out is predicted by one fold's model, new tweets by the mean of all of them, and a mean of models that
+    What is held out is predicted by one fold's model, new tweets by the mean of all models, and a mean of models that
     disagree says "rare" less often, or more, than each does. So its class weights are moved until it gives each class
     the share of tweets that the ensembles of single folds give it, on average, on the same tweets; no labels are asked.
 
     Args:
         folds: (n_folds, n_members, n_tweets, n_classes) probabilities of unlabelled tweets.
+        means: (n_members, n_tweets, n_classes), of the same tweets.
     """
     n_classes = folds.shape[3]
-    means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(folds.shape[1])])
     if rule.method == "hard":
         singles, wholes = folds.swapaxes(0, 1), means
     else:

@@ -51,7 +51,7 @@ def costs_of(runs: Sequence[Run], data: RunData) -> dict[str, float]:
         folds = data.folds(member.get("fold_seed"))
         per_piece = member.get("num_train_epochs") * encoder_size(member)
         own = (run for run in runs if run.member.name == member.name)
-        found |= {run.name: float(lengths[folds != run.fold].sum()) * per_piece for run in own}
+        found |= {run.name: float(lengths[~run.holds_out(folds)].sum()) * per_piece for run in own}
     return found
 
 

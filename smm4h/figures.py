@@ -294,7 +294,7 @@ def by_number(rows: Sequence[Mapping[str, float]], measure: str) -> Picture:
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Minutes of each member's runs, all folds together."""
+    """Minutes of each member's runs, all together."""
     rows = rows[::-1]
 
     def draw(axes: Axes) -> None:
@@ -304,7 +304,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
         left = [row["training_seconds"] / 60 for row in rows]
         axes.barh(places, rest, left=left, color=ORANGE, hatch="//", label="predicting, saving")
         axes.set_yticks(list(places), [_short(row["name"]) for row in rows])
-        axes.set(xlabel="minutes, all folds together")
+        axes.set(xlabel="minutes, all runs together")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
 
     total = sum(row["seconds"] for row in rows) / 60

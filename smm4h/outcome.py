@@ -11,7 +11,7 @@ import numpy as np
 from smm4h.errors import InputError
 from smm4h.files import read_json
 from smm4h.out_of_fold import read_out_of_fold
-from smm4h.plan import Plan, read_plan
+from smm4h.plan import Plan, Run, fold_runs, read_plan
 from smm4h.rules import Rule
 from smm4h.standings import FINAL, FLATTERED, Ensemble
 from smm4h.tasks import Task
@@ -113,15 +113,19 @@ class Outcome:
     def fold_scores(self) -> dict[str, list[float]]:
         """Each member's measure on each fold that it held out, as its runs found it (by the highest probability)."""
         return {
-            name: [self.measures[run.name]["held_out"][self.task.measure] for run in self.plan.runs_of([name])]
-            for name in self.plan.members
+            name: [self.measures[run.name]["held_out"][self.task.measure] for run in runs]
+            for name, runs in self._fold_runs().items()
         }
 
     def learning_curves(self) -> dict[str, list[list[dict[str, float]]]]:
         """Each member's evaluations while its runs were trained, a list a run; only of those with two or more."""
-        runs = {name: self.plan.runs_of([name]) for name in self.names}
+        runs = self._fold_runs()
         found = {name: [self.measures[run.name].get("evaluations", []) for run in own] for name, own in runs.items()}
         return {name: curves for name, curves in found.items() if all(len(curve) > 1 for curve in curves)}
+
+    def _fold_runs(self) -> dict[str, list[Run]]:
+        """Each member's runs that hold tweets out."""
+        return {name: fold_runs(self.plan.runs_of([name])) for name in self.names}
 
     @property
     def names(self) -> list[str]:

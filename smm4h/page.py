@@ -76,6 +76,8 @@ def rule_text(outcome: Outcome) -> str:
     rule, labels = outcome.rule, outcome.task.labels
     means = "log odds" if rule.mean == "log_odds" else "probabilities"
     text = f"{METHODS[rule.method]}; of {means}, also over a member's folds. "
+    if any(run.is_refit for run in outcome.plan.runs):
+        text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
     if rule.is_argmax:
         text += "The highest probability decides. "
     elif len(labels) == 2:

@@ -11,27 +11,43 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smm4h.errors import InputError
 from smm4h.files import write_json
 from smm4h.recipe import DEFAULTS, WITHOUT_EFFECT, Job, JobSettings, Member
 from smm4h.tasks import Columns, Submission, Task
 
+REFIT = "refit"  # the folder of the run beside those of the folds
 TOLD = ("about", "meanings", "published")  # of a task: for people, without effect
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One member trained on one fold's training part."""
+    """One member trained on one fold's training part, or refitted: trained on all labelled tweets."""
 
     member: Member
-    fold: int
+    fold: int | None  # None: refitted, which holds no tweet out
     directory: Path
     fingerprint: str
 
     @property
     def name(self) -> str:
-        return f"{self.member.name}/fold-{self.fold}"
+        return f"{self.member.name}/{self.directory.name}"
+
+    @property
+    def is_refit(self) -> bool:
+        return self.fold is None
+
+    @property
+    def part_name(self) -> str:
+        """What it is of its member, in words."""
+        return "refit" if self.is_refit else f"fold {self.fold}"
+
+    def holds_out(self, folds: np.ndarray) -> np.ndarray:
+        """Which tweets (n_tweets,) it must not learn from, of the fold that holds each out."""
+        return np.zeros(len(folds), dtype=bool) if self.is_refit else folds == self.fold
 
     @property
     def stage(self) -> int:
@@ -89,7 +105,7 @@ class Run:
     @property
     def claim_file(self) -> Path:
         """Held while the run is trained."""
-        return self.directory.parent / f".fold-{self.fold}.claim"
+        return self.directory.parent / f".{self.directory.name}.claim"
 
     def is_done(self) -> bool:
         return self.done_file.is_file()
@@ -182,17 +198,26 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
 def _runs(output_dir: Path, members: Iterable[Member], identity: dict[str, Any]) -> list[Run]:
     n_folds = identity["recipe"]["shared"].get("n_folds", DEFAULTS["n_folds"])
     return [
-        Run(member, fold, output_dir / member.name / f"fold-{fold}", _fingerprint(identity, member, fold))
+        Run(member, fold, output_dir / member.name / _folder_of(fold), _fingerprint(identity, member, fold))
         for member in members
-        for fold in range(n_folds)
+        for fold in [*range(n_folds), *([None] if member.get("refit") else [])]
     ]
+
+
+def _folder_of(fold: int | None) -> str:
+    return REFIT if fold is None else f"fold-{fold}"
+
+
+def fold_runs(runs: Iterable[Run]) -> list[Run]:
+    """Those that hold tweets out."""
+    return [run for run in runs if not run.is_refit]
 
 
 def _with_effect(member: Member) -> dict[str, Any]:
     return {name: value for name, value in sorted(member.settings.items()) if name not in WITHOUT_EFFECT}
 
 
-def _fingerprint(identity: dict[str, Any], member: Member, fold: int) -> str:
+def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> str:
     """SHA-256 of all that a run's result depends on; a pseudo-labelled run depends on its teachers too."""
     members = identity["recipe"]["members"]
     content = {

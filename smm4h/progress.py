@@ -42,7 +42,9 @@ class JobProgress:
 
     def __enter__(self) -> "JobProgress":
         self.bar.start()
-        self.scores = [self._score(run) for run in self.runs if run.name in self.finished]
+        for run in self.runs:
+            if run.name in self.finished:
+                self._score(run)
         if self.finished and not self.quiet:
             console.print(f"{len(self.finished)} of {len(self.runs)} runs are done already")
         return self
@@ -63,8 +65,7 @@ class JobProgress:
                 continue
             if run.is_done():
                 self.finished.add(run.name)
-                self.scores.append(self._score(run))
-                self._tell(run)
+                self._tell(run, self._score(run))
             elif content := read_running(run):
                 running[run.name] = content
         self._show(running)
@@ -81,19 +82,25 @@ class JobProgress:
             if name not in self.lines and len(self.lines) < SHOWN:
                 self.lines[name] = self.bar.add_task("", total=1)
             if name in self.lines:
-                text = f"{name.replace('/fold-', ' fold ')} on {at.where}"
+                text = f"{name.replace('/fold-', ' fold ').replace('/', ' ')} on {at.where}"
                 self.bar.update(self.lines[name], completed=at.fraction, description=text)
 
     def _made(self, names: Iterable[str]) -> float:
         return sum(self.costs[name] for name in names)
 
-    def _score(self, run: Run) -> float:
-        return run.measures()["held_out"][self.measure]
+    def _score(self, run: Run) -> dict[str, Any] | None:
+        """A finished run's score on what it holds out, if it does; counted in."""
+        found = run.measures().get("held_out")
+        if found:
+            self.scores.append(found[self.measure])
+        return found
 
-    def _tell(self, run: Run) -> None:
+    def _tell(self, run: Run, found: dict[str, Any] | None) -> None:
+        score = "all tweets"
+        if found:
+            score = f"{self.measure} {found[self.measure]:.3f}, AP {found['average_precision']:.3f} held out"
         console.print(
-            f"run {len(self.finished)}/{len(self.runs)}  {run.member.name} fold {run.fold}  "
-            f"{self.measure} {self.scores[-1]:.3f}, AP {run.measures()['held_out']['average_precision']:.3f} held out  "
+            f"run {len(self.finished)}/{len(self.runs)}  {run.member.name} {run.part_name}  {score}  "
             f"{self._time_left(self._made(self.finished))}"
         )
 
@@ -209,13 +216,15 @@ def state_table(runs: Sequence[Run]) -> Table:
     for number, run in enumerate(runs, start=1):
         now, score, remark = state(run), "", ""
         if now == "done":
-            score = f"{next(iter(run.measures()['held_out'].values())):.3f}"
+            found = run.measures().get("held_out")
+            score = f"{next(iter(found.values())):.3f}" if found else "-"
         elif now == "running" and (at := read_running(run)):
             since = duration(max(0.0, time.time() - at.since))
             remark = f"{at.fraction:.0%} on {at.where}, for {since}"
         elif reasons := failures(run):
             remark = f"{len(reasons)} x, last: {reasons[-1]}"
-        cells = [str(number), run.member.name, str(run.fold), str(run.stage), now, score, remark]
+        fold = "refit" if run.is_refit else str(run.fold)
+        cells = [str(number), run.member.name, fold, str(run.stage), now, score, remark]
         table.add_row(*(escape(cell) for cell in cells))
     return table
 

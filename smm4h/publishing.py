@@ -123,7 +123,7 @@ def _member_tensors(
             parts, fold = _tensors_of_words(load_baseline(run.model))
         tensors |= {f"members.{prefix_of(name)}.{number}.{key}": tensor for key, tensor in parts.items()}
         folds.append(fold)
-    return tensors, {"model": model, "folds": folds}
+    return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
 
 
 def _tensors_of_words(model: CountedWords | WordNet) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -132,6 +132,10 @@ class MemberSettings:
     classifier_dropout: float = _field(0.1, "dropout before the last linear layer")
     fold_seed: int = _field(42, "seed of the member's stratified folds")
     cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
+    refit: bool = _field(
+        False,
+        "train one more run, on all labelled tweets: on new tweets it counts as much as the mean of the folds' runs",
+    )
     pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled tweets")
     pseudo_round: int = _field(1, "the round of pseudo labels; the teachers of the second are the members of the first")
     max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
@@ -483,6 +487,12 @@ def _check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
     if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
+    if member.get("refit") and member.has_encoder and member.get("checkpoint") == "best":
+        raise InputError(
+            f"{where}refit holds no tweets out that could choose an epoch; choose --checkpoint last, or --refit false"
+        )
+    if member.get("refit") and member.get("pseudo_labels"):
+        raise InputError(f"{where}pseudo labels are made for folds; write refit: false in the member's row")
     if member.get("save_strategy") not in ("no", "epoch", "steps"):
         raise InputError(f"{where}--save_strategy {member.get('save_strategy')}: choose no, epoch or steps")
     if member.get("train_sampling_strategy") == "batch_rebalance":

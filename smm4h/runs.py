@@ -16,7 +16,7 @@ from smm4h.arrow import column
 from smm4h.files import write_json
 from smm4h.folds import fold_column
 from smm4h.metrics import rare_average_precision
-from smm4h.plan import Run
+from smm4h.plan import Run, fold_runs
 from smm4h.predictions import Predictions, is_whole, read_predictions, write_predictions
 from smm4h.pseudo import PseudoLabels, part_file, read_part
 from smm4h.tasks import Task
@@ -57,10 +57,14 @@ class RunData:
         """The fold (n_tweets,) that holds each labelled tweet out."""
         return pd.read_parquet(self.folds_file, columns=[fold_column(seed)]).to_numpy()[:, 0]
 
+    def held_out(self, run: Run) -> np.ndarray:
+        """Which labelled tweets (n_tweets,) the run holds out."""
+        return run.holds_out(self.folds(run.member.get("fold_seed")))
+
 
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
     """Token ids and labels of the tweets that the run's fold does not hold out, and of its pseudo-labelled ones."""
-    known = np.flatnonzero(data.folds(run.member.get("fold_seed")) != run.fold)
+    known = np.flatnonzero(~data.held_out(run))
     labelled = token_table(data.token_folder, "labelled", run.member)
     if pseudo is None:
         return labelled.select(known)
@@ -89,7 +93,7 @@ def write_results(
     writes: bool = True,
     agreed: Callable[[bool], bool] = bool,
 ) -> None:
-    """Writes the probabilities of the held-out fold and of the test tweets, and the run's metrics.
+    """Writes the probabilities of the held-out fold, if there is one, and of the test tweets, and the run's metrics.
 
     Args:
         probabilities: of the tweets of a token table, (n_tweets, n_classes).
@@ -99,8 +103,8 @@ def write_results(
     """
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
     labelled = token_table(data.token_folder, "labelled", run.member)
-    held_out = labelled.select(np.flatnonzero(data.folds(run.member.get("fold_seed")) == run.fold))
-    parts = [("held_out", run.held_out_file, held_out)]
+    held_out = labelled.select(np.flatnonzero(data.held_out(run)))
+    parts = [] if run.is_refit else [("held_out", run.held_out_file, held_out)]
     if data.has_test:
         parts.append(("test", run.test_file, token_table(data.token_folder, "test", run.member)))
     if data.pool == "unlabelled" and run.member.name in data.teachers:
@@ -113,11 +117,15 @@ def write_results(
             rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
             write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, {**maker, "part": name}))
     if writes:
-        gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
         facts = {name: value for name, value in found.items() if name not in ("fingerprint", "seconds")}
-        score = data.task.score(gold, predicted.argmax(axis=1))
-        score["average_precision"] = rare_average_precision(predicted, gold, data.task.positive_indices)
-        write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts, "held_out": score})
+        facts |= {} if run.is_refit else {"held_out": _held_out_score(run, held_out, data.task)}
+        write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts})
+
+
+def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
+    gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
+    score = task.score(gold, predicted.argmax(axis=1))
+    return {**score, "average_precision": rare_average_precision(predicted, gold, task.positive_indices)}
 
 
 def sweep(run: Run) -> None:
@@ -128,11 +136,12 @@ def sweep(run: Run) -> None:
 
 
 def keep_best_model(runs: Sequence[Run]) -> None:
-    """Of a member's finished runs keeps the weights of the fold with the highest held-out measure, the first of equals.
+    """Of a member's folds keeps the weights of the one with the highest held-out measure, of equals the first fold's.
 
-    A worse one than another finished one can't become the best, so that this may be done at any time, by anyone.
+    A worse one than another finished one can't become the best, so that this may be done at any time, by anyone: in
+    whatever order the runs are given, or half of the equals would be removed by one and half by another.
     """
-    done = [run for run in runs if run.is_done()]
+    done = sorted((run for run in fold_runs(runs) if run.is_done()), key=lambda run: run.fold)
     scores = [next(iter(run.measures()["held_out"].values())) for run in done]
     for place, run in enumerate(done):
         if place != scores.index(max(scores)):

@@ -17,7 +17,7 @@ from smm4h.rules import Rule
 from smm4h.tasks import Columns, Submission, Task
 from smm4h.tokens import VARIANT, load_saved_tokenizer
 from smm4h.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
-from smm4h.voting import MEANS
+from smm4h.voting import mean_of_models
 
 SHARE_OF_MEMORY = 0.5  # of what is free, that models may be kept in
 
@@ -67,8 +67,10 @@ class Service:
         return answers_of(self.rule, np.stack([self.of_member(name, texts, made) for name in self.rule.members]))
 
     def of_member(self, name: str, texts: Sequence[str], made: dict) -> np.ndarray:
-        """A member's probabilities (n_tweets, n_classes): the mean over its folds, as the rule was fitted for it."""
-        return MEANS[self.rule.mean](np.stack([self._load(run).probabilities(texts, made) for run in self.runs[name]]))
+        """A member's probabilities (n_tweets, n_classes): the mean over its runs, as the rule was fitted for it."""
+        runs = self.runs[name]
+        found = [self._load(run).probabilities(texts, made) for run in runs]
+        return mean_of_models(self.rule.mean, found, [run.is_refit for run in runs])
 
     def _load(self, run: Run) -> EncoderVoter | TextVoter:
         if run.name in self.loaded:

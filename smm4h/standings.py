@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.ballots import Ballots, fold_probabilities, held_out_ballots, predicted_ballots
+from smm4h.ballots import Ballots, folds_and_means, held_out_ballots, predicted_ballots
 from smm4h.combining import for_means
 from smm4h.decision import threshold
 from smm4h.errors import InputError
@@ -48,7 +48,8 @@ class Ensemble:
         """The ensemble as it judges tweets that nobody held out, see `combining.for_means`; argmax stays argmax."""
         if self.rule.is_argmax:
             return self
-        return replace(self, rule=for_means(self.rule, fold_probabilities(runs, part)))
+        folds, means = folds_and_means(runs, part, self.rule.mean)
+        return replace(self, rule=for_means(self.rule, folds, means.probabilities))
 
     def choose(self, ballots: Ballots) -> np.ndarray:
         """The class (n_tweets,) of each tweet, of the ballots of the rule's members."""

@@ -26,7 +26,7 @@ def never_saw(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
 
     What a later round's run learnt from pseudo labels, it learnt from teachers of whom the same was asked.
     """
-    trained_on = folds_of(labelled, run.member.get("fold_seed")) != run.fold
+    trained_on = ~run.holds_out(folds_of(labelled, run.member.get("fold_seed")))
     return not (trained_on & held_out).any()
 
 

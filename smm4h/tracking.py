@@ -42,7 +42,7 @@ class Tracking:
         self.names = set(names) if speaks else set()
         self.run = run
         self.job = run.directory.parents[1]
-        self.settings = {"member": run.member.name, "fold": run.fold, "stage": run.stage}
+        self.settings = {"member": run.member.name, "fold": "none" if run.is_refit else run.fold, "stage": run.stage}
 
     @property
     def project(self) -> str:
@@ -94,10 +94,10 @@ class Tracking:
             mlflow.end_run("FINISHED" if kind is None else "FAILED")
 
     def tell(self) -> None:
-        """What the finished run scores on the tweets that it held out."""
-        if not self.names:
-            return
+        """What the finished run scores on the tweets that it held out, if it did."""
         found = self.run.measures()
+        if not self.names or "held_out" not in found:
+            return
         steps = found.get("steps", 0)
         scores = {f"held_out/{name}": value for name, value in found["held_out"].items() if isinstance(value, float)}
         if "tensorboard" in self.names:

@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h import checkpoints
@@ -522,11 +523,13 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
 
     task, member = data.task, run.member
     arguments = run_arguments(member, run.directory)
+    if run.is_refit:
+        arguments.eval_strategy = IntervalStrategy.NO  # there is nothing to score
     arguments.run_name, arguments.report_to = run.name, trackers_of(member)
     if arguments.project == DEFAULTS["project"]:
         arguments.project = run.directory.parents[1].resolve().name
     tokens = token_table(data.token_folder, "labelled", member)
-    checked = np.flatnonzero(data.folds(member.get("fold_seed")) == run.fold)
+    checked = np.flatnonzero(data.held_out(run))
     if data.max_eval_samples is not None:
         labels = column(tokens, "labels").to_numpy()[checked]
         checked = checked[stratified_choice(labels, data.max_eval_samples, arguments.seed)]

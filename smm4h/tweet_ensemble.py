@@ -21,7 +21,7 @@ from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.answering import Answers, EncoderVoter, TextVoter, answers_of
 from smm4h.counting import TERMS, CountedWords
 from smm4h.rules import Rule
-from smm4h.voting import MEANS, SMALLEST
+from smm4h.voting import SMALLEST, mean_of_models
 from smm4h.wordnets import NETS, WordNet
 
 AT_ONCE = 1000  # texts that a pipeline answers together
@@ -33,7 +33,8 @@ class TweetEnsembleConfig(PretrainedConfig):
     Args:
         members: for each its `name`; `classifier` (`encoder`, or one that reads words); `cleaning`; `variant`, the same
             for members whose tokenizers do the same; `packed`; `tokenizer`, the folder that it lies in; `model`, what
-            its folds have in common, an encoder's as a `TweetClassifierConfig`; and `folds`, what each has of its own.
+            its folds have in common, an encoder's as a `TweetClassifierConfig`; `folds`, what each has of its own; and
+            `refitted`, whether each was trained on all labelled tweets.
         rule: how their probabilities become a label, as `Rule.to_dict` has it.
         task_name: the task file's name for the task.
         columns: names of the input columns, for those who label files with it.
@@ -167,8 +168,9 @@ class TweetEnsemble(PreTrainedModel):
         """What the ensemble says of some texts."""
         made: dict = {}
         voters = self._voters()
+        refitted = {member["name"]: member.get("refitted", []) for member in self.config.members}
         means = [
-            MEANS[self.rule.mean](np.stack([voter.probabilities(texts, made) for voter in voters[name]]))
+            mean_of_models(self.rule.mean, [voter.probabilities(texts, made) for voter in voters[name]], refitted[name])
             for name in self.rule.members
         ]
         return answers_of(self.rule, np.stack(means))

@@ -1,5 +1,7 @@
 """Votes and ties: class indices or probabilities in, class indices out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 SMALLEST = 1e-6  # no probability counts as less, before a logarithm
@@ -38,6 +40,18 @@ def mean_log_odds(probabilities: np.ndarray, weights: np.ndarray | None = None) 
 
 
 MEANS = {"probability": mean_probabilities, "log_odds": mean_log_odds}
+
+
+def mean_of_models(mean: str, probabilities: Sequence[np.ndarray], refitted: Sequence[bool]) -> np.ndarray:
+    """A member's probabilities (n_tweets, n_classes), the mean over its models', (n_tweets, n_classes) each.
+
+    A model that was `refitted` counts as much as all folds' together; where all are of one kind, all count the same.
+    """
+    is_refit = np.asarray(refitted, dtype=bool)
+    weights = None
+    if is_refit.any() and not is_refit.all():
+        weights = np.where(is_refit, 0.5 / is_refit.sum(), 0.5 / (~is_refit).sum())
+    return MEANS[mean](np.stack(probabilities), weights)
 
 
 def count_ballots(ballots: np.ndarray, n_classes: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -67,7 +68,20 @@ def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
     out = log.open("a") if log else subprocess.DEVNULL
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [str(word) for word in words]
-    return psutil.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True, env=environment)
+    return psutil.Popen(
+        command,
+        cwd=ROOT,
+        stdout=out,
+        stderr=out,
+        start_new_session=True,
+        env=environment,
+        preexec_fn=hear_interrupts,
+    )
+
+
+def hear_interrupts() -> None:
+    """A shell's `&` has its command ignore SIGINT, and whatever that command starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def session_of(job: psutil.Popen) -> list[psutil.Process]:
@@ -183,15 +197,18 @@ def finished_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
 
 
 MEMBERS = {
-    "counts": "{classifier: tfidf-logistic}",
+    "counts": "{classifier: tfidf-logistic, refit: true}",
     "svm": "{classifier: tfidf-svm, fold_seed: 24}",
-    "encoder": "{head: mean}",
+    "encoder": "{head: mean, checkpoint: last, refit: true}",
 }
 
 
 @pytest.fixture(scope="session")
 def tuned_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
-    """Two members that count words and one with an encoder, whose vote and decision are fitted; and a baseline."""
+    """Two members that count words and one with an encoder, whose vote and decision are fitted; and a baseline.
+
+    Two of them are refitted to all labelled tweets.
+    """
     folder = tmp_path_factory.mktemp("tuned")
     words = job_words(tiny_encoder, folder / "out", "--vote", "greedy", "--decision", "tuned")
     words[0] = recipe_of(folder, **MEMBERS)

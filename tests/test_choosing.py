@@ -185,7 +185,7 @@ def test_the_mean_over_folds_finds_as_many_rare_tweets_as_single_folds_do(method
     aim = RARE if n_classes == 2 else TWO_RARE
     rule = fit(folds[0], gold, ["a", "b"], aim, method=method, decision="tuned")
     means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(2)])
-    moved = for_means(rule, folds)
+    moved = for_means(rule, folds, means)
     if method == "hard":  # each member's ballots, which are then counted
         pairs = [(decide(means[0], moved.decision[0]), [decide(fold[0], rule.decision[0]) for fold in folds])]
     else:

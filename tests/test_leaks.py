@@ -116,6 +116,7 @@ def test_a_teacher_has_seen_a_tweet_by_its_row_whatever_the_fold_is_called(tmp_p
 
     assert [fold for fold in range(5) if never_saw(run(42, fold), held_out, labelled)] == [3]
     assert not any(never_saw(run(24, fold), held_out, labelled) for fold in range(5))
+    assert not never_saw(run(42, None), held_out, labelled)  # refitted to all
     renamed = labelled.rename_columns({"fold_24": "old", "fold_42": "fold_24"})  # the same cut by another seed's name
     assert never_saw(run(24, 3), held_out, renamed)
 
@@ -140,7 +141,7 @@ def test_labels_by_prior_come_in_the_classes_shares_the_likeliest_first():
 
 TEACHERS = {
     "one": "{head: mean, fold_seed: 42}",
-    "two": "{classifier: tfidf-logistic, fold_seed: 42}",
+    "two": "{classifier: tfidf-logistic, fold_seed: 42, refit: true}",
     "other": "{classifier: tfidf-svm, fold_seed: 24}",
 }
 

@@ -223,4 +223,4 @@ def test_a_job_that_kept_no_models_is_told_so(tuned_job, new, tmp_path, call):
     shutil.copytree(tuned_job.folder, tmp_path / "job", ignore=shutil.ignore_patterns("model"))
     outcome = call(predict.main, tmp_path / "job", new, "--output", tmp_path / "l.tsv")
     assert outcome.code == 2
-    assert "15 of the ensemble's models were not kept; train with --keep_models all" in outcome.err
+    assert "17 of the ensemble's models were not kept; train with --keep_models all" in outcome.err

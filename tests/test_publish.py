@@ -196,8 +196,8 @@ def test_what_is_planted_is_refused_with_file_and_line(tuned_job, hub, tmp_path,
     path = folder / "encoder" / "fold-0" / "model" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), "note": f"see: {text}"}, indent=1))
     monkeypatch.setenv("WANDB_API_KEY", "not-a-known-shape-of-token")
-    if file == "config.json":  # folds share what the config says of their model: the last one's counts
-        shutil.copy(path, folder / "encoder" / "fold-4" / "model" / file)
+    if file == "config.json":  # runs share what the config says of their model: the last one's counts
+        shutil.copy(path, folder / "encoder" / "refit" / "model" / file)
     outcome = call(publish.main, folder, "--to_folder", tmp_path / "published")
     assert outcome.code == 2
     assert f"holds {what}" in outcome.err

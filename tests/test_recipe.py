@@ -107,6 +107,8 @@ def test_bf16_is_a_truth_value_or_the_machines(flags):
         (["--pseudo_teachers", "bigru-clean-pseudo"], "is itself trained on pseudo labels"),
         (["--n_folds", "1"], "at least two folds"),
         (["--max_train_samples", "0"], "at least one tweet"),
+        (["--refit"], "member bigru-42: refit holds no tweets out .* choose --checkpoint last"),
+        (["--refit", "--checkpoint", "last"], "bigru-clean-pseudo: pseudo labels are made for folds; write refit: fal"),
         (["--save_strategy", "best"], "choose no, epoch or steps"),
         (["--runs_per_device", "0"], "at least one run"),
         (["--train_sampling_strategy", "batch_rebalance"], "choose random, group_by_length or sequential"),

@@ -172,7 +172,7 @@ def test_no_held_out_tweet_is_in_its_training_part(job):
     runs, data = job()
     for run in runs[:5]:
         labelled = token_table(data.token_folder, "labelled", run.member)
-        held_out = np.flatnonzero(data.folds(42) == run.fold)
+        held_out = np.flatnonzero(data.held_out(run))
         part = training_part(run, data, None)
         assert not set(part["row"]) & set(held_out.tolist())
         assert len(part) + len(held_out) == len(labelled) == 60
