@@ -5,6 +5,8 @@ after run in the output folder, as do the workers of every other job that was st
 takes nothing with it: its successor goes on from the run's last checkpoint.
 """
 
+import gc
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -16,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import torch
@@ -34,6 +37,9 @@ from smm4h.workers import RUN_FAILED, TICK, unfinished, work, work_together
 
 FRUITLESS = 3  # workers that may die one after the other without having begun a run
 PATIENCE = 120  # seconds that stopped workers get to save their state
+# A process group that is there when these are imported outlives its destruction, in their functions' default arguments,
+# and a thread of it (torch 2.13, gloo) that lets go of a tensor after Python has ended aborts the process.
+KEEP_A_GROUP = ("torch.distributed.nn.functional", "deepspeed.comm.torch")
 
 Look = Callable[[], None]
 
@@ -102,6 +108,9 @@ class Together:
     def __enter__(self) -> "Together":
         signal.signal(signal.SIGTERM, lambda *_: self.stopped.set())  # all are to stop at the same step
         set_threads(threads_each(self.launch, 1, self.job.settings.threads_per_worker))
+        for module in KEEP_A_GROUP:
+            with suppress(ImportError):
+                importlib.import_module(module)
         PartialState(cpu=self.job.members[0].get("use_cpu"))
         for member in self.job.members:  # a batch that can't be shared is said before anything is trained
             run_arguments(member, self.job.output_dir)
@@ -111,7 +120,15 @@ class Together:
         if torch.distributed.is_initialized():
             if exception[0] is None:
                 torch.distributed.barrier()  # nobody hangs up while another is still listening
-            torch.distributed.destroy_process_group()
+            gc.collect()  # models and trainers keep the group, too
+            self._communication().destroy_process_group()
+
+    def _communication(self) -> ModuleType:
+        if self.launch.sharded != "DEEPSPEED":
+            return torch.distributed
+        import deepspeed
+
+        return deepspeed.comm  # it has groups of its own
 
     def finish(self, runs: Sequence[Run], look: Look) -> None:
         """Returns when all the runs are done or given up."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,11 @@ from conftest import (
 
 from smm4h.predictions import read_predictions
 
-ZERO2 = ROOT / "cluster" / "deepspeed_zero2.yaml"
+DDP, ZERO2 = ROOT / "accelerate_config.yaml", ROOT / "cluster" / "deepspeed_zero2.yaml"
+needs_deepspeed_on_cpu = pytest.mark.skipif(
+    shutil.which("g++") is None or torch.cuda.is_available(),
+    reason="DeepSpeed builds its CPU communication with g++, and prefers a GPU",
+)
 pytestmark = pytest.mark.slow
 
 
@@ -61,7 +66,7 @@ def assert_same_but_for_float_noise(one, other, folds=(0, 1)):
             np.testing.assert_allclose(files[0].probabilities, files[1].probabilities, atol=2e-5)
 
 
-def together(encoder, folder, *more, config=ROOT / "accelerate_config.yaml") -> Outcome:
+def together(encoder, folder, *more, config=DDP) -> Outcome:
     return shell(*launch_words(2, words_for(encoder, folder, *more), config))
 
 
@@ -115,8 +120,35 @@ def test_two_processes_stop_and_go_on_together(still_encoder, tmp_path):
         assert (run / name).read_bytes() == (tmp_path / "a" / "bigru-42" / "fold-0" / name).read_bytes()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed builds its CPU communication with g++")
-@pytest.mark.skipif(torch.cuda.is_available(), reason="holds for CPU processes")
+THREADS_AT_THE_END = """
+import atexit, os, sys
+from pathlib import Path
+
+def tell():
+    if "RANK" in os.environ and "run_classification" in sys.argv[0]:
+        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        Path(os.environ["TOLD"], os.environ["RANK"]).write_text("\\n".join(names))
+
+atexit.register(tell)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the names of threads")
+@pytest.mark.parametrize("config", [DDP, pytest.param(ZERO2, marks=needs_deepspeed_on_cpu)], ids=["ddp", "deepspeed"])
+def test_no_thread_of_the_process_group_outlives_the_job(still_encoder, tmp_path, config):
+    """Such a one aborts the process now and then, when it lets go of a tensor after Python has ended."""
+    (tmp_path / "sitecustomize.py").write_text(THREADS_AT_THE_END)
+    told = tmp_path / "told"
+    told.mkdir()
+    words = words_for(still_encoder, tmp_path / "out", "--parallel", "data", "--folds", 0, "--num_train_epochs", 1)
+    outcome = shell(*launch_words(2, words, config), env={"PYTHONPATH": str(tmp_path), "TOLD": str(told)})
+    assert outcome.code == 0, outcome.err
+    names = {path.name: path.read_text() for path in told.iterdir()}
+    assert sorted(names) == ["0", "1"]
+    assert all("python" in text and "gloo" not in text for text in names.values()), names
+
+
+@needs_deepspeed_on_cpu
 def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_encoder, alone, tmp_path):
     saving = ("--save_strategy", "steps", "--save_steps", 2, "--folds", 0, 1)
     run = tmp_path / "out" / "bigru-42" / "fold-0"
