@@ -266,13 +266,14 @@ def fitting_of(outcome: Outcome) -> Fitting:
 
 def on_test(student: Student, outcome: Outcome, tweets: Tweets, gold: np.ndarray) -> dict[str, Any]:
     """What the student scores on the test tweets, whose gold labels nobody was shown, beside the ensemble."""
-    best, mean = outcome.best_member, outcome.rule.mean
+    best = outcome.best_member
     runs = outcome.plan.runs_of([best])
-    alone, _ = fit_ensemble(held_out_ballots(runs), outcome.gold, fitting_of(outcome).for_one, outcome.task)
+    fitted, _ = fit_ensemble(held_out_ballots(runs), outcome.gold, fitting_of(outcome).for_one, outcome.task)
+    alone, ballots = fitted.on_new(runs)
     contenders = {
         "student": student.probabilities(column(tweets.test, "text").to_pylist()).argmax(axis=1),
-        "ensemble": outcome.ensemble.choose(predicted_ballots(outcome.plan.runs, mean=mean)),
-        best: alone.for_means(runs).choose(predicted_ballots(runs, mean=fitting_of(outcome).mean)),
+        "ensemble": outcome.ensemble.choose(predicted_ballots(outcome.plan.runs, mean=outcome.rule.mean)),
+        best: alone.choose(ballots),
     }
     return compared("test", contenders, gold, outcome)
 

@@ -82,14 +82,14 @@ def vote_of_job(arguments: argparse.Namespace) -> Vote:
     runs = plan.runs_of(arguments.members or plan.members)
     if plan.ensemble_file.exists() and not arguments.members and not any(asked.values()):
         ensemble = Ensemble.read(plan.ensemble_file)
+        ballots = predicted_ballots(runs, mean=ensemble.rule.mean)
     else:
         own = {"method": plan.shared("vote"), "decision": plan.shared("decision"), "ties": plan.shared("ties")}
         fitting = Fitting(task.aim, **{name: value or own[name] for name, value in asked.items()})
         held_out = held_out_ballots(runs)
         fitted, _ = fit_ensemble(held_out, task.indices(read_fold_labels(plan.folds_file)), fitting, task)
-        ensemble = fitted.for_means(runs)
+        ensemble, ballots = fitted.on_new(runs)
     rule = ensemble.rule
-    ballots = predicted_ballots(runs, mean=rule.mean)
     how = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
     return Vote(ballots, ensemble.choose(ballots), how, task, ensemble)
 

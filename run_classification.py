@@ -171,9 +171,9 @@ def teach(stage: int, plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> N
 
     def vote(part: str) -> tuple[Ballots, np.ndarray]:
         """The teachers' ballots on the test tweets, or on the `unlabelled` ones, and the elected classes."""
-        ensemble, _ = fit_ensemble(held_out_ballots(teachers), tweets.gold, fitting, job.task)
-        ballots = predicted_ballots(teachers, part, fitting.mean)
-        return ballots, ensemble.for_means(teachers, part).choose(ballots)
+        fitted, _ = fit_ensemble(held_out_ballots(teachers), tweets.gold, fitting, job.task)
+        ensemble, ballots = fitted.on_new(teachers, part)
+        return ballots, ensemble.choose(ballots)
 
     if tweets.test is not None:
         votes = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
@@ -203,8 +203,9 @@ def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
     votes = plan.output_dir / "votes" / "final.tsv"
 
     def vote() -> None:
-        ballots = predicted_ballots(plan.runs, mean=fitting.mean)
-        write_vote(votes, ballots, Ensemble.read(plan.ensemble_file).choose(ballots))
+        ensemble = Ensemble.read(plan.ensemble_file)
+        ballots = predicted_ballots(plan.runs, mean=ensemble.rule.mean)
+        write_vote(votes, ballots, ensemble.choose(ballots))
 
     once(votes, vote)
     elected = read_labels(votes)

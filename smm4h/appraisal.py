@@ -28,11 +28,6 @@ class Fitting:
         """Whether a fit looks at gold labels at all."""
         return self.decision != "argmax" or self.method in FITTED
 
-    @property
-    def mean(self) -> str:
-        """Of what a member's mean over its folds is taken, so that what was fitted on single folds holds for it."""
-        return "log_odds" if self.learns else "probability"
-
     def rule(self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any) -> Rule:
         """The rule of these members, of probabilities (n_members, n_tweets, n_classes)."""
         kinds = {"method": self.method, "decision": self.decision, "ties": self.ties}

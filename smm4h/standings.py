@@ -44,12 +44,15 @@ class Ensemble:
         except (KeyError, TypeError):
             raise InputError(f"{path} is no ensemble of this project; remove it and give the job's command") from None
 
-    def for_means(self, runs: Sequence[Run], part: str = "test") -> "Ensemble":
-        """The ensemble as it judges tweets that nobody held out, see `combining.for_means`; argmax stays argmax."""
+    def on_new(self, runs: Sequence[Run], part: str = "test") -> tuple["Ensemble", Ballots]:
+        """The ensemble as it judges tweets that nobody held out, see `combining.for_means`, and its members' ballots.
+
+        Argmax stays argmax.
+        """
         if self.rule.is_argmax:
-            return self
-        folds, means = folds_and_means(runs, part, self.rule.mean)
-        return replace(self, rule=for_means(self.rule, folds, means.probabilities))
+            return self, predicted_ballots(runs, part, self.rule.mean)
+        folds, ballots = folds_and_means(runs, part, self.rule.mean)
+        return replace(self, rule=for_means(self.rule, folds, ballots.probabilities)), ballots
 
     def choose(self, ballots: Ballots) -> np.ndarray:
         """The class (n_tweets,) of each tweet, of the ballots of the rule's members."""
@@ -91,7 +94,7 @@ def write_ensemble(plan: Plan, fitting: Fitting, task: Task, *, has_test: bool) 
     """Fits the ensemble of all members on the out-of-fold table, and writes it as it judges new tweets."""
     ballots, gold = read_out_of_fold(plan.out_of_fold_file)
     fitted, _ = fit_ensemble(ballots, gold, fitting, task)
-    used = fitted.for_means(plan.runs) if has_test else fitted
+    used = fitted.on_new(plan.runs)[0] if has_test else fitted
     content = describe(used, task)
     content["fitted_decision"] = _named(fitted)  # on single folds, before `for_means`
     content["as_fitted"] = task.score(gold, fitted.rule.choose(ballots.probabilities))
@@ -120,8 +123,8 @@ class Standings:
         ensemble, self.choices[name] = fit_ensemble(held_out, self.gold, fitting, self.task)
         self.scores[name] = {"out_of_fold": ensemble.out_of_fold, "test": None}
         if self.test_gold is not None:
-            chosen = ensemble.for_means(runs).choose(predicted_ballots(runs, mean=fitting.mean))
-            self.scores[name]["test"] = self.task.score(self.test_gold, chosen)
+            used, ballots = ensemble.on_new(runs)
+            self.scores[name]["test"] = self.task.score(self.test_gold, used.choose(ballots))
 
     def add_members(self, names: Sequence[str]) -> None:
         """Scores each member alone."""
