@@ -128,7 +128,8 @@ class Together:
             return torch.distributed
         import deepspeed
 
-        return deepspeed.comm  # it has groups of its own
+        # It has groups of its own, once it has trained.
+        return deepspeed.comm if deepspeed.comm.is_initialized() else torch.distributed
 
     def finish(self, runs: Sequence[Run], look: Look) -> None:
         """Returns when all the runs are done or given up."""
