@@ -1,5 +1,6 @@
 """A finished ensemble as it is used: texts in, labels out, from a job's folder or as it was published."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,11 +46,18 @@ def runs_with_models(plan: Plan, rule: Rule) -> dict[str, list[Run]]:
     return runs
 
 
+def free_memory(device: str, n_processes: int) -> float:
+    """Bytes that are free for each of the processes that share this machine, where `device` keeps its models."""
+    if not device.startswith("cuda"):
+        return psutil.virtual_memory().available / n_processes
+    return torch.cuda.mem_get_info(device)[0] / math.ceil(n_processes / torch.cuda.device_count())
+
+
 class Service:
     """The members of a finished job. Models stay in memory where all of them find room, else they come one by one.
 
     Args:
-        n_processes: how many share this machine's memory.
+        n_processes: how many share this machine.
 
     Raises `InputError` for a folder that has not kept them.
     """
@@ -58,7 +66,7 @@ class Service:
         self.rule, self.labels, self.device = rule.without_idle(), list(labels), device
         self.runs = runs_with_models(plan, self.rule)
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
-        self.keeps = size < psutil.virtual_memory().available * SHARE_OF_MEMORY / n_processes
+        self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
         self.loaded: dict[str, EncoderVoter | TextVoter] = {}
 
     def answer(self, texts: Sequence[str]) -> Answers:

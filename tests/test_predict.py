@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from conftest import QUICKSTART, ROOT, session_of, shell, start, wait_for
 
 import predict
+from smm4h import serving
 from smm4h.corpus import read_tsv
 from smm4h.labels import read_labels
+from smm4h.launch import Launch
 from smm4h.streams import read_blocks
 from smm4h.tasks import read_task
 
@@ -217,6 +220,34 @@ def test_bad_input_is_one_sentence(tuned_job, new, tmp_path, call, monkeypatch, 
     outcome = call(predict.main, tuned_job.folder, *words)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two GPUs of 20 GB, of which 16 are free; and which of them was taken."""
+    taken = []
+    for name, answer in {
+        "device_count": lambda: 2,
+        "set_device": taken.append,
+        "current_device": lambda: taken[-1],
+        "mem_get_info": lambda device: (16e9, 20e9),
+    }.items():
+        monkeypatch.setattr(predict.torch.cuda, name, answer)
+    for name in ("set_threads", "forget_the_launcher"):
+        monkeypatch.setattr(predict, name, lambda *_: None)
+    monkeypatch.setattr(serving.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
+    return taken
+
+
+def test_each_launched_process_answers_on_a_gpu_of_its_own(two_gpus):
+    places = [Launch(rank, 4, rank % 3, 3, False, None, 1) for rank in range(4)]
+    assert [predict.take_device(place, use_cpu=False) for place in places] == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
+    assert predict.take_device(places[1], use_cpu=True) == "cpu"
+
+
+def test_models_stay_where_the_device_has_room_for_them(two_gpus):
+    assert [serving.free_memory("cuda:1", n) for n in (1, 2, 3, 4)] == [16e9, 16e9, 8e9, 8e9]
+    assert [serving.free_memory("cpu", n) for n in (1, 4)] == [64e9, 16e9]
 
 
 def test_a_job_that_kept_no_models_is_told_so(tuned_job, new, tmp_path, call):

@@ -138,10 +138,9 @@ atexit.register(tell)
 def test_no_thread_of_the_process_group_outlives_the_job(still_encoder, tmp_path, config):
     """Such a one aborts the process now and then, when it lets go of a tensor after Python has ended."""
     (tmp_path / "sitecustomize.py").write_text(THREADS_AT_THE_END)
-    told = tmp_path / "told"
-    told.mkdir()
     words = words_for(still_encoder, tmp_path / "out", "--parallel", "data", "--folds", 0, "--num_train_epochs", 1)
-    for _ in range(2):  # the second time there is nothing left to train
+    for told in (tmp_path / "first", tmp_path / "second"):  # the second time there is nothing left to train
+        told.mkdir()
         outcome = shell(*launch_words(2, words, config), env={"PYTHONPATH": str(tmp_path), "TOLD": str(told)})
         assert outcome.code == 0, outcome.err
         names = {path.name: path.read_text() for path in told.iterdir()}
