@@ -37,7 +37,7 @@ from smm4h import recipe
 from smm4h.arrow import column
 from smm4h.folds import write_folds
 from smm4h.launch import set_threads, threads_each
-from smm4h.machine import machine_has_bf16
+from smm4h.machine import has_bf16
 from smm4h.plan import make_plan
 from smm4h.tokens import longest_first, token_table
 from smm4h.training import _trainer, build_model, probabilities, training_part
@@ -46,6 +46,7 @@ from smm4h.workers import quieten
 ROOT = Path(__file__).parents[1]
 TRIAL = {"authors": 8, "stock": 4, "plain": 12}  # steps of a repeat; ours trains all its tweets
 BATCH = 16
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
@@ -157,19 +158,18 @@ class Clock(TrainerCallback):
 
 def train_like_the_authors(world: World) -> tuple[int, float]:
     """Micro-batches of one tweet padded to 110 pieces, four to a step, float32, torch's RAdam."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_model(world.run.member, world.data.task).train().to(device)
+    model = build_model(world.run.member, world.data.task).train().to(DEVICE)
     tokenizer = AutoTokenizer.from_pretrained(world.run.member.get("model_name_or_path"))
     optimizer = torch.optim.RAdam(model.parameters(), lr=3e-5)
     n_tweets = 4 * TRIAL["authors"]
     batches = tokenizer(
         world.texts[:n_tweets], padding="max_length", max_length=110, truncation=True, return_tensors="pt"
-    ).to(device)
+    ).to(DEVICE)
     started = time.perf_counter()
     for place in range(n_tweets):
         tweet = slice(place, place + 1)
         outputs = model(batches["input_ids"][tweet], batches["attention_mask"][tweet])
-        loss = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor(world.labels[tweet], device=device))
+        loss = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor(world.labels[tweet], device=DEVICE))
         (loss / 4).backward()
         if place % 4 == 3:
             optimizer.step()
@@ -252,17 +252,16 @@ def matrix_rate(world: World) -> float:
 
 def rate_of_products(width: int, n_tokens: int) -> float:
     """Operations per second of a feed-forward layer's matrix products on a batch's tokens: a median of 15."""
-    kind = torch.bfloat16 if machine_has_bf16() else torch.float32
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(n_tokens, width, dtype=kind, device=device)
-    b = torch.randn(width, 4 * width, dtype=kind, device=device)
-    at_once = 100 if device == "cuda" else 1  # a GPU is told about its work in advance
+    kind = torch.bfloat16 if has_bf16(DEVICE) else torch.float32
+    a = torch.randn(n_tokens, width, dtype=kind, device=DEVICE)
+    b = torch.randn(width, 4 * width, dtype=kind, device=DEVICE)
+    at_once = 100 if DEVICE == "cuda" else 1  # a GPU is told about its work in advance
     taken = []
     for _ in range(17):
         started = time.perf_counter()
         for _ in range(at_once):
             torch.mm(a, b)
-        if device == "cuda":
+        if DEVICE == "cuda":
             torch.cuda.synchronize()
         taken.append((time.perf_counter() - started) / at_once)
     return 2 * n_tokens * 4 * width**2 / statistics.median(taken[2:])
@@ -281,7 +280,7 @@ def tell_world(world: World, arguments: argparse.Namespace) -> None:
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; torch {torch.__version__}, "
     )
-    print(f"transformers {transformers.__version__}, Python {platform.python_version()}; bf16: {machine_has_bf16()}")
+    print(f"transformers {transformers.__version__}, Python {platform.python_version()}; bf16: {has_bf16(DEVICE)}")
     print(f"{arguments.shape}, {weights_beside_embeddings(world) / 1e6:.1f} million weights beside the embeddings;")
     print(f"{len(world.part)} tweets of {arguments.data_dir}, {world.lengths.mean():.1f} word pieces on average\n")
 

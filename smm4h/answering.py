@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from heads import TweetClassifier
 from smm4h.cleaning import clean
-from smm4h.machine import machine_has_bf16
+from smm4h.machine import has_bf16
 from smm4h.packed import PackedEncoder, can_pack
 from smm4h.padding import probabilities
 from smm4h.rules import Rule
@@ -56,7 +56,7 @@ class EncoderVoter:
         self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
         self.key = f"{variant} {' '.join(cleaning)}"
         if packed and model.device.type == "cpu" and can_pack(model.encoder):
-            model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if machine_has_bf16() else torch.float32)
+            model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if has_bf16("cpu") else torch.float32)
 
     def probabilities(self, texts: Sequence[str], made: Made) -> np.ndarray:
         """(n_tweets, n_classes)."""
@@ -65,7 +65,7 @@ class EncoderVoter:
             longest = self.tokenizer.model_max_length
             made[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
         pieces, device = made[self.key], self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=machine_has_bf16()):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device.type)):
             found = probabilities(pieces, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits)
         return found.astype(np.float32)
 

@@ -3,8 +3,8 @@
 import torch
 
 
-def machine_has_bf16() -> bool:
-    """Whether bf16 matrix products run in hardware here: asked from the GPU, or else from the CPU."""
-    if torch.cuda.is_available():
+def has_bf16(device: str) -> bool:
+    """Whether this machine's devices of a kind (`cuda`, `cpu`, ...) have bf16 matrix products in hardware."""
+    if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+    return device == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -23,7 +23,7 @@ from smm4h.cleaning import STEPS
 from smm4h.combining import DECISIONS, METHODS
 from smm4h.errors import InputError, nearest
 from smm4h.files import read_yaml
-from smm4h.machine import machine_has_bf16
+from smm4h.machine import has_bf16
 from smm4h.tasks import Task, read_task
 from smm4h.voting import TIES
 
@@ -192,7 +192,8 @@ class RunArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and machine_has_bf16()
+            device = "cpu" if self.use_cpu else torch.accelerator.current_accelerator().type
+            self.bf16 = not self.fp16 and has_bf16(device)
         super().__post_init__()
         if radam:
             self.optim = "radam"

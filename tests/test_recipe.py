@@ -1,9 +1,11 @@
 """Recipe and flags: who wins, and what a slip is answered with."""
 
 import pytest
+import torch
 
 from smm4h.errors import InputError
 from smm4h.files import read_yaml
+from smm4h.machine import has_bf16
 from smm4h.recipe import read_command_line, run_arguments
 
 PAPER = ["recipes/smm4h2020.yaml", "--task", "tasks/task5.yaml", "--output_dir", "out"]
@@ -85,6 +87,15 @@ def test_bf16_is_a_truth_value_or_the_machines(flags):
     assert members(*flags)["bigru-42"].get("bf16") is True
     assert members("--bf16", "false")["bigru-42"].get("bf16") is False
     assert members()["bigru-42"].get("bf16") is None
+
+
+@pytest.mark.parametrize("cpu_has_it", [True, False])
+def test_bf16_on_a_cpu_is_the_cpus_whatever_the_gpu_has(monkeypatch, tmp_path, cpu_has_it):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: cpu_has_it)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not cpu_has_it)
+    assert run_arguments(members("--use_cpu")["bigru-42"], tmp_path).bf16 is cpu_has_it
+    assert has_bf16("cuda") is not cpu_has_it
+    assert has_bf16("mps") is False
 
 
 @pytest.mark.parametrize(
