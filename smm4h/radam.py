@@ -25,6 +25,7 @@ class RAdam(torch.optim.AdamW):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # so that a step that overflows in fp16 is not made, nor counted
         self.clip = 1.0
 
     @torch.no_grad()

@@ -40,6 +40,23 @@ def test_radam_has_the_numbers_of_torchs(weight_decay, betas):
     assert torch.equal(idle, torch.ones(2))
 
 
+def test_a_step_that_overflows_in_fp16_is_none_to_radam():
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.ones(5)) for _ in range(2)]
+    ours, theirs = RAdam([weights[0]], lr=0.1), torch.optim.RAdam([weights[1]], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for step in range(20):
+        scale, gradient = scaler.scale(torch.ones(())), torch.randn(5)
+        if step in (0, 3, 12):  # before there are moments, while only they are used, and later
+            weights[0].grad = torch.full((5,), torch.inf)
+        else:
+            weights[0].grad, weights[1].grad = gradient * scale, gradient
+            theirs.step()
+        scaler.step(ours)
+        scaler.update()
+    torch.testing.assert_close(*weights)
+
+
 def test_radam_goes_on_where_its_saved_state_ends():
     torch.manual_seed(0)
     weights = [nn.Parameter(torch.randn(5)) for _ in range(2)]
