@@ -35,12 +35,23 @@ class ReadsText(Protocol):
     def probabilities(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
+def dtype_for(precision: str | None, device: str) -> torch.dtype:
+    """What matrix products are computed in on a kind of device, as a run of this precision trained and predicted.
+
+    A run in float16 was one on a GPU; elsewhere it is answered in float32.
+    """
+    if precision is None:
+        precision = "bfloat16" if has_bf16(device) else "float32"
+    return torch.float32 if precision == "float16" and device != "cuda" else getattr(torch, precision)
+
+
 class EncoderVoter:
     """A model with an encoder, ready to predict on the device where it is.
 
     Args:
         cleaning: steps that a text goes through before the tokenizer.
         variant: the same for voters whose tokenizers make the same of a text.
+        precision: `float32`, `bfloat16` or `float16`, of matrix products; None: bf16 where the device has it.
         packed: whether a CPU may compute it by `smm4h.packed`.
     """
 
@@ -50,13 +61,15 @@ class EncoderVoter:
         tokenizer: PreTrainedTokenizerBase,
         cleaning: Sequence[str],
         variant: str,
+        precision: str | None,
         *,
         packed: bool,
     ) -> None:
         self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
         self.key = f"{variant} {' '.join(cleaning)}"
+        self.dtype = dtype_for(precision, model.device.type)
         if packed and model.device.type == "cpu" and can_pack(model.encoder):
-            model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if has_bf16("cpu") else torch.float32)
+            model.states_of = PackedEncoder(model.encoder, self.dtype)
 
     def probabilities(self, texts: Sequence[str], made: Made) -> np.ndarray:
         """(n_tweets, n_classes)."""
@@ -65,7 +78,7 @@ class EncoderVoter:
             longest = self.tokenizer.model_max_length
             made[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
         pieces, device = made[self.key], self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device.type)):
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
             found = probabilities(pieces, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits)
         return found.astype(np.float32)
 

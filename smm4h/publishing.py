@@ -106,7 +106,7 @@ def _rule_of_one(rule: Rule, place: int) -> Rule:
 def _entry(member: Member) -> dict[str, Any]:
     variant = [Path(str(member.get(name))).name for name in VARIANT]  # of a folder of this machine its name only
     settings = {name: member.get(name) for name in ("classifier", "cleaning", "packed")}
-    return {**settings, "variant": " ".join(variant)}
+    return {**settings, "precision": member.precision, "variant": " ".join(variant)}
 
 
 def _member_tensors(

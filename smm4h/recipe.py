@@ -300,6 +300,13 @@ class Member:
         return self.get("classifier") == "encoder"
 
     @property
+    def precision(self) -> str | None:
+        """The number format of its matrix products; None: bf16 where the machine has it."""
+        if self.get("fp16"):
+            return "float16"
+        return {None: None, True: "bfloat16", False: "float32"}[self.get("bf16")]
+
+    @property
     def stage(self) -> int:
         """When its runs are trained: 1, or after the vote that makes its pseudo labels."""
         return 1 + self.get("pseudo_round") if self.get("pseudo_labels") else 1

@@ -31,7 +31,7 @@ def load_run(run: Run, device: str) -> EncoderVoter | TextVoter:
     model = TweetClassifier.from_pretrained(run.model, dtype=torch.float32).eval().to(device)
     tokenizer = load_saved_tokenizer(run.model, model.encoder.config)
     variant = " ".join(str(run.member.get(name)) for name in VARIANT)
-    return EncoderVoter(model, tokenizer, cleaning, variant, packed=run.member.get("packed"))
+    return EncoderVoter(model, tokenizer, cleaning, variant, run.member.precision, packed=run.member.get("packed"))
 
 
 def runs_with_models(plan: Plan, rule: Rule) -> dict[str, list[Run]]:

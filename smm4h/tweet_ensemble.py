@@ -32,9 +32,10 @@ class TweetEnsembleConfig(PretrainedConfig):
 
     Args:
         members: for each its `name`; `classifier` (`encoder`, or one that reads words); `cleaning`; `variant`, the same
-            for members whose tokenizers do the same; `packed`; `tokenizer`, the folder that it lies in; `model`, what
-            its folds have in common, an encoder's as a `TweetClassifierConfig`; `folds`, what each has of its own; and
-            `refitted`, whether each was trained on all labelled tweets.
+            for members whose tokenizers do the same; `precision` and `packed`, as `EncoderVoter` has them; `tokenizer`,
+            the folder that it lies in; `model`, what its folds have in common, an encoder's as a
+            `TweetClassifierConfig`; `folds`, what each has of its own; and `refitted`, whether each was trained on all
+            labelled tweets.
         rule: how their probabilities become a label, as `Rule.to_dict` has it.
         task_name: the task file's name for the task.
         columns: names of the input columns, for those who label files with it.
@@ -160,8 +161,8 @@ class TweetEnsemble(PreTrainedModel):
                 if member["classifier"] != "encoder":
                     self.voters[member["name"]] = [TextVoter(model, cleaning) for model in models]
                     continue
-                reads = self.tokenizers[member["name"]], cleaning, member["variant"]
-                self.voters[member["name"]] = [EncoderVoter(model, *reads, packed=member["packed"]) for model in models]
+                how = self.tokenizers[member["name"]], cleaning, member["variant"], member["precision"]
+                self.voters[member["name"]] = [EncoderVoter(model, *how, packed=member["packed"]) for model in models]
         return self.voters
 
     def answer(self, texts: Sequence[str]) -> Answers:

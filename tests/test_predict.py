@@ -8,15 +8,19 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUICKSTART, ROOT, session_of, shell, start, wait_for
 
 import predict
-from smm4h import serving
+from smm4h import answering, serving
+from smm4h.ballots import predicted_ballots
 from smm4h.corpus import read_tsv
 from smm4h.labels import read_labels
 from smm4h.launch import Launch
+from smm4h.plan import read_plan
+from smm4h.standings import Ensemble
 from smm4h.streams import read_blocks
 from smm4h.tasks import read_task
 
@@ -58,6 +62,17 @@ def test_probability_margin_and_votes_say_how_sure_the_ensemble_is(tuned_job, ne
     assert found["probability"].astype(float).between(0, 1).all()
     assert found["margin"].astype(float).between(0, 1).all()
     assert found["votes"].astype(int).between(0, 3).all()
+
+
+def test_a_job_in_plain_float32_is_answered_in_float32(finished_job, new, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(answering, "has_bf16", lambda device: True)  # else this would say little where no CPU has it
+    plan, _ = read_plan(finished_job.folder)
+    assert plan.runs[0].member.get("bf16") is False
+    call(predict.main, finished_job.folder, new, "--output", tmp_path / "labels.parquet")
+    ensemble = Ensemble.read(plan.ensemble_file)
+    ballots = predicted_ballots(plan.runs, mean=ensemble.rule.mean)
+    own = ensemble.rule.combine(ballots.probabilities)[np.arange(40), ensemble.choose(ballots)]
+    np.testing.assert_allclose(pd.read_parquet(tmp_path / "labels.parquet")["probability"], own, atol=1e-6)
 
 
 def texts_and_ids(new):
