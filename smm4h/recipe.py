@@ -56,7 +56,7 @@ class JobSettings:
     id_column_name: str | None = _field(None, "column of the tweet id, instead of the task file's")
     text_column_name: str | None = _field(None, "column of the text, instead of the task file's")
     label_column_name: str | None = _field(None, "column of the label, instead of the task file's")
-    members: list[str] = _field([], "train only these members' runs (default: all)")
+    members: list[str] = _field([], "train only these members' and baselines' runs (default: all)")
     folds: list[int] = _field([], "train only these folds' runs (default: all)")
     n_folds: int = _field(5, "stratified cross-validation folds")
     max_train_samples: int | None = _field(None, "labelled tweets kept for the whole job: a stratified random choice")
@@ -543,11 +543,12 @@ def _check_balance(member: Member, task: Task, where: str) -> None:
 
 def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
     names = [member.name for member in members]
-    for flag in ("members", "pseudo_teachers"):
+    baselines = [name for name in settings.baselines if name != "none"]
+    for flag, known in (("members", [*names, *baselines]), ("pseudo_teachers", names)):
         for name in getattr(settings, flag):
-            if name not in names:
+            if name not in known:
                 raise InputError(
-                    f"--{flag}: {recipe} has no member {name}{nearest(name, names)}; it has {', '.join(names)}"
+                    f"--{flag}: {recipe} has no member {name}{nearest(name, known)}; it has {', '.join(names)}"
                 )
     pseudo = [member.name for member in members if member.get("pseudo_labels")]
     for name in settings.pseudo_teachers:
@@ -577,9 +578,11 @@ def _check_push(settings: JobSettings, members: list[Member]) -> None:
     """Raises `InputError` where more than one run, or no model, would be pushed."""
     if not any(member.get("push_to_hub") for member in members):
         return
-    if len(settings.members) != 1 or len(settings.folds) != 1:
+    names = [member.name for member in members]
+    if len(settings.members) != 1 or len(settings.folds) != 1 or settings.members[0] not in names:
         raise InputError(
-            "--push_to_hub pushes one run: name it with --members and --folds; publish.py publishes the whole ensemble"
+            "--push_to_hub pushes one run of a member: name it with --members and --folds; publish.py publishes the "
+            "whole ensemble"
         )
     if members[0].get("hub_model_id") is None:
         raise InputError("--push_to_hub: name the repository, such as --hub_model_id me/task5-bigru")

@@ -264,7 +264,7 @@ def test_one_run_is_pushed_by_the_usual_flags(tiny_encoder, hub, new, tmp_path):
     here = at(hub, tmp_path / "home")
     many = shell(*command, env=here)
     assert many.code == 2
-    assert "--push_to_hub pushes one run: name it with --members and --folds" in many.err
+    assert "--push_to_hub pushes one run of a member: name it with --members and --folds" in many.err
     one = shell(*command, "--members", "last3-42", "--folds", 0, env=here)
     assert one.code == 0, one.err
     repository = hub.repositories["me/one"]

@@ -6,6 +6,7 @@ import torch
 from smm4h.errors import InputError
 from smm4h.files import read_yaml
 from smm4h.machine import has_bf16
+from smm4h.plan import make_plan
 from smm4h.recipe import read_command_line, run_arguments
 
 PAPER = ["recipes/smm4h2020.yaml", "--task", "tasks/task5.yaml", "--output_dir", "out"]
@@ -89,6 +90,11 @@ def test_bf16_is_a_truth_value_or_the_machines(flags):
     assert members()["bigru-42"].get("bf16") is None
 
 
+def test_members_may_name_baselines_too():
+    words = [*PAPER, "--baselines", "tfidf-svm", "textcnn", "--folds", "1", "--members", "last3-42", "textcnn"]
+    assert [run.name for run in make_plan(read_command_line(words), {}).wanted] == ["last3-42/fold-1", "textcnn/fold-1"]
+
+
 @pytest.mark.parametrize("cpu_has_it", [True, False])
 def test_bf16_on_a_cpu_is_the_cpus_whatever_the_gpu_has(monkeypatch, tmp_path, cpu_has_it):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: cpu_has_it)
@@ -112,6 +118,11 @@ def test_bf16_on_a_cpu_is_the_cpus_whatever_the_gpu_has(monkeypatch, tmp_path, c
         (["--learn", "1e-5"], "no setting --learn"),
         (["--head", "cnn"], "invalid choice: 'cnn'"),
         (["--cleaning", "emoji"], "invalid choice: 'emoji'"),
+        (["--baselines", "none", "--members", "none"], "has no member none; it has bigru-42, "),
+        (
+            ["--push_to_hub", "--hub_model_id", "me/x", "--members", "tfidf-svm", "--folds", "0"],
+            "--push_to_hub pushes one run of a member",
+        ),
         (["--members", "bigru42"], r"no member bigru42 \(did you mean bigru-42\?\)"),
         (["--folds", "5"], "numbered from 0 to 4"),
         (["--pseudo_fraction", "0.3"], "each can get 0.2 of them at most"),
