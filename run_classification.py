@@ -7,6 +7,12 @@ The same command again does only what is missing.
 """
 
 import sys
+
+from smm4h import forking
+
+if __name__ == "__main__":
+    forking.begin(sys.argv)  # first, so that the workers' imports and this process's own are made at the same time
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

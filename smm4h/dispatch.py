@@ -9,21 +9,19 @@ import gc
 import importlib
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.forkserver
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import psutil
 import torch
 from accelerate import PartialState
 
+from smm4h import forking
 from smm4h.arrow import column
 from smm4h.attempts import failures, is_open, record
 from smm4h.claims import Claims
@@ -65,10 +63,11 @@ def take_place(launch: Launch, job: Job) -> None:
     """Makes this process what it is to be: one of those that train together, or one that has workers of its own."""
     signal.signal(signal.SIGTERM, _stop)
     if trains_together(launch, job.settings):
+        forking.end()
         return
     forget_the_launcher()
-    if not (job.settings.list or job.settings.fetch) and _forking_server().get_start_method() == "forkserver":
-        multiprocessing.forkserver.ensure_running()  # it imports while this process reads the tweets
+    if not (job.settings.list or job.settings.fetch):
+        forking.start()
 
 
 def _stop(*_) -> None:
@@ -171,7 +170,7 @@ class Crew:
 
     def __enter__(self) -> "Crew":
         if unfinished(self.runs):
-            self.context = _forking_server()
+            self.context = forking.context()
             self.workers = [self._start(device) for device in self.devices]
         return self
 
@@ -229,18 +228,6 @@ class Crew:
                 f"workers die before they can train ({_how(code)}); give them more memory, or start "
                 "fewer (--num_processes, --runs_per_device)"
             )
-
-
-def _forking_server() -> multiprocessing.context.BaseContext:
-    """A clean process that has imported what workers need, and forks them."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")  # Windows: workers import for themselves
-    home = str(Path(__file__).parents[1])
-    if home not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # where the server looks for its imports
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["smm4h.workers", "smm4h.measure"])
-    return context
 
 
 def _how(code: int | None) -> str:

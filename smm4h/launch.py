@@ -1,17 +1,13 @@
 """Who this process is among those that a launcher started, and what of the machine is its own."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from smm4h.errors import InputError
+from smm4h.forking import is_true, launcher_variables, sharding
 from smm4h.recipe import JobSettings
-
-# What accelerate and torchrun tell their processes. A Trainer that saw it would make every run a distributed one.
-LAUNCHER_NAMES = ("RANK", "WORLD_SIZE")
-LAUNCHER_PREFIXES = ("LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
 
 
 @dataclass(frozen=True)
@@ -44,21 +40,17 @@ class Launch:
 def join() -> Launch:
     """Finds this process's place among those launched; to be called before anything starts CUDA."""
     environment = os.environ
-    asked = [name for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM") if _is_true(environment, f"ACCELERATE_USE_{name}")]
+    asked = sharding()
     return Launch(
         rank=int(environment.get("RANK", 0)),
         world_size=int(environment.get("WORLD_SIZE", 1)),
         local_rank=int(environment.get("LOCAL_RANK", 0)),
         local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
-        use_cpu=_is_true(environment, "ACCELERATE_USE_CPU"),
+        use_cpu=is_true("ACCELERATE_USE_CPU"),
         sharded=asked[0] if asked else None,
         parent=os.getppid() if "RANK" in environment else None,
         is_restart=environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0",
     )
-
-
-def _is_true(environment: Mapping[str, str], name: str) -> bool:
-    return environment.get(name, "false").lower() in ("true", "1")
 
 
 def trains_together(launch: Launch, settings: JobSettings) -> bool:
@@ -73,9 +65,8 @@ def trains_together(launch: Launch, settings: JobSettings) -> bool:
 
 def forget_the_launcher() -> None:
     """Drops the launcher's variables, so that a run on this process's device is no part of something distributed."""
-    for name in list(os.environ):
-        if name in LAUNCHER_NAMES or name.startswith(LAUNCHER_PREFIXES):
-            del os.environ[name]
+    for name in launcher_variables():
+        del os.environ[name]
 
 
 def devices(launch: Launch, use_cpu: bool) -> list[str | None]:

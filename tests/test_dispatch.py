@@ -1,11 +1,14 @@
 """Who a process is among those launched, which GPU is its own, and that work is done once."""
 
 import os
+import signal
+import sys
 import threading
 
 import pytest
+from conftest import ROOT, session_of, shell, start, wait_for
 
-from smm4h import claims, launch
+from smm4h import claims, forking, launch
 from smm4h.claims import Claims
 from smm4h.errors import InputError
 from smm4h.recipe import JobSettings
@@ -106,3 +109,56 @@ def test_a_claim_is_free_again_when_its_with_ends(tmp_path):
         assert Claims().take(tmp_path / "x") is None
     assert not (tmp_path / "x").exists()
     assert Claims().take(tmp_path / "x") is not None
+
+
+@pytest.fixture
+def servers(monkeypatch) -> list[dict]:
+    """What a server that forks workers would have found, had one been started."""
+    found = []
+
+    def ensure_running():
+        found.append({"environment": dict(os.environ), "interrupt": signal.getsignal(signal.SIGINT)})
+
+    monkeypatch.setattr(forking.forkserver, "ensure_running", ensure_running)
+    monkeypatch.setattr(forking.atexit, "register", lambda *_: None)
+    return found
+
+
+def test_the_workers_server_knows_nothing_of_the_launcher_nor_of_ctrl_c(monkeypatch, servers):
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    before = signal.getsignal(signal.SIGINT)
+    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
+    (found,) = servers
+    assert not set(LAUNCHED) & set(found["environment"])
+    assert str(ROOT) in found["environment"]["PYTHONPATH"].split(os.pathsep)
+    assert found["interrupt"] is signal.SIG_IGN
+    assert LAUNCHED.items() <= dict(os.environ).items()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("word", ["--help", "--list", "--fetch", "--parallel", "--parallel=data"])
+def test_a_command_that_may_need_no_workers_starts_no_server_for_them(servers, word):
+    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml", word])
+    assert servers == []
+
+
+def test_a_config_that_spreads_the_model_starts_no_server_for_workers(monkeypatch, servers):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
+    assert servers == []
+
+
+def test_the_server_is_started_before_anything_heavy_is_imported():
+    """Else its imports would begin when the job's have ended, and the first step would come seconds later."""
+    tell = "import sys; from smm4h import forking; print(*{'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert shell(sys.executable, "-c", tell).out == "\n"
+    lines = (ROOT / "run_classification.py").read_text().splitlines()
+    imports = [line for line in lines[: lines.index('if __name__ == "__main__":')] if "import" in line]
+    assert imports == ["import sys", "from smm4h import forking"]
+
+
+def test_a_command_that_ends_at_once_leaves_no_server_behind():
+    job = start([sys.executable, "run_classification.py", "recipes/smm4h2020.yaml", "--tsk", "x"])
+    assert job.wait(60) == 2
+    assert wait_for(lambda: not session_of(job), 1)  # the server's imports would take it several seconds more
