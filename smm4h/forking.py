@@ -19,7 +19,8 @@ IMPORTS = ["smm4h.workers", "smm4h.measure"]
 LAUNCHER_NAMES = ("RANK", "WORLD_SIZE")
 LAUNCHER_PREFIXES = ("LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")  # what an accelerate config may ask for to spread one model
-WITHOUT_WORKERS = {"-h", "--help", "--list", "--fetch", "--parallel"}  # the last one perhaps: it is asked for later
+# With --parallel perhaps: what it asks for is known when the recipe has been read, and the server can start then.
+WITHOUT_WORKERS = {"-h", "--help", "--list", "--fetch", "--parallel"}
 
 
 def launcher_variables() -> list[str]:
