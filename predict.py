@@ -26,18 +26,18 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smm4h.claims import Claims
-from smm4h.errors import InputError, nearest, run_main
-from smm4h.files import read_json, write_atomically, write_json
-from smm4h.launch import Launch, devices, forget_the_launcher, join, set_threads, threads_each
-from smm4h.plan import read_plan
-from smm4h.recipe import with_columns
-from smm4h.serving import Service, load_published, task_of
-from smm4h.standings import Ensemble
-from smm4h.streams import PIPE, WRITABLE, Block, Writer, count_lines, inputs_of, kind_of, read_blocks
-from smm4h.tasks import Task
-from smm4h.tweet_ensemble import TweetEnsemble
-from smm4h.workers import quieten
+from smm4h.config.job import with_columns
+from smm4h.config.plan import read_plan
+from smm4h.config.task import Task
+from smm4h.data.streaming import PIPE, WRITABLE, Block, Writer, count_lines, inputs_of, kind_of, read_blocks
+from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.inference.predictor import Service, load_published, task_of
+from smm4h.models.tweet_ensemble import TweetEnsemble
+from smm4h.parallel.environment import Launch, devices, forget_the_launcher, join, set_threads, threads_each
+from smm4h.utils.console import quieten
+from smm4h.utils.errors import InputError, nearest, run_main
+from smm4h.utils.files import read_json, write_atomically, write_json
+from smm4h.utils.leases import Claims
 
 COLUMNS = ("label", "probability", "margin", "votes")
 console = Console(stderr=True, highlight=False)

@@ -15,14 +15,22 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from smm4h.arrow import column
-from smm4h.corpus import leak_groups, read_tweets
-from smm4h.errors import run_main
-from smm4h.folds import add_folds
-from smm4h.labels import check_same_tweets, read_labels
-from smm4h.progress import console
-from smm4h.pseudo import HeldOut, PseudoLabels, counts_by_label, cut_parts, held_out_by_fold, is_held_out, write_part
-from smm4h.tasks import Task, read_task
+from smm4h.config.task import Task, read_task
+from smm4h.data.dataset import column, read_tweets
+from smm4h.data.duplicates import leak_groups
+from smm4h.data.folds import add_folds
+from smm4h.data.prediction_files import check_same_tweets, read_labels
+from smm4h.data.pseudo_labels import (
+    HeldOut,
+    PseudoLabels,
+    counts_by_label,
+    cut_parts,
+    held_out_by_fold,
+    is_held_out,
+    write_part,
+)
+from smm4h.utils.console import console
+from smm4h.utils.errors import run_main
 
 
 def main() -> None:

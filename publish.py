@@ -11,15 +11,15 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from smm4h.card import ensemble_card
-from smm4h.errors import InputError, run_main
-from smm4h.hub import upload
-from smm4h.outcome import Outcome
-from smm4h.privacy import Marks
-from smm4h.publishing import DTYPES, publish_checked, write_published, write_published_student
-from smm4h.serving import runs_with_models
-from smm4h.students import STUDENT_FILE
-from smm4h.workers import quieten
+from smm4h.inference.distillation import STUDENT_FILE
+from smm4h.inference.finished_job import Outcome
+from smm4h.inference.predictor import runs_with_models
+from smm4h.reporting.export import DTYPES, publish_checked, write_published, write_published_student
+from smm4h.reporting.hub import upload
+from smm4h.reporting.model_card import ensemble_card
+from smm4h.reporting.privacy import Marks
+from smm4h.utils.console import quieten
+from smm4h.utils.errors import InputError, run_main
 
 
 def main() -> None:

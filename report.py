@@ -8,9 +8,9 @@ Every job makes it at its end; the page holds tweets and is for those who may re
 import argparse
 from pathlib import Path
 
-from smm4h.errors import run_main
-from smm4h.outcome import Outcome
-from smm4h.page import write_report
+from smm4h.inference.finished_job import Outcome
+from smm4h.reporting.html_report import write_report
+from smm4h.utils.errors import run_main
 
 
 def main() -> None:

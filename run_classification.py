@@ -8,67 +8,70 @@ The same command again does only what is missing.
 
 import sys
 
-from smm4h import forking
+from smm4h.config.recipe import read_command_line
+from smm4h.data.duplicates import across_folds
+from smm4h.parallel import fork_server
 
 if __name__ == "__main__":
-    forking.begin(sys.argv)  # first, so that the workers' imports and this process's own are made at the same time
+    fork_server.begin(sys.argv)  # first, so that the workers' imports and this process's own are made at the same time
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from smm4h import corpus, dispatch, recipe
-from smm4h.appraisal import Fitting
-from smm4h.attempts import given_up
-from smm4h.ballots import Ballots, held_out_ballots, predicted_ballots
-from smm4h.claims import once
-from smm4h.errors import InputError, run_main
-from smm4h.files import write_json
-from smm4h.folds import write_folds
-from smm4h.label_problems import write_label_problems
-from smm4h.labels import read_labels, write_labels, write_submission
-from smm4h.launch import Launch, join
-from smm4h.out_of_fold import write_out_of_fold
-from smm4h.outcome import Outcome
-from smm4h.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
-from smm4h.privacy import Marks
-from smm4h.progress import JobProgress, console, counts_table, score_table, show_appraisal, state_summary, state_table
-from smm4h.recipe import Job, teachers_of
-from smm4h.runs import RunData, keep_best_model
-from smm4h.standings import FINAL, FLATTERED, Ensemble, Standings, fit_ensemble, write_ensemble
-from smm4h.teaching import Teaching, counts_of
-from smm4h.tokens import fetch_encoders, tokenise
-from smm4h.tracking import check_trackers
-from smm4h.tweets import Tweets, read_gold, read_tweets
-from smm4h.workers import quieten
+from smm4h.config.job import Job, teachers_of
+from smm4h.config.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
+from smm4h.data.folds import write_folds
+from smm4h.data.prediction_files import read_labels, write_labels, write_submission
+from smm4h.data.splits import Tweets, load_splits, read_gold
+from smm4h.data.tokenization import fetch_encoders, tokenise
+from smm4h.ensemble.fitted_ensemble import Ensemble, fit_ensemble, write_ensemble
+from smm4h.ensemble.fitting import Fitting
+from smm4h.ensemble.label_issues import write_label_problems
+from smm4h.ensemble.member_predictions import Ballots, held_out_ballots, predicted_ballots, write_out_of_fold
+from smm4h.ensemble.pseudo_labeling import Teaching, counts_of
+from smm4h.ensemble.scoring import FINAL, FLATTERED, Standings
+from smm4h.inference.finished_job import Outcome
+from smm4h.parallel import pool
+from smm4h.parallel.environment import Launch, join
+from smm4h.parallel.progress import JobProgress, state_summary, state_table
+from smm4h.parallel.run_state import given_up
+from smm4h.reporting.privacy import Marks
+from smm4h.reporting.terminal import counts_table, score_table, show_appraisal
+from smm4h.training.run_data import RunData, keep_best_model
+from smm4h.training.tracking import check_trackers
+from smm4h.utils.console import console, quieten
+from smm4h.utils.errors import InputError, run_main
+from smm4h.utils.files import write_json
+from smm4h.utils.leases import once
 
 
 def main() -> None:
     launch = join()
     quieten()
-    job = recipe.read_command_line([*sys.argv[1:], *launch.flags])
-    dispatch.take_place(launch, job)
+    job = read_command_line([*sys.argv[1:], *launch.flags])
+    pool.take_place(launch, job)
     check_trackers(job.members)
     if job.settings.list:
         return tell_states(job, launch)
     if job.settings.fetch:
         return fetch(job, launch)
-    tweets = read_tweets(job)
+    tweets = load_splits(job)
     plan = make_plan(job, tweets.content_hashes())
     claim(plan, job, tweets, launch)
     data = run_data(plan, job, tweets)
     gold = read_gold(job, tweets.test)
-    costs = dispatch.costs_of(plan.wanted, data)
-    runs = dispatch.longest_first(plan.wanted, costs)
-    with dispatch.crew(launch, job, runs, data) as crew, job_progress(runs, costs, job, launch) as progress:
+    costs = pool.costs_of(plan.wanted, data)
+    runs = pool.longest_first(plan.wanted, costs)
+    with pool.crew(launch, job, runs, data) as crew, job_progress(runs, costs, job, launch) as progress:
         for stage in job.stages:
             train_stage(stage, plan, job, data, crew, progress)
             teach(stage + 1, plan, job, tweets, launch)
         elect(plan, job, tweets)
     push(plan, job, launch)
     tell_results(plan, job, tweets, gold, launch)
-    dispatch.name_failures(plan.wanted)
+    pool.name_failures(plan.wanted)
 
 
 def tell(launch: Launch, text: str) -> None:
@@ -92,7 +95,7 @@ def fetch(job: Job, launch: Launch) -> None:
         return
     for name in fetch_encoders(job.members):
         console.print(f"{name} is here", markup=False)
-    tweets = read_tweets(job)
+    tweets = load_splits(job)
     console.print(f"{len(tweets.labelled)} labelled tweets and {len(tweets.test or [])} test tweets can be read")
 
 
@@ -142,7 +145,7 @@ def job_progress(runs: Sequence[Run], costs: Mapping[str, float], job: Job, laun
 
 
 def train_stage(
-    stage: int, plan: Plan, job: Job, data: RunData, crew: dispatch.Crew | dispatch.Together, progress: JobProgress
+    stage: int, plan: Plan, job: Job, data: RunData, crew: pool.Crew | pool.Together, progress: JobProgress
 ) -> None:
     """Has the stage's runs trained that are wanted and missing, by whichever workers share the folder."""
     runs = [run for run in plan.wanted if run.stage == stage]
@@ -224,7 +227,7 @@ def push(plan: Plan, job: Job, launch: Launch) -> None:
     run, first = plan.wanted[0], job.members[0]
     if not first.get("push_to_hub") or not launch.speaks or not run.is_done():
         return
-    from smm4h.publishing import push_run  # here, since few ask for it
+    from smm4h.reporting.export import push_run  # here, since few ask for it
 
     public = first.get("hub_private_repo") is False
     place = push_run(plan, job.task, run, first.get("hub_model_id"), token=first.get("hub_token"), public=public)
@@ -254,10 +257,10 @@ def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, 
     show_scores(standings, flattered, job)
     if not missing:
         seeds = sorted({member.get("fold_seed") for member in job.members})
-        appraisal = standings.appraise(FINAL, baselines, corpus.across_folds(tweets.labelled, seeds))
+        appraisal = standings.appraise(FINAL, baselines, across_folds(tweets.labelled, seeds))
         write_json(plan.output_dir / "appraisal.json", appraisal)
         show_appraisal(appraisal, job.task.measure)
-        from smm4h.page import write_report  # here, since matplotlib would hold up the first step
+        from smm4h.reporting.html_report import write_report  # here, since matplotlib would hold up the first step
 
         write_report(Outcome.read(plan.output_dir))
     console.print()

@@ -21,21 +21,19 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from smm4h.config.arguments import BASELINE_CLEANING
+from smm4h.config.plan import read_plan
+from smm4h.config.task import Task, read_task
+from smm4h.data.dataset import column, read_tweets
+from smm4h.data.folds import stratified_choice
+from smm4h.data.prediction_files import read_labels, write_labels
+from smm4h.data.readers import wrap_quotes
+from smm4h.metrics import paired_bootstrap, range_text
+from smm4h.models.batching import Padding
+from smm4h.training.baselines import CLASSIFIERS
+from smm4h.utils.console import console, quieten
 
-from smm4h.arrow import column  # noqa: E402
-from smm4h.corpus import read_tweets, wrap_quotes  # noqa: E402
-from smm4h.folds import stratified_choice  # noqa: E402
-from smm4h.labels import read_labels, write_labels  # noqa: E402
-from smm4h.metrics import paired_bootstrap  # noqa: E402
-from smm4h.padding import Padding  # noqa: E402
-from smm4h.plan import read_plan  # noqa: E402
-from smm4h.progress import console, range_text  # noqa: E402
-from smm4h.recipe import BASELINE_CLEANING  # noqa: E402
-from smm4h.tasks import Task, read_task  # noqa: E402
-from smm4h.words import CLASSIFIERS  # noqa: E402
-from smm4h.workers import quieten  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass

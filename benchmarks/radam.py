@@ -5,16 +5,12 @@ python benchmarks/radam.py
 
 import random
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import torch
 from transformers import BertConfig, BertModel
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from smm4h.radam import RAdam
+from smm4h.training.optim import RAdam
 
 OPTIMIZERS = {
     "torch.optim.AdamW, fused": lambda weights: torch.optim.AdamW(weights, lr=1e-5, fused=True),

@@ -23,7 +23,7 @@ from datasets import Dataset
 from speed import ROOT, encoder_folder, rate_of_products  # which finds the project
 from transformers import AutoConfig, AutoModel
 
-from smm4h.arrow import column
+from smm4h.data.dataset import column
 
 MEMBERS = ("last2-pooler-42", "last3-42", "last2-pooler-24", "last3-pooler-42")
 PIECES = 46  # of a tweet, for the matrix rate

@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 BLOCK = 10_000  # tweets that predict.py answers at once, by default
 
 
@@ -74,9 +73,10 @@ def train_two_models(folder: Path) -> None:
 
 
 def read_check_and_fold(folder: Path) -> None:
-    from smm4h.corpus import content_hash, cross_findings, read_tweets
-    from smm4h.folds import add_folds, write_folds
-    from smm4h.tasks import read_task
+    from smm4h.config.task import read_task
+    from smm4h.data.dataset import content_hash, read_tweets
+    from smm4h.data.duplicates import cross_findings
+    from smm4h.data.folds import add_folds, write_folds
 
     task = read_task(ROOT / "tasks" / "task5.yaml")
     labelled, _ = read_tweets([folder / "task5_training.tsv"], task, labelled=True)
@@ -99,8 +99,7 @@ def vote_on_predictions(folder: Path) -> None:
     import numpy as np
 
     import ensemble
-    from smm4h.labels import read_labels
-    from smm4h.predictions import Predictions, write_predictions
+    from smm4h.data.prediction_files import Predictions, read_labels, write_predictions
 
     ids = read_labels(folder / "vote-0.tsv").ids
     for voter in range(9):

@@ -30,18 +30,17 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, TrainerCallback
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import run_classification
-from smm4h import recipe
-from smm4h.arrow import column
-from smm4h.folds import write_folds
-from smm4h.launch import set_threads, threads_each
-from smm4h.machine import has_bf16
-from smm4h.plan import make_plan
-from smm4h.tokens import longest_first, token_table
-from smm4h.training import _trainer, build_model, probabilities, training_part
-from smm4h.workers import quieten
+from smm4h.config.job import Job
+from smm4h.config.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.dataset import column
+from smm4h.data.folds import write_folds
+from smm4h.data.tokenization import longest_first, token_table
+from smm4h.models.predictors import has_bf16
+from smm4h.parallel.environment import set_threads, threads_each
+from smm4h.training.run import _trainer, build_model, probabilities, training_part
+from smm4h.utils.console import quieten
 
 ROOT = Path(__file__).parents[1]
 TRIAL = {"authors": 8, "stock": 4, "plain": 12}  # steps of a repeat; ours trains all its tweets
@@ -81,7 +80,7 @@ def read_arguments() -> argparse.Namespace:
 class World:
     """A run of the paper's recipe, ready to be trained, and what its contenders learn from."""
 
-    job: recipe.Job
+    job: Job
     run: object
     data: object
     part: object  # the run's training part: token ids and labels
@@ -96,9 +95,9 @@ class World:
         words += ["--model_name_or_path", encoder, "--output_dir", folder / "job", "--members", "last2-pooler-42"]
         words += ["--max_train_samples", arguments.tweets, "--keep_models", "none", "--num_train_epochs", 1]
         with contextlib.chdir(ROOT):
-            job = recipe.read_command_line([str(word) for word in words])
+            job = read_command_line([str(word) for word in words])
             started = time.perf_counter()
-            tweets = run_classification.read_tweets(job)
+            tweets = run_classification.load_splits(job)
         read = time.perf_counter()
         plan = make_plan(job, tweets.content_hashes())
         write_folds(tweets.labelled, plan.folds_file)
@@ -208,7 +207,7 @@ def train_with_a_stock_trainer(world: World) -> tuple[int, float]:
 
 
 def train_plain(world: World) -> tuple[int, float]:
-    """Our run without `smm4h.packed`: padded to the batch, batch 16, bf16 autocast, our RAdam."""
+    """Our run without `smm4h.models.padding_free`: padded to the batch, batch 16, bf16 autocast, our RAdam."""
     trainer = world.trainer(packed=False)
     trainer.train_dataset = trainer.train_dataset.select(range(BATCH * TRIAL["plain"]))
     return _timed(trainer)

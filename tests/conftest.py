@@ -19,6 +19,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from smm4h.utils.console import console
+
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "quickstart" / "data"
 RECIPE = ROOT / "recipes" / "quickstart.yaml"
@@ -37,12 +39,11 @@ class Outcome:
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., Outcome]:
     """Calls a script's main in this process, with its words on the command line, as the shell would."""
-    from smm4h import progress
-    from smm4h.errors import run_main
+    from smm4h.utils.errors import run_main
 
     def run(main, *words) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
-        monkeypatch.setattr(progress.console, "file", None, raising=False)
+        monkeypatch.setattr(console, "file", None, raising=False)
         code = 0
         try:
             run_main(main)

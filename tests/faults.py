@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 from conftest import all_files, job_words, launch_words, save_tiny_encoder, session_of, shell, start, wait_for
 
-from smm4h.attempts import events
-from smm4h.plan import read_plan
+from smm4h.config.plan import read_plan
+from smm4h.parallel.run_state import events
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "1")
 WAIT = 240.0  # seconds until a job that does nothing is called stuck

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from smm4h import metrics, voting
-from smm4h.appraisal import Fitting, by_number, leave_one_out
-from smm4h.combining import METHODS, fit, for_means, greedy_weights, nested_choices
-from smm4h.decision import match_shares, threshold, tune
-from smm4h.rules import Rule
-from smm4h.voting import decide
+from smm4h import metrics
+from smm4h.ensemble.fitting import Fitting, fit, for_means, greedy_weights, nested_choices
+from smm4h.ensemble.scoring import by_number, leave_one_out
+from smm4h.ensemble.thresholds import match_shares, tune
+from smm4h.models import voting
+from smm4h.models.voting import METHODS, Rule, decide, threshold
 
 RARE = metrics.Aim(metrics.f1, (1,))
 TWO_RARE = metrics.Aim(metrics.f1, (0, 1))

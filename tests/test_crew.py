@@ -13,9 +13,9 @@ import time
 import pytest
 from conftest import all_files, history, job_words, launch_words, recipe_of, session_of, shell, start, wait_for
 
-from smm4h import claims
-from smm4h.claims import Claims
-from smm4h.predictions import read_predictions
+from smm4h.data.prediction_files import read_predictions
+from smm4h.utils import leases
+from smm4h.utils.leases import Claims
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def claim_without_a_name(path):
 
 @pytest.mark.parametrize("leave", [claim_of_another_host, claim_without_a_name])
 def test_a_claim_left_by_the_dead_lapses(tmp_path, monkeypatch, leave):
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
     leave(tmp_path / "a.claim")
     watcher, begun = Claims(), time.monotonic()
     assert watcher.take(tmp_path / "a.claim") is None
@@ -48,7 +48,7 @@ def test_a_claim_left_by_the_dead_lapses(tmp_path, monkeypatch, leave):
     assert time.monotonic() - begun > 0.9
     leave(tmp_path / ".made.claim")
     (tmp_path / ".made.partial").touch()
-    claims.once(tmp_path / "made", (tmp_path / "made").touch)
+    leases.once(tmp_path / "made", (tmp_path / "made").touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.claim", "made"]
 
 
@@ -64,7 +64,7 @@ def test_two_launchers_on_one_folder_share_the_work_and_take_over_that_of_a_dead
     assert wait_for(lambda: any(output.glob("*/fold-*/RUNNING")), 120)
     late = start(launch_words(2, job_words(tiny_encoder, output)), logs[1])
     assert [first.wait(400), late.wait(400)] == [0, 0], logs[1].read_text()
-    assert time.monotonic() - begun > claims.LEASE_SECONDS
+    assert time.monotonic() - begun > leases.LEASE_SECONDS
     assert all_files(output) == all_files(finished_job.folder)
     makers = set()
     for folder in output.glob("*/fold-[0-9]"):

@@ -8,10 +8,11 @@ import threading
 import pytest
 from conftest import ROOT, session_of, shell, start, wait_for
 
-from smm4h import claims, forking, launch
-from smm4h.claims import Claims
-from smm4h.errors import InputError
-from smm4h.recipe import JobSettings
+from smm4h.config.arguments import JobSettings
+from smm4h.parallel import environment, fork_server
+from smm4h.utils import leases
+from smm4h.utils.errors import InputError
+from smm4h.utils.leases import Claims
 
 LAUNCHED = {
     "RANK": "3",
@@ -31,10 +32,10 @@ def settings(**given):
 def test_a_launched_process_knows_its_place_and_forgets_the_launcher(monkeypatch):
     for name, value in {**LAUNCHED, "ACCELERATE_USE_CPU": "true", "LD_LIBRARY_PATH": "kept"}.items():
         monkeypatch.setenv(name, value)
-    place = launch.join()
+    place = environment.join()
     assert (place.rank, place.local_world_size, place.speaks, place.flags) == (3, 2, False, ["--use_cpu"])
     assert not place.is_orphaned()
-    launch.forget_the_launcher()
+    environment.forget_the_launcher()
     assert not set(LAUNCHED) & set(os.environ)
     assert os.environ["LD_LIBRARY_PATH"] == "kept"
 
@@ -42,12 +43,12 @@ def test_a_launched_process_knows_its_place_and_forgets_the_launcher(monkeypatch
 def test_a_process_that_nobody_launched_speaks_and_works_alone(monkeypatch):
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    place = launch.join()
+    place = environment.join()
     assert (place.rank, place.local_world_size, place.speaks, place.flags) == (0, 1, True, [])
 
 
 def placed(local_rank, *, launched=True):
-    return launch.Launch(local_rank, 8, local_rank, 8, False, None, 1 if launched else None)
+    return environment.Launch(local_rank, 8, local_rank, 8, False, None, 1 if launched else None)
 
 
 @pytest.mark.parametrize(
@@ -55,20 +56,20 @@ def placed(local_rank, *, launched=True):
     [("", 0, 8, "0"), ("", 5, 8, "5"), ("2,3", 1, 2, "3"), ("", 3, 2, "1"), ("GPU-a,GPU-b", 0, 2, "GPU-a")],
 )
 def test_each_launched_process_gets_one_gpu_of_those_it_may_see(monkeypatch, visible, local_rank, n_gpus, own):
-    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(environment.torch.cuda, "device_count", lambda: n_gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch.devices(placed(local_rank), use_cpu=False) == [own]
-    assert launch.devices(placed(local_rank), use_cpu=True) == [None]
+    assert environment.devices(placed(local_rank), use_cpu=False) == [own]
+    assert environment.devices(placed(local_rank), use_cpu=True) == [None]
 
 
 def test_a_process_that_nobody_launched_gets_all_gpus(monkeypatch):
-    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(environment.torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert launch.devices(placed(0, launched=False), use_cpu=False) == ["0", "1", "2"]
+    assert environment.devices(placed(0, launched=False), use_cpu=False) == ["0", "1", "2"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
-    assert launch.devices(placed(0, launched=False), use_cpu=False) == ["4", "6", "7"]
-    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 0)
-    assert launch.devices(placed(0, launched=False), use_cpu=False) == [None]
+    assert environment.devices(placed(0, launched=False), use_cpu=False) == ["4", "6", "7"]
+    monkeypatch.setattr(environment.torch.cuda, "device_count", lambda: 0)
+    assert environment.devices(placed(0, launched=False), use_cpu=False) == [None]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,13 @@ def test_a_process_that_nobody_launched_gets_all_gpus(monkeypatch):
 def test_auto_trains_together_where_the_config_spreads_the_model(monkeypatch, name, parallel, together):
     if name:
         monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    assert launch.trains_together(launch.join(), settings(parallel=parallel)) is together
+    assert environment.trains_together(environment.join(), settings(parallel=parallel)) is together
 
 
 def test_whole_runs_side_by_side_under_deepspeed_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(InputError, match="asks for DEEPSPEED, which spreads one run over processes"):
-        launch.trains_together(launch.join(), settings(parallel="runs"))
+        environment.trains_together(environment.join(), settings(parallel="runs"))
 
 
 def test_what_is_made_once_is_made_once_by_many(tmp_path):
@@ -94,7 +95,7 @@ def test_what_is_made_once_is_made_once_by_many(tmp_path):
         made.append(1)
         (tmp_path / "vote.tsv").write_text("x")
 
-    threads = [threading.Thread(target=claims.once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
+    threads = [threading.Thread(target=leases.once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -119,8 +120,8 @@ def servers(monkeypatch) -> list[dict]:
     def ensure_running():
         found.append({"environment": dict(os.environ), "interrupt": signal.getsignal(signal.SIGINT)})
 
-    monkeypatch.setattr(forking.forkserver, "ensure_running", ensure_running)
-    monkeypatch.setattr(forking.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(fork_server.forkserver, "ensure_running", ensure_running)
+    monkeypatch.setattr(fork_server.atexit, "register", lambda *_: None)
     return found
 
 
@@ -128,7 +129,7 @@ def test_the_workers_server_knows_nothing_of_the_launcher_nor_of_ctrl_c(monkeypa
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     before = signal.getsignal(signal.SIGINT)
-    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
+    fork_server.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
     (found,) = servers
     assert not set(LAUNCHED) & set(found["environment"])
     assert str(ROOT) in found["environment"]["PYTHONPATH"].split(os.pathsep)
@@ -139,23 +140,24 @@ def test_the_workers_server_knows_nothing_of_the_launcher_nor_of_ctrl_c(monkeypa
 
 @pytest.mark.parametrize("word", ["--help", "--list", "--fetch", "--parallel", "--parallel=data"])
 def test_a_command_that_may_need_no_workers_starts_no_server_for_them(servers, word):
-    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml", word])
+    fork_server.begin(["run_classification.py", "recipes/smm4h2020.yaml", word])
     assert servers == []
 
 
 def test_a_config_that_spreads_the_model_starts_no_server_for_workers(monkeypatch, servers):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    forking.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
+    fork_server.begin(["run_classification.py", "recipes/smm4h2020.yaml"])
     assert servers == []
 
 
 def test_the_server_is_started_before_anything_heavy_is_imported():
     """Else its imports would begin when the job's have ended, and the first step would come seconds later."""
-    tell = "import sys; from smm4h import forking; print(*{'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    heavy = "{'torch', 'transformers', 'numpy'}"
+    tell = f"import sys; from smm4h.parallel import fork_server; print(*{heavy} & set(sys.modules))"
     assert shell(sys.executable, "-c", tell).out == "\n"
     lines = (ROOT / "run_classification.py").read_text().splitlines()
     imports = [line for line in lines[: lines.index('if __name__ == "__main__":')] if "import" in line]
-    assert imports == ["import sys", "from smm4h import forking"]
+    assert imports == ["import sys", "from smm4h.parallel import fork_server"]
 
 
 def test_a_command_that_ends_at_once_leaves_no_server_behind():

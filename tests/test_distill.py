@@ -13,14 +13,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import distill
 import publish
-from smm4h import students
-from smm4h.corpus import read_tsv, read_tweets
-from smm4h.decision import shares_of
-from smm4h.labels import read_labels
-from smm4h.out_of_fold import read_out_of_fold
-from smm4h.standings import Ensemble
-from smm4h.students import Lesson, Student
-from smm4h.tasks import read_task
+from smm4h.config.task import read_task
+from smm4h.data.dataset import read_tweets
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.readers import read_tsv
+from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.member_predictions import read_out_of_fold
+from smm4h.ensemble.thresholds import shares_of
+from smm4h.inference import distillation
+from smm4h.inference.distillation import Lesson, Student
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_probabilities_can_be_learnt(tmp_path, tiny_encoder):
     texts = [f"{'baby' if is_rare else 'the'} {more}" for is_rare, more in zip(rare, letters, strict=True)]
     targets = np.where(rare[:, None], [[0.2, 0.8]], [[0.9, 0.1]])
     task = read_task(ROOT / "tasks" / "task1.yaml")
-    settings = students.RunArguments(
+    settings = distillation.RunArguments(
         output_dir=str(tmp_path),
         learning_rate=3e-3,
         num_train_epochs=8,

@@ -10,11 +10,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 import run_classification
-from smm4h.batches import Batches, Sampling
-from smm4h.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
-from smm4h.recipe import Member
-from smm4h.tasks import read_task
-from smm4h.training import layer_depths, loss_of
+from smm4h.config.job import Member
+from smm4h.config.task import read_task
+from smm4h.training.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
+from smm4h.training.run import loss_of
+from smm4h.training.sampler import Batches, Sampling
+from smm4h.training.trainer import layer_depths
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 2, 2, 1, 2, IGNORED, 0])

@@ -12,10 +12,10 @@ from conftest import QUICKSTART, all_files, job_words, launch
 from datasets import disable_progress_bars
 
 import run_classification
-from smm4h.cleaning import twin_key
-from smm4h.corpus import read_tsv
-from smm4h.predictions import read_predictions
-from smm4h.recipe import read_command_line
+from smm4h.config.recipe import read_command_line
+from smm4h.data.duplicates import twin_key
+from smm4h.data.prediction_files import read_predictions
+from smm4h.data.readers import read_tsv
 
 disable_progress_bars()
 
@@ -307,7 +307,7 @@ def test_a_folder_that_can_not_be_written_is_named(tiny_encoder, tmp_path, call,
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "out/plan.json")
 
-    monkeypatch.setattr("smm4h.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("smm4h.utils.files.tempfile.mkstemp", refuse)
     outcome = call(run_classification.main, *job_words(tiny_encoder, tmp_path / "out"))
     assert outcome.code == 2
     assert "error: Permission denied (out/plan.json)" in outcome.err

@@ -12,20 +12,22 @@ import pytest
 from conftest import QUICKSTART, job_words, recipe_of, shell
 
 import run_classification
-from smm4h import corpus, pseudo
-from smm4h.corpus import read_tsv
-from smm4h.folds import add_folds, folds_of, grouped_folds, joined_groups
-from smm4h.plan import Run
-from smm4h.recipe import Member
-from smm4h.tasks import read_task
-from smm4h.teaching import never_saw
+from smm4h.config.job import Member
+from smm4h.config.plan import Run
+from smm4h.config.task import read_task
+from smm4h.data import pseudo_labels
+from smm4h.data.dataset import read_tweets
+from smm4h.data.duplicates import across_folds, cross_findings, joined_groups, leak_groups
+from smm4h.data.folds import add_folds, folds_of, grouped_folds
+from smm4h.data.readers import read_tsv
+from smm4h.ensemble.pseudo_labeling import never_saw
 
 TASK = read_task("tasks/task5.yaml")
 
 
 def tweets_of(rows, path: Path):
     path.write_text("tweet_id\tuser_id\ttweet\tclass\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
-    return corpus.read_tweets([path], TASK, labelled=True)[0]
+    return read_tweets([path], TASK, labelled=True)[0]
 
 
 def test_groups_join_through_any_chain_of_keys():
@@ -51,11 +53,11 @@ def planted(tmp_path):
 @pytest.mark.parametrize("by_user", [False, True])
 def test_grouped_folds_part_no_twins_and_no_users_and_keep_the_shares(tmp_path, by_user):
     labelled = planted(tmp_path)
-    groups = corpus.leak_groups(labelled, TASK, by_user=by_user)
+    groups = leak_groups(labelled, TASK, by_user=by_user)
     plain, grouped = add_folds(labelled, 5, [42]), add_folds(labelled, 5, [42], groups)
     shares = {True: 0, False: 0}
     for cut, is_grouped in ((plain, False), (grouped, True)):
-        across = corpus.across_folds(cut, [42])
+        across = across_folds(cut, [42])
         shares[is_grouped] = int(across["a near twin"].sum())
         if by_user:
             assert across["a tweet of the same user"].any() != is_grouped
@@ -69,7 +71,7 @@ def test_grouped_folds_part_no_twins_and_no_users_and_keep_the_shares(tmp_path, 
 def test_a_repeated_id_stays_in_one_fold(tmp_path):
     rows = [(f"1{n // 2}", "", f"words number {n}", 1 + n // 2 % 3) for n in range(60)]
     labelled = tweets_of(rows, tmp_path / "train.tsv")
-    folds = folds_of(add_folds(labelled, 5, [42], corpus.leak_groups(labelled, TASK, by_user=False)), 42)
+    folds = folds_of(add_folds(labelled, 5, [42], leak_groups(labelled, TASK, by_user=False)), 42)
     assert np.array_equal(folds[::2], folds[1::2])
 
 
@@ -78,14 +80,14 @@ def test_tweets_that_are_only_numbered_are_not_one_for_their_number(tmp_path):
     numbered = replace(TASK, columns=replace(TASK.columns, id=[]))
     rows = [(n, "", f"words number {n}", 1 + n % 3) for n in range(30)]
     labelled = tweets_of(rows + rows[:5], tmp_path / "train.tsv")
-    groups = corpus.leak_groups(labelled.select(range(30)), numbered, by_user=False)
+    groups = leak_groups(labelled.select(range(30)), numbered, by_user=False)
     assert len(set(groups)) == 30
     labelled = add_folds(labelled, 5, [42])
     other = tweets_of([(3, "", "nothing of the sort", 1)], tmp_path / "other.tsv")
     for task, comes in ((numbered, True), (TASK, False)):
-        held_out = pseudo.held_out_by_fold(labelled, task, 42, 5)
-        assert all(not pseudo.is_held_out(other, fold).any() for fold in held_out) == comes
-    findings = corpus.cross_findings(labelled, other, [42], numbered)
+        held_out = pseudo_labels.held_out_by_fold(labelled, task, 42, 5)
+        assert all(not pseudo_labels.is_held_out(other, fold).any() for fold in held_out) == comes
+    findings = cross_findings(labelled, other, [42], numbered)
     assert not any("have the id" in finding.what for finding in findings)
 
 
@@ -124,18 +126,18 @@ def test_a_teacher_has_seen_a_tweet_by_its_row_whatever_the_fold_is_called(tmp_p
 def test_filters_believe_confident_and_agreed_labels():
     sure, split = [[0.9, 0.1], [0.95, 0.05]], [[0.9, 0.1], [0.4, 0.6]]
     probabilities = np.array([sure, split]).transpose(1, 0, 2)  # (2 teachers, 2 tweets, 2 classes)
-    labels = pseudo.Filters().labels(probabilities)
+    labels = pseudo_labels.Filters().labels(probabilities)
     assert labels.tolist() == [0, 0]
-    assert pseudo.Filters(confidence=0.7).believed(probabilities, labels).tolist() == [True, False]
-    assert pseudo.Filters(agreement=0.8).believed(probabilities, labels).tolist() == [True, False]
-    assert pseudo.Filters(confidence=0.6, agreement=0.5).believed(probabilities, labels).tolist() == [True, True]
+    assert pseudo_labels.Filters(confidence=0.7).believed(probabilities, labels).tolist() == [True, False]
+    assert pseudo_labels.Filters(agreement=0.8).believed(probabilities, labels).tolist() == [True, False]
+    assert pseudo_labels.Filters(confidence=0.6, agreement=0.5).believed(probabilities, labels).tolist() == [True, True]
 
 
 def test_labels_by_prior_come_in_the_classes_shares_the_likeliest_first():
     rng = np.random.default_rng(0)
     rare = rng.random(100) * 0.3  # argmax would name none
     probabilities = np.stack([rare, 1 - rare], axis=1)[None]
-    labels = pseudo.Filters(prior=np.array([0.1, 0.9])).labels(probabilities)
+    labels = pseudo_labels.Filters(prior=np.array([0.1, 0.9])).labels(probabilities)
     assert np.flatnonzero(labels == 0).tolist() == sorted(np.argsort(-rare)[:10])
 
 
@@ -161,7 +163,7 @@ def taught(tiny_encoder, tmp_path_factory):
         "second": "{classifier: textcnn, pseudo_labels: true, pseudo_round: 2}",
     }
     words[0] = recipe_of(folder, **TEACHERS, **students)
-    labelled = run_classification.read_tweets(run_classification.recipe.read_command_line(words)).labelled.to_pandas()
+    labelled = run_classification.load_splits(run_classification.read_command_line(words)).labelled.to_pandas()
     smuggled = [(row.id, row.user, "other words altogether") for row in labelled[:20].itertuples()]
     smuggled += [(f"9{n}", "u", f"{row.text.upper()} @you") for n, row in enumerate(labelled[20:40].itertuples())]
     fresh = [(f"8{n}", "u", f"my son was born number {n}") for n in range(30)]
@@ -262,7 +264,7 @@ def test_a_round_without_teachers_is_refused(tiny_encoder, tmp_path, call):
 
 
 def test_tweets_that_share_an_id_or_words_are_one(tmp_path):
-    held_out = pseudo.HeldOut(keys={"my son"}, ids={"7"})
+    held_out = pseudo_labels.HeldOut(keys={"my son"}, ids={"7"})
     tweets = tweets_of([("7", "u", "else", 1), ("8", "u", "@a MY  son", 1), ("9", "u", "mine", 1)], tmp_path / "t.tsv")
-    assert pseudo.is_held_out(tweets, held_out).tolist() == [True, True, False]
-    assert pseudo.is_held_out(tweets, replace(held_out, keys={""})).tolist() == [True, False, False]
+    assert pseudo_labels.is_held_out(tweets, held_out).tolist() == [True, True, False]
+    assert pseudo_labels.is_held_out(tweets, replace(held_out, keys={""})).tolist() == [True, False, False]

@@ -5,10 +5,12 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.model_selection import StratifiedKFold
 
-from smm4h import curves, metrics, voting
-from smm4h.folds import stratified_choice, stratified_folds
-from smm4h.measure import TaskMeasure
-from smm4h.tasks import read_task
+from smm4h import metrics
+from smm4h.config.task import read_task
+from smm4h.data.folds import stratified_choice, stratified_folds
+from smm4h.metrics import calibration, calibration_error, f1_of, precision_recall
+from smm4h.models import voting
+from smm4h.training.task_metric import TaskMeasure
 
 
 def drawn(seed, n_classes, n_tweets=300):
@@ -111,23 +113,23 @@ def test_a_stratified_choice_keeps_the_shares_of_the_classes():
 def test_precision_and_recall_are_scikit_learns_at_every_cut():
     rng = np.random.default_rng(0)
     scores, hits = rng.random(300).round(2), rng.random(300) < 0.2
-    cuts, precision, recall = curves.precision_recall(scores, hits)
+    cuts, precision, recall = precision_recall(scores, hits)
     expected = sklearn_metrics.precision_recall_curve(hits, scores)
     np.testing.assert_allclose(precision[::-1], expected[0][:-1])
     np.testing.assert_allclose(recall[::-1], expected[1][:-1])
     np.testing.assert_allclose(cuts[::-1], expected[2])
     place = 17
     chosen = scores >= cuts[place]
-    assert curves.f1_of(precision, recall)[place] == pytest.approx(sklearn_metrics.f1_score(hits, chosen))
+    assert f1_of(precision, recall)[place] == pytest.approx(sklearn_metrics.f1_score(hits, chosen))
 
 
 def test_calibration_tells_the_honest_from_the_overconfident():
     rng = np.random.default_rng(0)
     scores = rng.random(20_000)
     hits = rng.random(20_000) < scores
-    means, right, counts = curves.calibration(scores, hits)
+    means, right, counts = calibration(scores, hits)
     assert counts.sum() == 20_000
     np.testing.assert_allclose(means, right, atol=0.03)
-    assert curves.calibration_error(scores, hits) < 0.02
-    assert curves.calibration_error(scores**0.2, hits) > 0.2
-    assert len(curves.calibration(np.full(50, 0.3), hits[:50])[0]) == 1
+    assert calibration_error(scores, hits) < 0.02
+    assert calibration_error(scores**0.2, hits) > 0.2
+    assert len(calibration(np.full(50, 0.3), hits[:50])[0]) == 1

@@ -14,16 +14,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline, make_union
 
 import ensemble
-from smm4h import recipe
-from smm4h.baselines import load_baseline, save_baseline
-from smm4h.corpus import read_tsv
-from smm4h.counting import words_of
-from smm4h.label_problems import label_problems
-from smm4h.labels import read_labels
-from smm4h.out_of_fold import read_out_of_fold
-from smm4h.recipe import BASELINES
-from smm4h.voting import softmax
-from smm4h.words import CLASSIFIERS, fit_counts, fit_net
+from smm4h.config.arguments import BASELINES
+from smm4h.config.recipe import read_command_line
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.readers import read_tsv
+from smm4h.ensemble.label_issues import label_problems
+from smm4h.ensemble.member_predictions import read_out_of_fold
+from smm4h.models.voting import softmax
+from smm4h.models.word_models import words_of
+from smm4h.training.baselines import CLASSIFIERS, fit_counts, fit_net, load_baseline, save_baseline
 
 GOLD = QUICKSTART / "task5_test_gold.tsv"
 
@@ -223,7 +222,7 @@ def test_doubtful_labels_are_listed_with_their_tweets(tuned):
 @pytest.mark.parametrize("task", sorted(path.name for path in (ROOT / "tasks").glob("*.yaml")))
 def test_the_rare_recipe_is_read_for_every_task_as_it_is(task, tmp_path):
     words = ["recipes/rare.yaml", "--task", str(ROOT / "tasks" / task), "--output_dir", str(tmp_path)]
-    job = recipe.read_command_line(words)
+    job = read_command_line(words)
     assert (job.settings.vote, job.settings.decision) == ("soft", "tuned")
     assert {member.get("checkpoint") for member in job.members if member.has_encoder} == {"last"}
 

@@ -11,15 +11,15 @@ from transformers import DataCollatorWithPadding
 
 import run_classification
 from heads import HEADS
-from smm4h import recipe
-from smm4h.folds import write_folds
-from smm4h.packed import FAMILY, Dropout, PackedEncoder, can_pack
-from smm4h.padding import Padding
-from smm4h.plan import make_plan
-from smm4h.predictions import read_predictions
-from smm4h.radam import RAdam
-from smm4h.rows import UsedRows
-from smm4h.training import build_model, is_packed, train_run
+from smm4h.config.job import run_arguments
+from smm4h.config.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.folds import write_folds
+from smm4h.data.prediction_files import read_predictions
+from smm4h.models.batching import Padding
+from smm4h.models.padding_free import FAMILY, Dropout, PackedEncoder, can_pack
+from smm4h.training.optim import RAdam, UsedRows
+from smm4h.training.run import build_model, is_packed, train_run
 
 
 def batch(n_tweets, seed=0, pad=0, longest=40):
@@ -128,9 +128,9 @@ def test_only_encoders_that_are_written_out_are_packed(tmp_path, kind):
     "flags", [[], ["--no_packed"], ["--gradient_checkpointing"], ["--neftune_noise_alpha", "5"], ["--torch_compile"]]
 )
 def test_settings_that_change_the_encoders_own_forward_are_honoured(tiny_encoder, tmp_path, flags):
-    job = recipe.read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
+    job = read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
     member = job.members[0]
-    arguments = recipe.run_arguments(member, tmp_path)
+    arguments = run_arguments(member, tmp_path)
     assert is_packed(member, arguments, build_model(member, job.task)) == (not flags)
 
 
@@ -271,8 +271,8 @@ def test_a_whole_run_gives_the_plain_paths_predictions(tmp_path):
     for packed in ("--packed", "--no_packed"):
         flags = ("--classifier_dropout", 0, "--learning_rate", "0.02", packed)
         words = job_words(encoder, tmp_path / packed, "--num_train_epochs", 6, "--adam_beta2", 0.8, *flags)
-        job = recipe.read_command_line(words)
-        tweets = run_classification.read_tweets(job)
+        job = read_command_line(words)
+        tweets = run_classification.load_splits(job)
         plan = make_plan(job, tweets.content_hashes())
         write_folds(tweets.labelled, plan.folds_file)
         run = plan.runs_of(["last2-pooler-42"])[0]

@@ -14,15 +14,16 @@ import pytest
 from conftest import QUICKSTART, ROOT, session_of, shell, start, wait_for
 
 import predict
-from smm4h import answering, serving
-from smm4h.ballots import predicted_ballots
-from smm4h.corpus import read_tsv
-from smm4h.labels import read_labels
-from smm4h.launch import Launch
-from smm4h.plan import read_plan
-from smm4h.standings import Ensemble
-from smm4h.streams import read_blocks
-from smm4h.tasks import read_task
+from smm4h.config.plan import read_plan
+from smm4h.config.task import read_task
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.readers import read_tsv
+from smm4h.data.streaming import read_blocks
+from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.member_predictions import predicted_ballots
+from smm4h.inference import predictor
+from smm4h.models import predictors
+from smm4h.parallel.environment import Launch
 
 TEST = QUICKSTART / "task5_test_participant.tsv"
 TASK = read_task(ROOT / "tasks" / "task5.yaml")
@@ -65,7 +66,7 @@ def test_probability_margin_and_votes_say_how_sure_the_ensemble_is(tuned_job, ne
 
 
 def test_a_job_in_plain_float32_is_answered_in_float32(finished_job, new, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(answering, "has_bf16", lambda device: True)  # else this would say little where no CPU has it
+    monkeypatch.setattr(predictors, "has_bf16", lambda device: True)  # else this would say little where no CPU has it
     plan, _ = read_plan(finished_job.folder)
     assert plan.runs[0].member.get("bf16") is False
     call(predict.main, finished_job.folder, new, "--output", tmp_path / "labels.parquet")
@@ -250,7 +251,7 @@ def two_gpus(monkeypatch):
         monkeypatch.setattr(predict.torch.cuda, name, answer)
     for name in ("set_threads", "forget_the_launcher"):
         monkeypatch.setattr(predict, name, lambda *_: None)
-    monkeypatch.setattr(serving.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
+    monkeypatch.setattr(predictor.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
     return taken
 
 
@@ -261,8 +262,8 @@ def test_each_launched_process_answers_on_a_gpu_of_its_own(two_gpus):
 
 
 def test_models_stay_where_the_device_has_room_for_them(two_gpus):
-    assert [serving.free_memory("cuda:1", n) for n in (1, 2, 3, 4)] == [16e9, 16e9, 8e9, 8e9]
-    assert [serving.free_memory("cpu", n) for n in (1, 4)] == [64e9, 16e9]
+    assert [predictor.free_memory("cuda:1", n) for n in (1, 2, 3, 4)] == [16e9, 16e9, 8e9, 8e9]
+    assert [predictor.free_memory("cpu", n) for n in (1, 4)] == [64e9, 16e9]
 
 
 def test_a_job_that_kept_no_models_is_told_so(tuned_job, new, tmp_path, call):

@@ -17,12 +17,13 @@ from stand_in import Repository, StandIn
 
 import predict
 import publish
-from smm4h.corpus import read_tsv, read_tweets
-from smm4h.errors import InputError
-from smm4h.labels import read_labels
-from smm4h.privacy import Marks, Search
-from smm4h.publishing import TOKENIZER_FILES, modules_from
-from smm4h.tasks import read_task
+from smm4h.config.task import read_task
+from smm4h.data.dataset import read_tweets
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.readers import read_tsv
+from smm4h.reporting.export import TOKENIZER_FILES, modules_from
+from smm4h.reporting.privacy import Marks, Search
+from smm4h.utils.errors import InputError
 
 TEST = QUICKSTART / "task5_test_participant.tsv"
 TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)

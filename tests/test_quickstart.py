@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import QUICKSTART, ROOT, TASK5
 
-from smm4h.corpus import read_tweets
-from smm4h.labels import read_labels
-from smm4h.tasks import read_task
+from smm4h.config.task import read_task
+from smm4h.data.dataset import read_tweets
+from smm4h.data.prediction_files import read_labels
 
 
 @pytest.fixture(scope="module")

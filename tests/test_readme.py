@@ -5,8 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
-from smm4h.files import read_yaml
-from smm4h.recipe import JOB_NAMES, MEMBER_NAMES, RUN_NAMES
+from smm4h.config.arguments import JOB_NAMES, MEMBER_NAMES, RUN_NAMES
+from smm4h.utils.files import read_yaml
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^(?:\$ )?((?:make|python|accelerate|git|pip)\b[^\n]*(?:\\\n[^\n]*)*)", README, re.MULTILINE)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from smm4h.errors import InputError
-from smm4h.files import read_yaml
-from smm4h.machine import has_bf16
-from smm4h.plan import make_plan
-from smm4h.recipe import read_command_line, run_arguments
+from smm4h.config.job import run_arguments
+from smm4h.config.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.models.predictors import has_bf16
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_yaml
 
 PAPER = ["recipes/smm4h2020.yaml", "--task", "tasks/task5.yaml", "--output_dir", "out"]
 

@@ -8,9 +8,9 @@ import pandas as pd
 from conftest import job_words, recipe_of, shell
 
 import run_classification
-from smm4h import voting
-from smm4h.labels import read_labels
-from smm4h.standings import Ensemble
+from smm4h.data.prediction_files import read_labels
+from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.models import voting
 
 LABELS = ("1", "2", "3")
 

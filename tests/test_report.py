@@ -14,7 +14,7 @@ import pytest
 from conftest import QUICKSTART, job_words, recipe_of, shell
 
 import report
-from smm4h.corpus import read_tsv
+from smm4h.data.readers import read_tsv
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [

@@ -9,12 +9,13 @@ from conftest import job_words
 from torch.utils.data import DataLoader
 
 import run_classification
-from smm4h import checkpoints, recipe
-from smm4h.batches import FILLER, Batches, epoch_order
-from smm4h.errors import Stopped
-from smm4h.folds import write_folds
-from smm4h.plan import make_plan
-from smm4h.training import sweep, train_run
+from smm4h.config.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.folds import write_folds
+from smm4h.training import checkpoints
+from smm4h.training.run import sweep, train_run
+from smm4h.training.sampler import FILLER, Batches, epoch_order
+from smm4h.utils.errors import Stopped
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def job(tiny_encoder, tmp_path):
     """Builds runs of the thinned quickstart with these flags, in a folder of this name: (runs, data)."""
 
     def build(name, *flags):
-        read = recipe.read_command_line(job_words(tiny_encoder, tmp_path / name, *flags))
-        tweets = run_classification.read_tweets(read)
+        read = read_command_line(job_words(tiny_encoder, tmp_path / name, *flags))
+        tweets = run_classification.load_splits(read)
         plan = make_plan(read, tweets.content_hashes())
         write_folds(tweets.labelled, plan.folds_file)
         return plan.runs, run_classification.run_data(plan, read, tweets)

@@ -10,11 +10,12 @@ from conftest import QUICKSTART
 
 import ensemble
 import pseudo_label
-from smm4h import pseudo
-from smm4h.corpus import read_tsv, read_tweets
-from smm4h.folds import add_folds
-from smm4h.labels import read_labels
-from smm4h.tasks import read_task
+from smm4h.config.task import read_task
+from smm4h.data import pseudo_labels
+from smm4h.data.dataset import read_tweets
+from smm4h.data.folds import add_folds
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.readers import read_tsv
 
 TASK5 = "tasks/task5.yaml"
 
@@ -227,12 +228,12 @@ def test_without_labelled_tweets_it_says_that_twins_could_not_be_left_out(call, 
 
 
 def test_parts_are_random_disjoint_and_of_the_asked_size():
-    parts = pseudo.cut_parts(4602, 0.1, 5, 42)
+    parts = pseudo_labels.cut_parts(4602, 0.1, 5, 42)
     assert [len(part) for part in parts] == [460, 460, 461, 460, 460]
     assert len(np.unique(np.concatenate(parts))) == 2301
     assert all((np.diff(part) > 0).all() for part in parts)
-    assert not np.array_equal(parts[0], pseudo.cut_parts(4602, 0.1, 5, 24)[0])
-    assert np.concatenate(pseudo.cut_parts(7, 0.2, 5, 1)).size == 7
+    assert not np.array_equal(parts[0], pseudo_labels.cut_parts(4602, 0.1, 5, 24)[0])
+    assert np.concatenate(pseudo_labels.cut_parts(7, 0.2, 5, 1)).size == 7
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from smm4h.cleaning import PAPER_STEPS, STEPS, clean, twin_key
+from smm4h.data.duplicates import twin_key
+from smm4h.models.cleaning import PAPER_STEPS, STEPS, clean
 
 
 @pytest.mark.parametrize(

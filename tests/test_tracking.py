@@ -8,7 +8,7 @@ import pytest
 from conftest import job_words, recipe_of, shell
 
 import run_classification
-from smm4h.tracking import PACKAGES
+from smm4h.training.tracking import PACKAGES
 
 
 def scalars(folder):

@@ -7,15 +7,16 @@ from conftest import job_words
 from torch import nn
 
 import run_classification
-from smm4h import recipe
-from smm4h.errors import InputError
-from smm4h.folds import write_folds
-from smm4h.plan import make_plan
-from smm4h.predictions import read_predictions
-from smm4h.radam import RAdam
-from smm4h.runs import PseudoLabels, training_part
-from smm4h.tokens import token_table
-from smm4h.training import BestEpoch, _trainer, probabilities, train_run
+from smm4h.config.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.folds import write_folds
+from smm4h.data.prediction_files import read_predictions
+from smm4h.data.tokenization import token_table
+from smm4h.training.optim import RAdam
+from smm4h.training.run import _trainer, probabilities, train_run
+from smm4h.training.run_data import PseudoLabels, training_part
+from smm4h.training.trainer import BestEpoch
+from smm4h.utils.errors import InputError
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
@@ -80,8 +81,8 @@ def job(tiny_encoder, tmp_path):
     """Builds runs of the thinned quickstart with these flags: (runs, data)."""
 
     def build(*flags):
-        read = recipe.read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
-        tweets = run_classification.read_tweets(read)
+        read = read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
+        tweets = run_classification.load_splits(read)
         plan = make_plan(read, tweets.content_hashes())
         write_folds(tweets.labelled, plan.folds_file)
         return plan.runs, run_classification.run_data(plan, read, tweets)

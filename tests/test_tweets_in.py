@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smm4h.corpus import content_hash, cross_findings, decode, read_tweets, unwrap_quotes, wrap_quotes
-from smm4h.errors import InputError
-from smm4h.folds import add_folds
-from smm4h.tasks import read_task
+from smm4h.config.task import read_task
+from smm4h.data.dataset import content_hash, read_tweets
+from smm4h.data.duplicates import cross_findings
+from smm4h.data.folds import add_folds
+from smm4h.data.readers import decode, unwrap_quotes, wrap_quotes
+from smm4h.utils.errors import InputError
 
 TASK5, OWN = read_task("tasks/task5.yaml"), read_task("tasks/own_data.yaml")
 HEADER = "tweet_id\tuser_id\ttweet\tclass\n"

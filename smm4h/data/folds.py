@@ -1,0 +1,100 @@
+"""Labelled tweets -> fold index columns in the same Dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, Value
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from smm4h.data.dataset import column
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import write_atomically
+
+
+def fold_column(seed: int) -> str:
+    """The column that says which fold of this seed holds a tweet out."""
+    return f"fold_{seed}"
+
+
+def folds_of(labelled: Dataset, seed: int) -> np.ndarray:
+    """The fold (n_tweets,) of this seed that holds each tweet out."""
+    return column(labelled, fold_column(seed)).to_numpy()
+
+
+def stratified_folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """The fold (n_tweets,) that holds each tweet out; scikit-learn's shuffled StratifiedKFold, row for row."""
+    folds = np.empty(len(labels), dtype=np.int8)
+    splitter = StratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+        folds[held_out] = fold
+    return folds
+
+
+def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """The fold (n_tweets,) that holds each tweet out, a group's tweets together; scikit-learn's StratifiedGroupKFold.
+
+    Raises `InputError` where the groups are so large that some fold would hold a class out wholly or not at all.
+    """
+    folds = np.empty(len(labels), dtype=np.int8)
+    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
+        folds[held_out] = fold
+    for label in np.unique(labels):
+        counts = np.bincount(folds[labels == label], minlength=n_folds)
+        if counts.min() == 0:
+            raise InputError(
+                f"--fold_by stratified_group: with near twins (and users) kept together, fold {counts.argmin()} of "
+                f"seed {seed} holds no tweet of a label out; cut fewer folds (--n_folds), or leave out --group_users"
+            )
+    return folds
+
+
+def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None) -> Dataset:
+    """Adds one fold column a seed; tweets of a group (n_tweets,), where groups are given, are held out together.
+
+    Raises `InputError` where a class has fewer tweets than there are folds: some folds could not learn or test it.
+    """
+    labels = column(labelled, "label").to_numpy()
+    names = labelled.features["label"].names
+    counts = np.bincount(labels, minlength=len(names))
+    for name, count in zip(names, counts, strict=True):
+        if count < n_folds:
+            raise InputError(
+                f"label {name} has {count} tweets, fewer than the {n_folds} folds; label more of them, keep more "
+                "(--max_train_samples) or cut fewer folds (--n_folds)"
+            )
+    for seed in seeds:
+        if groups is None:
+            folds = stratified_folds(labels, n_folds, seed)
+        else:
+            folds = grouped_folds(labels, groups, n_folds, seed)
+        labelled = labelled.add_column(fold_column(seed), folds, feature=Value("int8"))
+    return labelled
+
+
+def stratified_choice(labels: np.ndarray, n_kept: int, seed: int) -> np.ndarray:
+    """Positions of `n_kept` random tweets in ascending order, each class by its share; all where there are no more.
+
+    Each class is shuffled and spread evenly over the unit interval; the lowest places are kept.
+    """
+    rng, places = np.random.default_rng(seed), np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        places[rng.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.sort(np.argsort(places, kind="stable")[:n_kept])
+
+
+def read_fold_labels(path: Path) -> list[str]:
+    """The label of each labelled tweet, of a job's folds file."""
+    return pd.read_parquet(path, columns=["label"])["label"].tolist()
+
+
+def write_folds(labelled: Dataset, path: Path) -> None:
+    """Saves row, id, label name and fold columns; no text."""
+    columns = ["row", "id", "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
+    table = labelled.select_columns(columns).to_pandas()
+    names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` is a copy at every access
+    table["label"] = names[table["label"]]
+    write_atomically(path, lambda partial: table.to_parquet(partial, index=False))

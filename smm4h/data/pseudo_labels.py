@@ -1,0 +1,152 @@
+"""Unlabelled tweets with a vote on them -> the ones that join each fold's training part; and files of such parts."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from smm4h.config.task import Task
+from smm4h.data.dataset import column
+from smm4h.data.duplicates import text_keys
+from smm4h.data.folds import folds_of
+from smm4h.data.readers import read_table, wrap_quotes
+from smm4h.models.voting import mean_probabilities
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import write_text
+
+ROW = "row"  # the column that says which row of the tweets a pseudo-labelled one is; ids may repeat
+
+
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    """Class indices (n_tweets,) of such, or of soft labels (n_tweets, n_classes) the most probable ones."""
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Unlabelled tweets, by their row, that join a run's training part under what the teachers say of them."""
+
+    rows: np.ndarray  # (n_pseudo,)
+    labels: np.ndarray  # (n_pseudo,) class indices, or (n_pseudo, n_classes) probabilities
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Class indices (n_pseudo,), of soft labels the most probable."""
+        return classes_of(self.labels)
+
+    def of(self, kept: np.ndarray) -> "PseudoLabels":
+        """Those at these places, or under this mask."""
+        return PseudoLabels(self.rows[kept], self.labels[kept])
+
+
+def part_file(folder: Path, stage: int, fold_seed: int, fold: int) -> Path:
+    """Where a job keeps the part of a fold; what may be in it depends on the seed of the folds."""
+    folder = folder if stage == 2 else folder / f"round-{stage - 1}"
+    return folder / f"seed-{fold_seed}" / f"fold-{fold}.tsv"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a fold's held-out tweets are known by: no unlabelled tweet that shares any of it may join its training."""
+
+    keys: set[str]  # `text_keys`
+    ids: set[str]
+
+
+def held_out_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds: int) -> list[HeldOut]:
+    """For each fold the twin keys and ids of the tweets it holds out; a tweet without words twins nobody.
+
+    Where the task names no column of ids, tweets are numbered, and a number says nothing.
+    """
+    keys, folds = text_keys(labelled), folds_of(labelled, fold_seed)
+    ids = np.array(column(labelled, "id").to_pylist(), dtype=object)
+    known = [set(ids[folds == fold]) if task.columns.id else set() for fold in range(n_folds)]
+    return [HeldOut(set(keys[folds == fold]) - {""}, known[fold]) for fold in range(n_folds)]
+
+
+def is_held_out(tweets: Dataset, held_out: HeldOut) -> np.ndarray:
+    """Which tweets (n_tweets,) are, under whatever name, among the held-out ones."""
+    ids, keys = column(tweets, "id").to_pylist(), text_keys(tweets)
+    return np.array([a in held_out.ids or k in held_out.keys for a, k in zip(ids, keys, strict=True)], dtype=bool)
+
+
+def cut_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[np.ndarray]:
+    """Rows of `n_parts` disjoint random parts, each with `fraction` of the tweets and in ascending order.
+
+    Raises `InputError` where so many parts of that size do not fit.
+    """
+    if not 0 < fraction * n_parts <= 1 + 1e-9:
+        raise InputError(f"--fraction {fraction}: {n_parts} different parts can have {1 / n_parts:.3g} each at most")
+    shuffled = np.random.default_rng(seed).permutation(n_tweets)
+    bounds = [round(i * fraction * n_tweets) for i in range(n_parts + 1)]
+    return [np.sort(shuffled[low:high]) for low, high in itertools.pairwise(bounds)]
+
+
+def draw_part(n_tweets: int, fraction: float, seed: int) -> np.ndarray:
+    """Rows of a random part with `fraction` of the tweets, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n_tweets)[: round(fraction * n_tweets)])
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which of the teachers' labels are believed."""
+
+    confidence: float = 0.0  # least mean probability of the label
+    agreement: float = 0.0  # least share of teachers who name it
+    prior: np.ndarray | None = None  # (n_classes,) shares in which labels are given, the most probable tweets first
+
+    def labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """The label (n_tweets,) of each tweet by the teachers (n_teachers, n_tweets, n_classes); -1: none is left."""
+        mean = mean_probabilities(probabilities)
+        if self.prior is None:
+            return mean.argmax(axis=1)
+        labels = np.full(len(mean), -1)
+        for label in np.argsort(self.prior, kind="stable"):  # the rarest one chooses first
+            free = np.flatnonzero(labels == -1)
+            likeliest = free[np.argsort(-mean[free, label], kind="stable")]
+            labels[likeliest[: round(self.prior[label] * len(mean))]] = label
+        return labels
+
+    def believed(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Whether each label (n_tweets,) is."""
+        rows = np.arange(len(labels))
+        confidence = mean_probabilities(probabilities)[rows, labels]
+        agreement = (probabilities.argmax(axis=2) == labels).mean(axis=0)
+        return (labels >= 0) & (confidence >= self.confidence) & (agreement >= self.agreement)
+
+
+def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> None:
+    """Writes a fold's pseudo-labelled tweets: row, id, user, text, label and, of soft labels, the probabilities."""
+    ids, users, texts = (column(tweets, name).to_pylist() for name in ("id", "user", "text"))
+    columns, is_soft = task.columns, part.labels.ndim == 2
+    header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
+    lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
+    for place, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
+        text = wrap_quotes(" ".join(texts[row].split()))
+        shares = [f"{share:.6f}" for share in part.labels[place]] if is_soft else []
+        lines.append("\t".join([str(row), ids[row], users[row], text, task.labels[label], *shares]))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
+    """The tweets of a part; raises `InputError` where their ids are not those of the rows that they name."""
+    table = read_table(path)
+    by_name = dict(zip(table.names, table.columns, strict=True))
+    rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
+    found = ids.take(pa.array(rows)).to_pylist() if len(rows) else []
+    if found != by_name[table.names[1]]:
+        raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
+    names = [f"p_{label}" for label in task.labels]
+    if not set(names) <= set(table.names):
+        return PseudoLabels(rows, task.indices(by_name[task.columns.label[0]]))
+    shares = np.array([[float(share) for share in by_name[name]] for name in names], dtype=np.float32).T
+    return PseudoLabels(rows, shares / shares.sum(axis=1, keepdims=True))
+
+
+def counts_by_label(classes: np.ndarray, labels: Sequence[str]) -> dict[str, int]:
+    """How many of some class indices (n_tweets,) name each label."""
+    return dict(zip(labels, np.bincount(classes, minlength=len(labels)).tolist(), strict=True))

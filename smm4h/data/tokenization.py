@@ -1,0 +1,161 @@
+"""Tweets -> cleaned -> word pieces, once for each text variant; the tables stay on disk and are mapped into memory."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from smm4h.config.job import Member
+from smm4h.data.dataset import column
+from smm4h.models.cleaning import clean
+from smm4h.utils.errors import InputError
+from smm4h.utils.leases import once
+
+VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")  # what tokens depend on, besides the text
+
+
+def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer, cutting at the member's length, padding on the right: heads read the first token."""
+    name, longest = member.get("model_name_or_path"), member.get("max_seq_length")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(member))
+    except (OSError, ValueError) as error:
+        raise InputError(encoder_trouble(name, error)) from None
+    if longest > tokenizer.model_max_length:
+        raise InputError(
+            f"--max_seq_length {longest} is more than {name} can read; {tokenizer.model_max_length} is its longest"
+        )
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"--model_name_or_path {name}: its tokenizer has no padding token; choose a BERT-like encoder")
+    tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side = longest, "right", "right"
+    return tokenizer
+
+
+def load_saved_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a saved model; without the config it would ask whether to run the code that lies there."""
+    return AutoTokenizer.from_pretrained(folder, config=encoder_config)
+
+
+def hub_arguments(member: Member) -> dict:
+    """What every `from_pretrained` is told about where the encoder lies."""
+    return {
+        "revision": member.get("model_revision"),
+        "cache_dir": member.get("cache_dir"),
+        "token": member.get("token"),
+        "trust_remote_code": member.get("trust_remote_code"),
+    }
+
+
+def fetch_encoders(members: Iterable[Member]) -> list[str]:
+    """Loads each encoder and its tokenizer once, so that this machine has all their files; returns their names."""
+    found = []
+    for member in members:
+        name = member.get("model_name_or_path")
+        if member.has_encoder and name not in found:
+            load_tokenizer(member)
+            try:
+                AutoModel.from_pretrained(name, **hub_arguments(member))
+            except (OSError, ValueError) as error:
+                raise InputError(encoder_trouble(name, error)) from None
+            found.append(name)
+    return found
+
+
+def encoder_size(member: Member) -> float:
+    """About how many weights each word piece is multiplied with; hardly any where there is no encoder."""
+    if not member.has_encoder:
+        return 1e3
+    name = member.get("model_name_or_path")
+    try:
+        config = AutoConfig.from_pretrained(name, **hub_arguments(member))
+    except (OSError, ValueError) as error:
+        raise InputError(encoder_trouble(name, error)) from None
+    return 12.0 * getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1) ** 2
+
+
+def encoder_trouble(name: str, error: Exception) -> str:
+    """One sentence on an encoder that does not load."""
+    reason = " ".join(str(error).split())
+    return f"--model_name_or_path {name} can't be loaded: {reason[:300]}"
+
+
+def _table_path(folder: Path, part: str, member: Member) -> Path:
+    variant = {name: member.get(name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
+    key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
+    return folder / f"{part}-{key}.arrow"
+
+
+def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]) -> None:
+    """Writes the token table of each text variant that the members read; made by whichever process asks first."""
+    for member in members:
+        path = _table_path(folder, part, member)
+        write = _write_token_table if member.has_encoder else _write_text_table
+        once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
+
+
+def token_table(folder: Path, part: str, member: Member) -> Dataset:
+    """Columns row, id, input_ids, length and, of labelled tweets, labels; they stay on disk.
+
+    Where the member has no encoder, `text` (cleaned) stands in place of `input_ids`, and the length is in characters.
+    """
+    return Dataset.from_file(str(_table_path(folder, part, member)))
+
+
+def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
+    tokenizer, steps = load_tokenizer(member), member.get("cleaning")
+
+    def to_tokens(texts: list[str]) -> dict[str, list]:
+        cleaned = [clean(text, steps) for text in texts]
+        input_ids = tokenizer(cleaned, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
+        return {"input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
+
+    _write_table(path, tweets, to_tokens, {"input_ids": List(Value("int32"))})
+
+
+def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
+    steps = member.get("cleaning")
+
+    def to_texts(texts: list[str]) -> dict[str, list]:
+        cleaned = [clean(text, steps) for text in texts]
+        return {"text": cleaned, "length": [len(text) for text in cleaned]}
+
+    _write_table(path, tweets, to_texts, {"text": Value("string")})
+
+
+def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dict[str, list]], columns: dict) -> None:
+    def to_rows(batch: dict) -> dict:
+        rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"])}
+        return {**rows, "labels": batch["label"]} if "label" in batch else rows
+
+    features = Features({"row": Value("int64"), "id": Value("string"), **columns, "length": Value("int32")})
+    if "label" in tweets.column_names:
+        features["labels"] = Value("int64")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
+        made = Path(partial) / path.name
+        tweets.map(
+            to_rows,
+            batched=True,
+            remove_columns=tweets.column_names,
+            features=features,
+            cache_file_name=str(made),
+        )
+        made.replace(path)
+
+
+def longest_first(table: Dataset) -> np.ndarray:
+    """An order (n_tweets,) in which neighbours have like lengths, so that a batch holds hardly any padding."""
+    return np.argsort(-column(table, "length").to_numpy(), kind="stable")
+
+
+def used_ids(table: Dataset, n_ids: int) -> torch.Tensor:
+    """The token ids (n_used,) that occur in a table, ascending; read piece by piece."""
+    found = np.zeros(n_ids, dtype=bool)
+    for batch in table.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
+        found[batch["input_ids"].combine_chunks().flatten().to_numpy()] = True
+    return torch.from_numpy(np.flatnonzero(found))

@@ -1,0 +1,313 @@
+"""Pictures of a finished job, each with its alternative text; numbers in, a matplotlib figure out.
+
+Colours are Okabe & Ito's, which colour-blind readers tell apart, and lines differ in style and markers too, so that
+print without colour shows them.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from smm4h.metrics import average_precision, calibration, calibration_error, f1_of, precision_recall
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#666666",
+)
+STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1))), (SKY, (0, (3, 1, 1, 1)))]
+LOOK = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "svg.hashsalt": "smm4h",  # the same picture has the same bytes
+    "figure.constrained_layout.use": True,
+}
+PROBABILITIES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # that an axis names
+WIDTH, HEIGHT = 4.6, 3.4  # inches: a phone's width
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, what it is called, and what it says to those who can't see it."""
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+
+    def svg_uri(self) -> str:
+        """As the source of an `img`."""
+        content = self._saved("svg", metadata={"Date": None, "Creator": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+
+    def png(self) -> bytes:
+        return self._saved("png", dpi=150, metadata={"Software": None})
+
+    def _saved(self, kind: str, **options: Any) -> bytes:
+        stream = io.BytesIO()
+        with rc_context(LOOK):
+            self.figure.savefig(stream, format=kind, **options)
+        return stream.getvalue()
+
+
+def _drawn(draw: Callable[[Axes], None], height: float = HEIGHT) -> Figure:
+    with rc_context(LOOK):
+        figure = Figure(figsize=(WIDTH, height))
+        draw(figure.subplots())
+    return figure
+
+
+def _styles(n: int) -> list[dict[str, Any]]:
+    return [{"color": STYLES[i % len(STYLES)][0], "linestyle": STYLES[i % len(STYLES)][1]} for i in range(n)]
+
+
+def _share_axis(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+
+
+def scores(rows: Sequence[tuple[str, dict | None, dict | None]], measure: str, lines: Mapping[str, float]) -> Picture:
+    """Rows of name, out-of-fold and test scores, with intervals; `lines` are others' scores, by their names."""
+    rows = rows[::-1]
+    has_test = any(test for _, _, test in rows)
+
+    def draw(axes: Axes) -> None:
+        kinds = [(0.14, BLUE, "o", "out of fold", 1)] + ([(-0.14, RED, "s", "test", 2)] if has_test else [])
+        for shift, colour, marker, label, column in kinds:
+            for place, row in enumerate(rows):
+                if (score := row[column]) is None:
+                    continue
+                low, high = score["interval"]
+                axes.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.5)
+                shown = label if place == len(rows) - 1 else None
+                axes.plot(score[measure], place + shift, marker, color=colour, markersize=5, label=shown)
+        for (name, value), style in zip(lines.items(), (":", "--", "-."), strict=False):
+            axes.axvline(value, color=GREY, linestyle=style, linewidth=1, label=f"{name} {value:.2f}")
+        axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows])
+        axes.set(xlim=(0, 1), xlabel=f"{measure}, 95 % interval")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
+
+    told = [f"{name} {_both(own, test, measure)}" for name, own, test in rows[::-1]]
+    alt = f"{measure} with 95 % intervals: " + "; ".join(told) + "."
+    return Picture("scores", "Who scores what", alt, _drawn(draw, height=1.5 + 0.32 * len(rows)))
+
+
+def _both(own: dict | None, test: dict | None, measure: str) -> str:
+    parts = [("out of fold", own), ("on test", test)]
+    return ", ".join(f"{score[measure]:.3f} {where}" for where, score in parts if score)
+
+
+def _short(name: str, longest: int = 26) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
+    """Counts (n_classes, n_classes), shaded by their share of the row."""
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(False)
+        for row, column in np.ndindex(*matrix.shape):
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            text = f"{matrix[row, column]}\n{shares[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.set_xticks(range(len(labels)), [_short(label, 30 // len(labels)) for label in labels])
+        axes.set_yticks(range(len(labels)), [_short(label, 16) for label in labels])
+        axes.set(xlabel="predicted", ylabel="gold")
+
+    told = [
+        f"of {matrix[row].sum()} {label}, "
+        + ", ".join(f"{matrix[row, c]} as {other}" for c, other in enumerate(labels))
+        for row, label in enumerate(labels)
+    ]
+    name = f"confusion_{where.replace(' ', '_')}"
+    return Picture(name, f"Confusion, {where}", "Predicted: " + "; ".join(told) + ".", _drawn(draw))
+
+
+def precision_recall_curves(of_label: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: dict | None) -> Picture:
+    """Of each label's probabilities and hits, (n_tweets,) each; `chosen` is where the ensemble's decision stands."""
+    told = []
+
+    def draw(axes: Axes) -> None:
+        for (label, (values, hits)), style in zip(of_label.items(), _styles(len(of_label)), strict=True):
+            _, precision, recall = precision_recall(values, hits)
+            area = average_precision(values, hits)
+            told.append(f"{label}: average precision {area:.3f}, where guessing has {hits.mean():.3f}")
+            axes.plot(recall, precision, label=f"{label} (AP {area:.2f})", **style)
+            axes.axhline(hits.mean(), color=style["color"], linewidth=0.7, alpha=0.6)
+        if chosen:
+            axes.plot(chosen["recall"], chosen["precision"], "k*", markersize=11, label="the vote's decision")
+        _share_axis(axes, "recall", "precision")
+        axes.legend(fontsize=8)
+
+    figure = _drawn(draw)
+    alt = f"Precision against recall, out of fold. {'; '.join(told)}."
+    return Picture("precision_recall", "Precision and recall, out of fold", alt, figure)
+
+
+def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float | None) -> Picture:
+    """Precision, recall and F1 of one label by the probability from which it is given; `chosen` is the one in use."""
+    cuts, precision, recall = precision_recall(values, hits)
+    f1 = f1_of(precision, recall)
+    best = int(f1.argmax())
+
+    def draw(axes: Axes) -> None:
+        series = (("precision", precision), ("recall", recall), ("F1", f1))
+        for (name, curve), style in zip(series, _styles(3), strict=True):
+            axes.plot(cuts, curve, label=name, **style)
+        if chosen is not None:
+            axes.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"in use: {chosen:.3g}")
+        ticks = [tick for tick in PROBABILITIES if cuts.min() <= tick <= cuts.max()]
+        if len(ticks) > 2 and cuts.min() > 0 and cuts.max() < 1:
+            axes.set_xscale("logit")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set(xlabel=f"probability of {label} from which it is given", ylim=(-0.01, 1.02))
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+
+    used = "" if chosen is None else f"; in use is {chosen:.3g}"
+    alt = f"The highest F1 of {label} out of fold is {f1[best]:.3f}, from a probability of {cuts[best]:.3g} on{used}."
+    return Picture(f"threshold_{label}", f"Where to cut: {label}", alt, _drawn(draw))
+
+
+def calibration_curves(of_label: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Picture:
+    """Of each label's probabilities and hits, (n_tweets,) each."""
+    told = []
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        for (label, (values, hits)), style in zip(of_label.items(), _styles(len(of_label)), strict=True):
+            means, right, _ = calibration(values, hits)
+            error = calibration_error(values, hits)
+            told.append(f"{label}: mean distance from the diagonal {error:.3f}")
+            axes.plot(means, right, marker="o", markersize=4, label=f"{label} (error {error:.3f})", **style)
+        _share_axis(axes, "mean probability", "share that is right")
+        axes.legend(fontsize=8, loc="upper left")
+
+    figure = _drawn(draw)
+    alt = f"How often a probability is right, out of fold, in bins of equally many tweets. {'; '.join(told)}."
+    return Picture("calibration", "Calibration, out of fold", alt, figure)
+
+
+def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
+    """A heat map of correlations (n_members, n_members)."""
+    n = len(names)
+    places = np.tril_indices(n, -1)
+    pairs = matrix[places]
+
+    def draw(axes: Axes) -> None:
+        image = axes.imshow(matrix, cmap="cividis", vmin=min(0.0, float(matrix.min())), vmax=1)
+        axes.grid(False)
+        if n <= 12:
+            for row, column in np.ndindex(n, n):
+                colour = "black" if matrix[row, column] > 0.6 else "white"
+                text = f"{matrix[row, column]:.2f}".replace("0.", ".")
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(n), [_short(name, 20) for name in names], rotation=90, fontsize=8)
+        axes.set_yticks(range(n), [_short(name, 20) for name in names], fontsize=8)
+        axes.figure.colorbar(image, ax=axes, shrink=0.7)
+
+    alt = "Only one member."
+    if len(pairs):
+        low, high = int(pairs.argmin()), int(pairs.argmax())
+        (a, b), (c, d) = ((names[places[0][p]], names[places[1][p]]) for p in (low, high))
+        alt = (
+            f"Correlation between members out of fold: lowest {pairs[low]:.2f} ({a} and {b}), "
+            f"highest {pairs[high]:.2f} ({c} and {d})."
+        )
+    height = 2.2 + 0.24 * n
+    return Picture("agreement", "How alike members judge", alt, _drawn(draw, height=height))
+
+
+def learning_curves(curves: Mapping[str, list[list[dict[str, float]]]], measure: str) -> Picture:
+    """Each member's mean over its runs of the held-out measure, by epoch."""
+    means = {name: _mean_curve([run for run in runs if run], measure) for name, runs in curves.items()}
+
+    def draw(axes: Axes) -> None:
+        for (name, (epochs, values)), style in zip(means.items(), _styles(len(means)), strict=True):
+            axes.plot(epochs, values, marker=".", label=_short(name), **style)
+        axes.set(xlabel="epoch", ylabel=f"held-out {measure}, mean over folds", ylim=(-0.01, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.16))
+
+    told = [f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in means.items()]
+    alt = f"Held-out {measure} by epoch: " + "; ".join(told) + "."
+    return Picture("learning", "Learning curves", alt, _drawn(draw, height=HEIGHT + 0.12 * len(means)))
+
+
+def _mean_curve(runs: Sequence[list[dict[str, float]]], measure: str) -> tuple[np.ndarray, np.ndarray]:
+    n_common = min(len(run) for run in runs)
+    epochs = np.array([one["epoch"] for one in runs[0][:n_common]])
+    return epochs, np.mean([[one[measure] for one in run[:n_common]] for run in runs], axis=0)
+
+
+def folds(of_member: Mapping[str, Sequence[float]], measure: str) -> Picture:
+    """Each member's measure on each fold."""
+    names = list(of_member)[::-1]
+
+    def draw(axes: Axes) -> None:
+        for place, name in enumerate(names):
+            axes.plot(of_member[name], [place] * len(of_member[name]), "o", color=BLUE, alpha=0.6, markersize=5)
+            axes.plot(np.mean(of_member[name]), place, "|", color="black", markersize=14)
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.set(xlim=(-0.02, 1), ylim=(-0.5, len(names) - 0.5), xlabel=f"held-out {measure} of each fold; bar: mean")
+
+    told = [f"{name} {min(values):.3f} to {max(values):.3f}" for name, values in of_member.items()]
+    alt = f"Held-out {measure} by fold: " + "; ".join(told) + "."
+    return Picture("folds", "What each fold scored", alt, _drawn(draw, height=1.2 + 0.3 * len(names)))
+
+
+def by_number(rows: Sequence[Mapping[str, float]], measure: str) -> Picture:
+    """How votes of so many members score: mean, lowest and highest."""
+    sizes, mean = [row["members"] for row in rows], [row["mean"] for row in rows]
+
+    def draw(axes: Axes) -> None:
+        low, high = ([row[key] for row in rows] for key in ("lowest", "highest"))
+        axes.fill_between(sizes, low, high, color=SKY, alpha=0.35, label="lowest to highest")
+        axes.plot(sizes, mean, marker="o", color=BLUE, label="mean")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="members that vote", ylabel=f"out-of-fold {measure}")
+        axes.legend(fontsize=8)
+
+    alt = f"Votes of one member score {mean[0]:.3f} on average, votes of all {sizes[-1]} {mean[-1]:.3f}."
+    return Picture("by_number", "How many members it takes", alt, _drawn(draw))
+
+
+def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    """Minutes of each member's runs, all together."""
+    rows = rows[::-1]
+
+    def draw(axes: Axes) -> None:
+        places = range(len(rows))
+        axes.barh(places, [row["training_seconds"] / 60 for row in rows], color=BLUE, label="training")
+        rest = [(row["seconds"] - row["training_seconds"]) / 60 for row in rows]
+        left = [row["training_seconds"] / 60 for row in rows]
+        axes.barh(places, rest, left=left, color=ORANGE, hatch="//", label="predicting, saving")
+        axes.set_yticks(list(places), [_short(row["name"]) for row in rows])
+        axes.set(xlabel="minutes, all runs together")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
+
+    total = sum(row["seconds"] for row in rows) / 60
+    alt = f"All runs took {total:.1f} minutes together: " + "; ".join(
+        f"{row['name']} {row['seconds'] / 60:.1f}" for row in rows[::-1]
+    )
+    return Picture("costs", "What it cost", f"{alt}.", _drawn(draw, height=1.3 + 0.3 * len(rows)))

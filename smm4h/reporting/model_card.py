@@ -1,0 +1,280 @@
+"""Model cards: what somebody who finds a published model has to know, with the metadata that the Hub reads."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from smm4h.config.arguments import WITHOUT_EFFECT
+from smm4h.config.job import Member
+from smm4h.config.plan import Plan, Run
+from smm4h.config.task import Task
+from smm4h.data.prediction_files import read_predictions
+from smm4h.ensemble.scoring import FINAL
+from smm4h.inference.finished_job import Outcome
+from smm4h.reporting.figures import Picture
+from smm4h.reporting.html_report import environment, pictures_of, rule_text
+from smm4h.reporting.hub import on_the_hub, shown_name
+from smm4h.utils.files import read_json, write_atomically, write_text
+
+SAID_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
+PLAIN = "Texts go in as they are."
+ABOUT_FOLDS = "Out of fold: every labelled tweet is judged by models, decisions and rules that were fitted without it."
+
+
+@dataclass(frozen=True)
+class Card:
+    """The content of a model card; `rows` are names with a score, or None, for each of `columns`."""
+
+    title: str
+    what: str
+    usage: str
+    usage_note: str
+    task: Task
+    counts: Mapping[str, int]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
+    scores_note: str
+    confusion: np.ndarray
+    confusion_where: str
+    decision: str
+    members: Sequence[tuple[str, str, str]]
+    shared: str
+    training_note: str
+    commands: str
+    versions: Mapping[str, str]
+    encoders: Sequence[str]  # by their names on the Hub
+    pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    data_note: str = ""
+    license: str | None = None
+    tags: Sequence[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Writes README.md and its pictures."""
+        for picture in self.pictures:
+            path = folder / "figures" / f"{picture.name}.png"
+            write_atomically(path, lambda partial, picture=picture: partial.write_bytes(picture.png()))
+        write_text(folder / "README.md", str(self.model_card()))
+
+    def model_card(self) -> ModelCard:
+        """With the metadata before it; `ModelCard.validate` asks the Hub what it thinks of that."""
+        task = self.task
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        body = (
+            environment(autoescape=False)
+            .get_template("card.md")
+            .render(
+                **content,
+                labels=task.labels,
+                about=task.about or f"what the task {task.name} is about",
+                measure=task.measure,
+                positive=", ".join(task.positive) + (", micro-averaged" if len(task.positive) > 1 else ""),
+                rarest=min(self.counts, key=self.counts.get),
+            )
+        )
+        return ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}")
+
+    def _metadata(self) -> ModelCardData:
+        task, scores = self.task, self.rows[0][1]
+        results = [
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=task.name,
+                dataset_name=f"{task.name}, {column}",
+                dataset_split=column.replace(" ", "_"),
+                metric_type=kind,
+                metric_name=f"{kind} of {', '.join(task.positive)}",
+                metric_value=round(score[kind], 4),
+            )
+            for column, score in zip(self.columns, scores, strict=True)
+            if score
+            for kind in (task.measure, "precision", "recall")
+        ]
+        return ModelCardData(
+            model_name=self.title,
+            eval_results=results,
+            library_name="transformers",
+            pipeline_tag="text-classification",
+            tags=["smm4h", "tweets", "health", "imbalanced-classification", *self.tags],
+            metrics=[task.measure, "precision", "recall"],
+            license=self.license,
+            base_model=list(self.encoders) or None,
+        )
+
+
+def command_of(words: Sequence[str]) -> str:
+    """A command line as it was given, but for where files lie on this machine."""
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
+    return shlex.join(["accelerate", "launch", "run_classification.py", *shown])
+
+
+def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:
+    """Rows of name, kind and own settings, and the settings that all encoders share, in words."""
+    named = [{k: v for k, v in m.settings.items() if k not in SAID_ELSEWHERE | WITHOUT_EFFECT} for m in members]
+    encoders = [settings for settings, member in zip(named, members, strict=True) if member.has_encoder]
+    common = {k: v for k, v in (encoders[0] if encoders else {}).items() if all(s.get(k) == v for s in encoders)}
+    rows = []
+    for settings, member in zip(named, members, strict=True):
+        own = {k: v for k, v in settings.items() if common.get(k) != v} if member.has_encoder else {}
+        rows.append((member.name, _kind(member), _listed(own) or "none"))
+    return rows, _listed(common) or "nothing but the defaults"
+
+
+def _kind(member: Member) -> str:
+    cleaning, pseudo = member.get("cleaning"), member.get("pseudo_labels")
+    kind = member.get("classifier")
+    if member.has_encoder:
+        kind = f"head {member.get('head')} on {shown_name(member.get('model_name_or_path'))}"
+    return kind + (f", cleaned ({', '.join(cleaning)})" if cleaning else "") + (", pseudo labels" if pseudo else "")
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
+
+
+def usage_of(name: str, more: str = "") -> str:
+    """The lines that load what is published as `name`."""
+    return (
+        "from transformers import pipeline\n\n"
+        f'classify = pipeline("text-classification", "{name}"{more})\n'
+        'classify(["one tweet", "another tweet"], truncation=True)  # [{"label": ..., "score": ...}, ...]'
+    )
+
+
+def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
+    """Of a whole ensemble that is published as `name`."""
+    task, plan = outcome.task, outcome.plan
+    names = [name for name in outcome.scores if name != FINAL]
+    has_test = outcome.final["test"] is not None
+    parts = ["out_of_fold", "test"] if has_test else ["out_of_fold"]
+    rows = [
+        (f"**{FINAL}**", [outcome.final[part] for part in parts]),
+        *((f"{n} \\*" if n in outcome.flattered else n, [outcome.scores[n][part] for part in parts]) for n in names),
+    ]
+    members, shared = _members(list({run.member.name: run.member for run in plan.runs}.values()))
+    notes = ["\\* trained on pseudo labels by teachers that saw the held-out tweets, which flatters out of fold."]
+    notes = notes if outcome.flattered else []
+    for what, of in outcome.appraisal["unshared"].items():
+        low, high = of["interval"]
+        score = f"{of[task.measure]:.3f} ({low:.3f} to {high:.3f})"
+        notes.append(
+            f"On the {of['tweets']} tweets without {what} in another fold, the vote scores {score} out of fold."
+        )
+    hashed = "Members that count words keep hashes of words that two tweets had; who tries a word can find its hash."
+    counts_words = any(not run.member.has_encoder for run in plan.runs)
+    used = len(outcome.rule.without_idle().members)
+    return Card(
+        title=name.split("/")[-1],
+        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(outcome.rule.without_idle().members))} "
+        "models in all, that reads tweets.",
+        usage=usage_of(name, ", trust_remote_code=True"),
+        usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
+        "same with its folder, `members/NAME`.",
+        task=task,
+        counts=outcome.counts,
+        columns=["out of fold", "test"] if has_test else ["out of fold"],
+        rows=rows,
+        scores_note=ABOUT_FOLDS,
+        confusion=outcome.confusion("out_of_fold"),
+        confusion_where="out of fold",
+        decision=f"The vote: {rule_text(outcome)}",
+        members=members,
+        shared=shared,
+        training_note=runs_note(plan),
+        commands=command_of(outcome.command),
+        versions=outcome.versions,
+        encoders=[n for n in outcome.encoder_names if on_the_hub(n)],
+        pictures=pictures_of(outcome, for_card=True),
+        notes=notes,
+        limits=[hashed] if counts_words else [],
+        license=license,
+        tags=["ensemble"],
+    )
+
+
+def runs_note(plan: Plan) -> str:
+    n_refits = sum(run.is_refit for run in plan.runs)
+    refits = f", and {n_refits} more on all labelled tweets" if n_refits else ""
+    return f"{len(plan.runs) - n_refits} runs (member x fold){refits}."
+
+
+def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -> Card:
+    """Of one run's model, by the tweets that its fold held out."""
+    made = read_json(plan.plan_file)
+    held_out = read_predictions(run.held_out_file)
+    labels = task.indices(pd.read_parquet(plan.folds_file, columns=["label"])["label"])
+    gold = labels[held_out.rows]
+    score = task.score(gold, held_out.probabilities.argmax(axis=1))
+    members, shared = _members([run.member])
+    cleaning = run.member.get("cleaning")
+    cleaned_by = f"({', '.join(cleaning)}; the config has it under `cleaning`)"
+    counts = np.bincount(labels, minlength=task.n_classes)
+    encoder = run.member.get("model_name_or_path")
+    return Card(
+        title=name.split("/")[-1],
+        what=f"One model of an ensemble: member {run.member.name}, trained on all folds but number {run.fold}.",
+        usage=usage_of(name, ", trust_remote_code=True"),
+        usage_note=f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN,
+        task=task,
+        counts=dict(zip(task.labels, counts.tolist(), strict=True)),
+        columns=["held out"],
+        rows=[(run.name, [score])],
+        scores_note=f"On the {len(gold)} tweets of the fold that the run held out.",
+        confusion=np.array(score["confusion"]),
+        confusion_where="held out",
+        decision="The highest probability decides.",
+        members=members,
+        shared=shared,
+        training_note=f"Trained on {len(labels) - len(gold)} of the tweets.",
+        commands=command_of(made.get("command", [])),
+        versions=made["versions"],
+        encoders=[encoder] if on_the_hub(encoder) else [],
+        license=license,
+    )
+
+
+def student_card(outcome: Outcome, about: Mapping[str, Any], name: str, license: str | None) -> Card:
+    """Of one model that has learnt from an ensemble; `about` is the content of its student.json."""
+    task, told = outcome.task, about["scores"]
+    names = list(dict.fromkeys(name for part in told for name in part["scores"]))
+    rows = [(f"**{n}**" if n == "student" else n, [part["scores"].get(n) for part in told]) for n in names]
+    speeds = about["tweets_per_second"]
+    notes = [f"Tweets a second on the same machine: {', '.join(f'{n} {speed:.0f}' for n, speed in speeds.items())}."]
+    if not told:
+        rows, notes = [("**student**", [])], [*notes, "Nobody has scored it: it was made without a check."]
+    confusion = told[-1]["scores"]["student"]["confusion"] if told else np.zeros((task.n_classes, task.n_classes), int)
+    settings, encoder = _listed(about["settings"]), shown_name(about["encoder"])
+    distilled = ["python", "distill.py", outcome.plan.output_dir.name, "--model_name_or_path", encoder]
+    return Card(
+        title=name.split("/")[-1],
+        what=f"One model of {about['parameters'] / 1e6:.0f} million weights that has learnt from an ensemble.",
+        usage=usage_of(name),
+        usage_note=f"{PLAIN} No code comes with it.",
+        task=task,
+        counts=outcome.counts,
+        columns=[part["where"] for part in told],
+        rows=rows,
+        scores_note="`ensemble` is the vote that it has learnt from, then comes that vote's best member.",
+        confusion=np.array(confusion),
+        confusion_where=told[-1]["where"] if told else "not known",
+        decision="The highest probability decides. Its bias was moved until it gives each label as often as the "
+        "ensemble does, so that of two labels the one that the ensemble would choose has more than 0.5.",
+        members=[("student", encoder, settings)],
+        shared="nothing else",
+        training_note="It has learnt the probabilities that the ensemble gave labelled tweets out of fold, "
+        f"and {about['unlabelled_tweets']} unlabelled ones.",
+        commands=f"{command_of(outcome.command)}\n{shlex.join(distilled)}",
+        versions=about["versions"],
+        encoders=[about["encoder"]] if on_the_hub(about["encoder"]) else [],
+        notes=notes,
+        data_note=f", and {about['unlabelled_tweets']} unlabelled ones",
+        license=license,
+        tags=["distillation"],
+    )

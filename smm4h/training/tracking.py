@@ -1,0 +1,122 @@
+"""Trackers in which people watch runs: for each run of ours one of theirs, grouped by job, in warm workers too."""
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from smm4h.config.job import Member
+from smm4h.config.plan import Run
+from smm4h.utils.errors import InputError, nearest
+
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
+
+def check_trackers(members: Iterable[Member]) -> None:
+    """Raises `InputError` for a tracker that there is not, or whose package is missing."""
+    for name in {name for member in members for name in trackers_of(member)}:
+        if name not in PACKAGES:
+            known = ", ".join(PACKAGES)
+            raise InputError(f"--report_to {name}: no such tracker{nearest(name, PACKAGES)}; there are {known}")
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise InputError(f"--report_to {name} needs a package that is not here: pip install {PACKAGES[name]}")
+
+
+def trackers_of(member: Member) -> list[str]:
+    """The trackers that a member's runs report to."""
+    names = member.get("report_to")
+    if "all" in names:
+        return [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+    return [name for name in names if name != "none"]
+
+
+class Tracking:
+    """A run's presence in the trackers `names`, from the time that a `with` begins to its end.
+
+    What Trainer logs goes there by transformers' own callbacks, which take up what is begun here; `tell` adds what is
+    known when the run is done. Of several processes that train together one `speaks`.
+    """
+
+    def __init__(self, names: Iterable[str], run: Run, *, speaks: bool) -> None:
+        self.names = set(names) if speaks else set()
+        self.run = run
+        self.job = run.directory.parents[1]
+        self.settings = {"member": run.member.name, "fold": "none" if run.is_refit else run.fold, "stage": run.stage}
+
+    @property
+    def project(self) -> str:
+        return self.job.resolve().name
+
+    @property
+    def folder(self) -> Path:
+        """Where TensorBoard looks: `tensorboard --logdir runs/task5/tensorboard`."""
+        return self.job / "tensorboard" / self.run.name
+
+    @property
+    def mark(self) -> str:
+        """By which a run that goes on after a kill is known there, so that it goes on there, too."""
+        return self.run.fingerprint[:16]
+
+    def __enter__(self) -> "Tracking":
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.folder)
+        if "wandb" in self.names:
+            import wandb
+
+            os.environ.setdefault("WANDB_SILENT", "true")  # the screen is the job's
+            wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "smm4h"),
+                group=os.environ.get("WANDB_RUN_GROUP", self.project),
+                job_type=self.run.member.name,
+                name=self.run.name,
+                id=self.mark,
+                resume="allow",
+                config=self.settings,
+            )
+        if "mlflow" in self.names:
+            import mlflow
+
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", self.project))
+            tags = {name: str(value) for name, value in self.settings.items()} | {"mark": self.mark}
+            unfinished = f"tags.mark = '{self.mark}' and attributes.status != 'FINISHED'"
+            found = mlflow.search_runs(filter_string=unfinished, max_results=1, output_format="list")
+            mlflow.start_run(found[0].info.run_id if found else None, run_name=self.run.name, tags=tags)
+        return self
+
+    def __exit__(self, kind: type | None, *rest: Any) -> None:
+        if "wandb" in self.names:
+            import wandb
+
+            wandb.finish(exit_code=0 if kind is None else 1)
+        if "mlflow" in self.names:
+            import mlflow
+
+            mlflow.end_run("FINISHED" if kind is None else "FAILED")
+
+    def tell(self) -> None:
+        """What the finished run scores on the tweets that it held out, if it did."""
+        found = self.run.measures()
+        if not self.names or "held_out" not in found:
+            return
+        steps = found.get("steps", 0)
+        scores = {f"held_out/{name}": value for name, value in found["held_out"].items() if isinstance(value, float)}
+        if "tensorboard" in self.names:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with SummaryWriter(str(self.folder)) as writer:
+                for name, value in scores.items():
+                    writer.add_scalar(name, value, steps)
+        if "wandb" in self.names:
+            import wandb
+
+            wandb.run.summary.update(scores)
+        if "trackio" in self.names:
+            import trackio
+
+            trackio.init(project=self.project, name=self.run.name, group=self.run.member.name, resume="allow")
+            trackio.log(scores)
+            trackio.finish()
+        if "mlflow" in self.names:
+            import mlflow
+
+            mlflow.log_metrics(scores, step=steps)
