@@ -29,20 +29,26 @@ from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import write_labels
-from smm4h.data.pseudo_labels import held_out_by_fold, is_held_out
-from smm4h.data.splits import Tweets, load_splits, read_gold
+from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
+from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
-from smm4h.ensemble.fitting import Fitting
-from smm4h.ensemble.member_predictions import held_out_ballots, predicted_ballots
-from smm4h.ensemble.thresholds import shares_of
-from smm4h.inference.distillation import STUDENT_FILE, Lesson, Student
-from smm4h.inference.finished_job import Outcome
-from smm4h.inference.predictor import Service
-from smm4h.metrics import paired_bootstrap, range_text
-from smm4h.parallel.environment import Launch, devices, forget_the_launcher, join, set_threads, threads_each
-from smm4h.reporting.privacy import Marks
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
+from smm4h.ensemble.thresholds import class_shares
+from smm4h.inference.distillation import STUDENT_FILE, DistillationSet, Student
+from smm4h.inference.finished_job import FinishedJob
+from smm4h.inference.predictor import EnsemblePredictor
+from smm4h.metrics import format_interval, paired_bootstrap
+from smm4h.parallel.environment import (
+    LaunchEnvironment,
+    clear_launcher_variables,
+    devices,
+    set_threads,
+    threads_each,
+)
+from smm4h.reporting.privacy import TweetFingerprints
 from smm4h.reporting.terminal import score_table
-from smm4h.utils.console import quieten
+from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import InputError, run_main
 from smm4h.utils.files import read_json, write_json
 
@@ -55,24 +61,24 @@ console = Console(highlight=False, width=None if Console().is_terminal else 140)
 class Unlabelled:
     """Tweets that no member had labels of, and what the whole ensemble says of them."""
 
-    lesson: Lesson
+    lesson: DistillationSet
     tables: list  # Datasets, in the lesson's order
     choices: np.ndarray  # (n_tweets,) class indices
 
 
 def main() -> None:
-    launch = join()
+    launch = LaunchEnvironment.detect()
     arguments = read_arguments()
-    if not launch.speaks:
+    if not launch.is_main_process:
         return  # of several processes one teaches: a small model needs no more
     take_device(launch, arguments)
-    quieten()
+    silence_libraries()
     stop = listen()
     outcome = read_outcome(arguments)
     job = job_of(outcome, arguments)
     tweets = read_own_tweets(outcome, job)
     gold = read_gold(job, tweets.test)
-    labelled = Lesson(column(tweets.labelled, "text").to_pylist(), outcome.combined)
+    labelled = DistillationSet(column(tweets.labelled, "text").to_pylist(), outcome.combined)
     unlabelled = ask_ensemble(outcome, tweets, arguments)
     rivals = held_out_rivals(outcome) if arguments.checks else {}
     checks = range(arguments.checks)
@@ -108,13 +114,13 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
-def take_device(launch: Launch, arguments: argparse.Namespace) -> None:
+def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> None:
     """One GPU, or all cores; the launcher is forgotten, or else Trainer would wait for its other processes."""
     arguments.use_cpu = arguments.use_cpu or launch.use_cpu
     (name, *_) = devices(launch, arguments.use_cpu)
     if name is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = name
-    forget_the_launcher()
+    clear_launcher_variables()
     set_threads(threads_each(launch, 1, 0) * launch.local_world_size)
 
 
@@ -125,15 +131,15 @@ def listen() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
-def read_outcome(arguments: argparse.Namespace) -> Outcome:
+def read_outcome(arguments: argparse.Namespace) -> FinishedJob:
     """What the student is to learn from; raises `InputError` for a job that is not finished or has too few folds."""
-    outcome = Outcome.read(arguments.folder)
+    outcome = FinishedJob.read(arguments.folder)
     if arguments.checks > (n_folds := outcome.plan.shared("n_folds")):
         raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
     return outcome
 
 
-def job_of(outcome: Outcome, arguments: argparse.Namespace) -> Job:
+def job_of(outcome: FinishedJob, arguments: argparse.Namespace) -> Job:
     """The job as it was commanded, with its tweets elsewhere where the flags say so."""
     if not outcome.command:
         raise InputError(f"{outcome.plan.plan_file} does not say how the job was commanded; it is an older one's")
@@ -142,7 +148,7 @@ def job_of(outcome: Outcome, arguments: argparse.Namespace) -> Job:
     return read_command_line([*outcome.command, *more])
 
 
-def read_own_tweets(outcome: Outcome, job: Job) -> Tweets:
+def read_own_tweets(outcome: FinishedJob, job: Job) -> Splits:
     """The job's tweets; raises `InputError` where the files hold others by now."""
     tweets = load_splits(job)
     for part, content in tweets.content_hashes().items():
@@ -154,37 +160,37 @@ def read_own_tweets(outcome: Outcome, job: Job) -> Tweets:
     return tweets
 
 
-def ask_ensemble(outcome: Outcome, tweets: Tweets, arguments: argparse.Namespace) -> Unlabelled:
+def ask_ensemble(outcome: FinishedJob, tweets: Splits, arguments: argparse.Namespace) -> Unlabelled:
     """The test tweets as the job predicted them, and other unlabelled ones as the ensemble does now."""
     n_classes = outcome.task.n_classes
-    lesson, choices = Lesson([], np.zeros((0, n_classes))), np.zeros(0, dtype=np.int64)
+    lesson, choices = DistillationSet([], np.zeros((0, n_classes))), np.zeros(0, dtype=np.int64)
     tables = []
     if tweets.test is not None:
-        ballots = predicted_ballots(outcome.plan.runs, mean=outcome.rule.mean)
+        ballots = mean_predictions(outcome.plan.runs, mean=outcome.rule.mean)
         tables.append(tweets.test)
-        lesson += Lesson(column(tweets.test, "text").to_pylist(), outcome.rule.combine(ballots.probabilities))
-        choices = outcome.ensemble.choose(ballots)
+        lesson += DistillationSet(column(tweets.test, "text").to_pylist(), outcome.rule.combine(ballots.probabilities))
+        choices = outcome.ensemble.predict(ballots)
     if arguments.unlabelled_file:
         table, _ = read_tweets(arguments.unlabelled_file, outcome.task, labelled=False)
         texts = column(table, "text").to_pylist()
-        answers = service_of(outcome, arguments.use_cpu).answer(texts)
+        answers = service_of(outcome, arguments.use_cpu).predict(texts)
         tables.append(table)
-        lesson += Lesson(texts, answers.probabilities)
-        choices = np.concatenate([choices, answers.choices])
+        lesson += DistillationSet(texts, answers.probabilities)
+        choices = np.concatenate([choices, answers.predicted])
     return Unlabelled(lesson, tables, choices)
 
 
-def service_of(outcome: Outcome, use_cpu: bool) -> Service:
+def service_of(outcome: FinishedJob, use_cpu: bool) -> EnsemblePredictor:
     device = "cuda:0" if torch.cuda.is_available() and not use_cpu else "cpu"
-    return Service(outcome.plan, outcome.rule, outcome.task.labels, device)
+    return EnsemblePredictor(outcome.plan, outcome.rule, outcome.task.labels, device)
 
 
 def teach(
     name: str,
-    labelled: Lesson,
+    labelled: DistillationSet,
     taught: Unlabelled,
     unlabelled: Unlabelled,
-    outcome: Outcome,
+    outcome: FinishedJob,
     arguments: argparse.Namespace,
     stop: Callable[[], bool],
 ) -> Student:
@@ -219,16 +225,16 @@ def teach(
     else:
         texts = labelled.texts
         choices = (labelled.targets * outcome.fitted_decision.mean(axis=0)).argmax(axis=1)
-    student.decide_like(student.probabilities(texts), shares_of(choices, outcome.task.n_classes))
+    student.match_class_shares(student.predict_proba(texts), class_shares(choices, outcome.task.n_classes))
     return student
 
 
-def held_out_rivals(outcome: Outcome) -> dict[str, np.ndarray]:
+def held_out_rivals(outcome: FinishedJob) -> dict[str, np.ndarray]:
     """Each labelled tweet's class (n_tweets,) by ensemble and best member, as rules say that were fitted without it."""
-    ballots, fitting, best = held_out_ballots(outcome.plan.runs), fitting_of(outcome), outcome.best_member
-    alone = ballots.probabilities[[ballots.voters.index(best)]]
+    ballots, fitting, best = out_of_fold_predictions(outcome.plan.runs), fitting_of(outcome), outcome.best_member
+    alone = ballots.probabilities[[ballots.members.index(best)]]
     return {
-        "ensemble": fitting.choices(ballots.voters, ballots.probabilities, outcome.gold),
+        "ensemble": fitting.choices(ballots.members, ballots.probabilities, outcome.gold),
         best: fitting.for_one.choices([best], alone, outcome.gold),
     }
 
@@ -236,9 +242,9 @@ def held_out_rivals(outcome: Outcome) -> dict[str, np.ndarray]:
 def check(
     fold: int,
     rivals: dict[str, np.ndarray],
-    outcome: Outcome,
-    tweets: Tweets,
-    labelled: Lesson,
+    outcome: FinishedJob,
+    tweets: Splits,
+    labelled: DistillationSet,
     unlabelled: Unlabelled,
     arguments: argparse.Namespace,
     stop: Callable[[], bool],
@@ -247,48 +253,48 @@ def check(
     task, plan, gold = outcome.task, outcome.plan, outcome.gold
     seed, n_folds = plan.runs[0].member.get("fold_seed"), plan.shared("n_folds")
     held_out = folds_of(tweets.labelled, seed) == fold
-    known_by = held_out_by_fold(tweets.labelled, task, seed, n_folds)[fold]
+    known_by = held_out_keys_by_fold(tweets.labelled, task, seed, n_folds)[fold]
     shown = ~is_held_out(tweets.labelled, known_by) & ~held_out
     free = [~is_held_out(table, known_by) for table in unlabelled.tables]
     kept = np.concatenate([*free, np.zeros(0, dtype=bool)])
-    taught = Unlabelled(unlabelled.lesson.of(kept), [], unlabelled.choices[kept])
-    student = teach(f"check-{fold}", labelled.of(shown), taught, unlabelled, outcome, arguments, stop)
+    taught = Unlabelled(unlabelled.lesson.select(kept), [], unlabelled.choices[kept])
+    student = teach(f"check-{fold}", labelled.select(shown), taught, unlabelled, outcome, arguments, stop)
     contenders = {
-        "student": student.probabilities(labelled.of(held_out).texts).argmax(axis=1),
+        "student": student.predict_proba(labelled.select(held_out).texts).argmax(axis=1),
         **{name: choices[held_out] for name, choices in rivals.items()},
     }
     return compared(f"held-out fold {fold}", contenders, gold[held_out], outcome)
 
 
-def fitting_of(outcome: Outcome) -> Fitting:
+def fitting_of(outcome: FinishedJob) -> VotingConfig:
     asked = outcome.plan.shared
-    return Fitting(outcome.task.aim, asked("vote"), asked("decision"), asked("ties"))
+    return VotingConfig(outcome.task.objective, asked("vote"), asked("decision"), asked("ties"))
 
 
-def on_test(student: Student, outcome: Outcome, tweets: Tweets, gold: np.ndarray) -> dict[str, Any]:
+def on_test(student: Student, outcome: FinishedJob, tweets: Splits, gold: np.ndarray) -> dict[str, Any]:
     """What the student scores on the test tweets, whose gold labels nobody was shown, beside the ensemble."""
     best = outcome.best_member
     runs = outcome.plan.runs_of([best])
-    fitted, _ = fit_ensemble(held_out_ballots(runs), outcome.gold, fitting_of(outcome).for_one, outcome.task)
-    alone, ballots = fitted.on_new(runs)
+    fitted, _ = fit_ensemble(out_of_fold_predictions(runs), outcome.gold, fitting_of(outcome).for_one, outcome.task)
+    alone, ballots = fitted.for_new_tweets(runs)
     contenders = {
-        "student": student.probabilities(column(tweets.test, "text").to_pylist()).argmax(axis=1),
-        "ensemble": outcome.ensemble.choose(predicted_ballots(outcome.plan.runs, mean=outcome.rule.mean)),
-        best: alone.choose(ballots),
+        "student": student.predict_proba(column(tweets.test, "text").to_pylist()).argmax(axis=1),
+        "ensemble": outcome.ensemble.predict(mean_predictions(outcome.plan.runs, mean=outcome.rule.mean)),
+        best: alone.predict(ballots),
     }
     return compared("test", contenders, gold, outcome)
 
 
-def compared(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, outcome: Outcome) -> dict[str, Any]:
+def compared(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, outcome: FinishedJob) -> dict[str, Any]:
     """Scores by name, and the student's paired differences from the others."""
-    task, aim = outcome.task, outcome.task.aim
+    task, objective = outcome.task, outcome.task.objective
     student = contenders["student"]
     return {
         "where": where,
         "tweets": len(gold),
         "scores": {name: task.score(gold, choices) for name, choices in contenders.items()},
         "student_against": {
-            name: paired_bootstrap(gold, student, choices, task.n_classes, aim.measure, aim.positive)
+            name: paired_bootstrap(gold, student, choices, task.n_classes, objective.measure, objective.positive)
             for name, choices in contenders.items()
             if name != "student"
         },
@@ -296,15 +302,15 @@ def compared(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, ou
     }
 
 
-def measure_speed(student: Student, outcome: Outcome, texts: Sequence[str]) -> dict[str, float]:
+def measure_speed(student: Student, outcome: FinishedJob, texts: Sequence[str]) -> dict[str, float]:
     """Tweets a second of student, best member and ensemble on the same texts, in turn; medians of `REPEATS`."""
     texts = list(texts[:SPEED_TWEETS])
     best = outcome.best_member
-    contenders: dict[str, Callable[[], Any]] = {"student": lambda: student.probabilities(texts)}
+    contenders: dict[str, Callable[[], Any]] = {"student": lambda: student.predict_proba(texts)}
     try:
         service = service_of(outcome, student.model.device.type == "cpu")
-        contenders[best] = lambda: service.of_member(best, texts, {})
-        contenders["ensemble"] = lambda: service.answer(texts)
+        contenders[best] = lambda: service.predict_member(best, texts, {})
+        contenders["ensemble"] = lambda: service.predict(texts)
     except InputError as error:
         console.print(f"no speed of the ensemble: {error}", markup=False)
     taken: dict[str, list[float]] = {name: [] for name in contenders}
@@ -321,8 +327,8 @@ def keep(
     student: Student,
     found: list[dict[str, Any]],
     speeds: dict[str, float],
-    tweets: Tweets,
-    outcome: Outcome,
+    tweets: Splits,
+    outcome: FinishedJob,
     arguments: argparse.Namespace,
 ) -> None:
     """Writes model, scores, the test tweets' labels and the marks of what must not be published."""
@@ -330,9 +336,9 @@ def keep(
     student.save(folder / "model")
     tables = [t for t in (tweets.labelled, tweets.test, tweets.unlabelled) if t is not None]
     tables += [read_tweets([file], task, labelled=False)[0] for file in arguments.unlabelled_file]
-    Marks.of(tables).write(folder / "marks.npz")
+    TweetFingerprints.from_tables(tables).write(folder / "marks.npz")
     if tweets.test is not None:
-        choices = student.probabilities(column(tweets.test, "text").to_pylist()).argmax(axis=1)
+        choices = student.predict_proba(column(tweets.test, "text").to_pylist()).argmax(axis=1)
         write_labels(folder / "test.tsv", column(tweets.test, "id"), [task.labels[choice] for choice in choices])
     versions = read_json(outcome.plan.plan_file)["versions"]
     told = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "max_seq_length", "seed")
@@ -353,7 +359,7 @@ def keep(
 
 
 def tell(
-    found: list[dict[str, Any]], speeds: dict[str, float], outcome: Outcome, arguments: argparse.Namespace
+    found: list[dict[str, Any]], speeds: dict[str, float], outcome: FinishedJob, arguments: argparse.Namespace
 ) -> None:
     """A table for each comparison, and the speeds."""
     measure = outcome.task.measure
@@ -361,7 +367,7 @@ def tell(
         title = f"\n{part['where']}, {part['tweets']} tweets"
         console.print(score_table(title, measure, [""], [(name, [score]) for name, score in part["scores"].items()]))
         for name, against in part["student_against"].items():
-            told = f"{against['difference']:+.3f} ({range_text(against['interval'])}), p {against['p']:.3f}"
+            told = f"{against['difference']:+.3f} ({format_interval(against['interval'])}), p {against['p']:.3f}"
             console.print(f"student against {name}: {told}", markup=False)
         console.print(f"the student agrees with the ensemble on {part['agrees_with_ensemble']:.1%} of the tweets")
     console.print("\ntweets a second: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items()))

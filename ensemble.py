@@ -19,10 +19,15 @@ from smm4h.config.plan import read_plan
 from smm4h.config.task import Task, read_task
 from smm4h.data.folds import read_fold_labels
 from smm4h.data.prediction_files import check_same_tweets, read_labels, write_labels, write_submission
-from smm4h.ensemble.fitted_ensemble import Ensemble, fit_ensemble
-from smm4h.ensemble.fitting import Fitting
-from smm4h.ensemble.member_predictions import Ballots, file_ballots, held_out_ballots, predicted_ballots
-from smm4h.metrics import range_text
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.member_predictions import (
+    MemberPredictions,
+    mean_predictions,
+    out_of_fold_predictions,
+    predictions_from_files,
+)
+from smm4h.metrics import format_interval
 from smm4h.models.voting import DECISIONS, FITTED, METHODS, TIES
 from smm4h.reporting.terminal import score_table
 from smm4h.utils.console import console
@@ -33,11 +38,11 @@ from smm4h.utils.errors import InputError, nearest, run_main
 class Vote:
     """A vote that was held."""
 
-    ballots: Ballots
+    ballots: MemberPredictions
     elected: np.ndarray  # (n_tweets,) class indices
     how: str
     task: Task | None  # files need none
-    ensemble: Ensemble | None  # files have none
+    ensemble: FittedEnsemble | None  # files have none
 
 
 def main() -> None:
@@ -82,17 +87,17 @@ def vote_of_job(arguments: argparse.Namespace) -> Vote:
     asked = {name: getattr(arguments, name) for name in ("method", "decision", "ties")}
     runs = plan.runs_of(arguments.members or plan.members)
     if plan.ensemble_file.exists() and not arguments.members and not any(asked.values()):
-        ensemble = Ensemble.read(plan.ensemble_file)
-        ballots = predicted_ballots(runs, mean=ensemble.rule.mean)
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        ballots = mean_predictions(runs, mean=ensemble.rule.mean)
     else:
         own = {"method": plan.shared("vote"), "decision": plan.shared("decision"), "ties": plan.shared("ties")}
-        fitting = Fitting(task.aim, **{name: value or own[name] for name, value in asked.items()})
-        held_out = held_out_ballots(runs)
+        fitting = VotingConfig(task.objective, **{name: value or own[name] for name, value in asked.items()})
+        held_out = out_of_fold_predictions(runs)
         fitted, _ = fit_ensemble(held_out, task.indices(read_fold_labels(plan.folds_file)), fitting, task)
-        ensemble, ballots = fitted.on_new(runs)
+        ensemble, ballots = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     how = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
-    return Vote(ballots, ensemble.choose(ballots), how, task, ensemble)
+    return Vote(ballots, ensemble.predict(ballots), how, task, ensemble)
 
 
 def vote_of_files(arguments: argparse.Namespace) -> Vote:
@@ -104,7 +109,7 @@ def vote_of_files(arguments: argparse.Namespace) -> Vote:
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
     if task is None and (arguments.gold or arguments.output.suffix == ".zip"):
         raise InputError("scores and submissions need the task: --task tasks/task5.yaml")
-    ballots = file_ballots(arguments.inputs, task.labels if task else None)
+    ballots = predictions_from_files(arguments.inputs, task.labels if task else None)
     ties, method = arguments.ties or ("lowest" if ballots.probabilities is None else "probability"), arguments.method
     how = f"{method} vote" if method == "soft" else f"hard vote, ties to the {ties}"
     return Vote(ballots, ballots.vote(method or "hard", ties), how, task, None)
@@ -128,10 +133,10 @@ def tell_vote(output: Path, vote: Vote) -> None:
     shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
     is_counted = vote.ensemble is None or vote.ensemble.rule.is_argmax  # else ballots are not argmax
     ties = f"; {vote.ballots.count_ties()} ties" if vote.how.startswith("hard") and is_counted else ""
-    console.print(f"{vote.how} of {len(vote.ballots.voters)} on {len(elected)} tweets ({shares}){ties}")
+    console.print(f"{vote.how} of {len(vote.ballots.members)} on {len(elected)} tweets ({shares}){ties}")
     if vote.ensemble is not None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
-        console.print(f"out of fold, {measure} {score[measure]:.3f} ({range_text(score['interval'])})")
+        console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})")
     console.print(f"written to {output}")
 
 
@@ -140,7 +145,7 @@ def tell_scores(path: Path, vote: Vote) -> None:
     gold, ballots, task = read_labels(path), vote.ballots, vote.task
     check_same_tweets(gold, ballots.ids, "the vote")
     truth = gold.indices(task.labels)
-    choices = {**dict(zip(ballots.voters, ballots.choices, strict=True)), "vote": vote.elected}
+    choices = {**dict(zip(ballots.members, ballots.votes, strict=True)), "vote": vote.elected}
     rows: list[tuple[str, list[dict[str, Any]]]] = [(name, [task.score(truth, one)]) for name, one in choices.items()]
     console.print(score_table(f"{task.name}, {path}", task.measure, [""], rows))
 

@@ -65,12 +65,12 @@ class BiGRU(nn.Module):
 
     def __init__(self, config, width):
         super().__init__()
-        self.reads_tokens = config.bigru_input == "tokens"
+        self.needs_tokens = config.bigru_input == "tokens"
         self.width = 2 * config.bigru_hidden_size
         self.gru = nn.GRU(width, config.bigru_hidden_size, batch_first=True, bidirectional=True)
 
     def forward(self, pooled, layers, mask):
-        if not self.reads_tokens:
+        if not self.needs_tokens:
             _, final = self.gru(pooled.unsqueeze(1))  # (2, n_tweets, bigru_hidden_size)
         else:  # packed: a step over padding would change the final state
             lengths = mask.sum(dim=1).cpu()
@@ -95,7 +95,7 @@ class Concatenation(nn.Module):
 class Mean(nn.Module):
     """Mean of the last layer's token states, padding left out: what sentence encoders were trained for."""
 
-    reads_tokens = True
+    needs_tokens = True
 
     def __init__(self, config, width):
         super().__init__()
@@ -142,7 +142,7 @@ class TweetClassifier(PreTrainedModel):
     _supports_attention_backend = True
     # What computes the encoder's states in place of its own forward, where a trainer has something faster:
     # called with token ids, mask, how many layers the head reads, and whether it reads all tokens of the last one.
-    states_of = None
+    encoder_override = None
 
     def __init__(self, config, encoder=None):
         super().__init__(config)
@@ -227,9 +227,11 @@ class TweetClassifier(PreTrainedModel):
 
     def _encode(self, input_ids, attention_mask, token_type_ids):
         """Pooler output (n_tweets, width), and the states of the last layers, of which the head reads some."""
-        if self.states_of is not None and token_type_ids is None:
+        if self.encoder_override is not None and token_type_ids is None:
             n_layers = getattr(self.head, "n_layers", 1)
-            layers = self.states_of(input_ids, attention_mask, n_layers, getattr(self.head, "reads_tokens", False))
+            layers = self.encoder_override(
+                input_ids, attention_mask, n_layers, getattr(self.head, "needs_tokens", False)
+            )
             last = layers[-1].to(self.classifier.weight.dtype)
             return (self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])), layers
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -30,24 +30,30 @@ from smm4h.config.job import with_columns
 from smm4h.config.plan import read_plan
 from smm4h.config.task import Task
 from smm4h.data.streaming import PIPE, WRITABLE, Block, Writer, count_lines, inputs_of, kind_of, read_blocks
-from smm4h.ensemble.fitted_ensemble import Ensemble
-from smm4h.inference.predictor import Service, load_published, task_of
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
+from smm4h.inference.predictor import EnsemblePredictor, load_published, task_of
 from smm4h.models.tweet_ensemble import TweetEnsemble
-from smm4h.parallel.environment import Launch, devices, forget_the_launcher, join, set_threads, threads_each
-from smm4h.utils.console import quieten
+from smm4h.parallel.environment import (
+    LaunchEnvironment,
+    clear_launcher_variables,
+    devices,
+    set_threads,
+    threads_each,
+)
+from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import InputError, nearest, run_main
 from smm4h.utils.files import read_json, write_atomically, write_json
-from smm4h.utils.leases import Claims
+from smm4h.utils.leases import LeaseHolder
 
 COLUMNS = ("label", "probability", "margin", "votes")
 console = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    launch = join()
+    launch = LaunchEnvironment.detect()
     arguments = read_arguments()
     device = take_device(launch, arguments.use_cpu)
-    quieten()
+    silence_libraries()
     service, task, made_of = load(arguments, device, launch)
     task = with_columns(task, arguments)
     inputs = inputs_of(arguments.input)
@@ -56,9 +62,9 @@ def main() -> None:
     def blocks() -> Iterable[Block]:
         return read_blocks(inputs, task, arguments.block, arguments.encoding)
 
-    n_expected = about_how_many(inputs) if launch.speaks else None
+    n_expected = about_how_many(inputs) if launch.is_main_process else None
     n_blocks = answer_blocks(blocks, n_expected, parts, service, launch)
-    if launch.speaks:
+    if launch.is_main_process:
         write_answers(arguments, parts, n_blocks, task.submission.columns)
         finish(arguments, parts, inputs)
 
@@ -88,26 +94,28 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
-def take_device(launch: Launch, use_cpu: bool) -> str:
+def take_device(launch: LaunchEnvironment, use_cpu: bool) -> str:
     """This process's device: of several processes that were launched, each gets its own GPU."""
     if launch.world_size > 1 and PIPE in sys.argv[2:3]:
         raise InputError("several processes can't read one pipe; write it to a file first")
     names = devices(launch, use_cpu or launch.use_cpu)
     set_threads(threads_each(launch, 1, 0))
-    forget_the_launcher()
+    clear_launcher_variables()
     if names[0] is None:
         return "cpu"
     torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def load(arguments: argparse.Namespace, device: str, launch: Launch) -> tuple[Service | TweetEnsemble, Task, str]:
+def load(
+    arguments: argparse.Namespace, device: str, launch: LaunchEnvironment
+) -> tuple[EnsemblePredictor | TweetEnsemble, Task, str]:
     """What answers, how it calls columns and labels, and a hash of how it decides."""
     folder = Path(arguments.ensemble)
     if (folder / "plan.json").is_file():
         plan, task = read_plan(folder)
-        ensemble = Ensemble.read(plan.ensemble_file)
-        service = Service(plan, ensemble.rule, ensemble.labels, device, launch.local_world_size)
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        service = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, launch.local_world_size)
         return service, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
     published = load_published(arguments.ensemble, device)
     about = published.config.to_json_string(use_diff=False)
@@ -160,11 +168,13 @@ class Display:
         self.progress.update(self.line, completed=self.n_tweets, description=f"{self.n_tweets:,} tweets")
 
 
-def answer_blocks(blocks, n_expected: int | None, parts: Path, service: Service | TweetEnsemble, launch: Launch) -> int:
+def answer_blocks(
+    blocks, n_expected: int | None, parts: Path, service: EnsemblePredictor | TweetEnsemble, launch: LaunchEnvironment
+) -> int:
     """Answers each block that nobody else has; the first process stays until all are there. Returns their number."""
-    claims = Claims()
+    claims = LeaseHolder()
     columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not launch.speaks) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not launch.is_main_process) as progress:
         while True:
             display = Display(progress, progress.add_task("reading", total=n_expected))
             n_blocks = n_missing = 0
@@ -173,25 +183,25 @@ def answer_blocks(blocks, n_expected: int | None, parts: Path, service: Service 
                 if not answer_block(block, part_of(parts, block.number), service, claims):
                     n_missing += 1
                 display.add(len(block.ids))
-            if not n_missing or not launch.speaks:
+            if not n_missing or not launch.is_main_process:
                 return n_blocks
             time.sleep(1)
 
 
-def answer_block(block: Block, part: Path, service: Service | TweetEnsemble, claims: Claims) -> bool:
+def answer_block(block: Block, part: Path, service: EnsemblePredictor | TweetEnsemble, claims: LeaseHolder) -> bool:
     """Whether the block's answers are there, made by this process or another."""
     if part.exists():
         return True
-    claim = claims.take(part.with_suffix(".claim"))
+    claim = claims.try_acquire(part.with_suffix(".claim"))
     if claim is None:
         return False
     with claim:
         if not part.exists():
-            answers = service.answer(block.texts)
+            answers = service.predict(block.texts)
             table = pa.table(
                 {
                     "id": pa.array(block.ids, pa.string()),
-                    "label": pa.array(np.asarray(service.labels, dtype=object)[answers.choices], pa.string()),
+                    "label": pa.array(np.asarray(service.labels, dtype=object)[answers.predicted], pa.string()),
                     "probability": pa.array(answers.probability, pa.float64()),
                     "margin": pa.array(answers.margin, pa.float64()),
                     "votes": pa.array(answers.votes, pa.int64()),

@@ -21,11 +21,11 @@ from smm4h.data.duplicates import leak_groups
 from smm4h.data.folds import add_folds
 from smm4h.data.prediction_files import check_same_tweets, read_labels
 from smm4h.data.pseudo_labels import (
-    HeldOut,
+    HeldOutKeys,
     PseudoLabels,
     counts_by_label,
-    cut_parts,
-    held_out_by_fold,
+    cut_disjoint_parts,
+    held_out_keys_by_fold,
     is_held_out,
     write_part,
 )
@@ -38,10 +38,10 @@ def main() -> None:
     task = read_task(arguments.task)
     tweets, voted = read_vote(arguments, task)
     held_out = held_out_tweets(arguments, task)
-    drawn = cut_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
+    drawn = cut_disjoint_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
     for fold, rows in enumerate(drawn):
         leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
-        part = PseudoLabels(rows, voted[rows]).of(~leaks)
+        part = PseudoLabels(rows, voted[rows]).select(~leaks)
         write_part(arguments.output_dir / f"fold-{fold}.tsv", tweets, part, task)
         tell_part(fold, part, int(leaks.sum()), task)
     tell_place(arguments)
@@ -75,7 +75,7 @@ def read_vote(arguments: argparse.Namespace, task: Task) -> tuple[Dataset, np.nd
     return tweets, vote.indices(task.labels)
 
 
-def held_out_tweets(arguments: argparse.Namespace, task: Task) -> list[HeldOut] | None:
+def held_out_tweets(arguments: argparse.Namespace, task: Task) -> list[HeldOutKeys] | None:
     """What each fold's held-out tweets are known by; None where no labelled tweets were named."""
     paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
     if arguments.data_dir:
@@ -87,7 +87,7 @@ def held_out_tweets(arguments: argparse.Namespace, task: Task) -> list[HeldOut] 
     if arguments.fold_by == "stratified_group":
         groups = leak_groups(labelled, task, by_user=arguments.group_users)
     labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups)
-    return held_out_by_fold(labelled, task, arguments.fold_seed, arguments.parts)
+    return held_out_keys_by_fold(labelled, task, arguments.fold_seed, arguments.parts)
 
 
 def tell_part(fold: int, part: PseudoLabels, left_out: int, task: Task) -> None:

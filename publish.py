@@ -12,19 +12,19 @@ import tempfile
 from pathlib import Path
 
 from smm4h.inference.distillation import STUDENT_FILE
-from smm4h.inference.finished_job import Outcome
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.predictor import runs_with_models
 from smm4h.reporting.export import DTYPES, publish_checked, write_published, write_published_student
 from smm4h.reporting.hub import upload
 from smm4h.reporting.model_card import ensemble_card
-from smm4h.reporting.privacy import Marks
-from smm4h.utils.console import quieten
+from smm4h.reporting.privacy import TweetFingerprints
+from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import InputError, run_main
 
 
 def main() -> None:
     arguments = read_arguments()
-    quieten()
+    silence_libraries()
     with tempfile.TemporaryDirectory(prefix="publish", dir=arguments.to_folder and arguments.to_folder.parent) as room:
         folder = Path(room) / "published"
         folder.mkdir()
@@ -53,14 +53,14 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
-def write(arguments: argparse.Namespace, folder: Path) -> Marks:
+def write(arguments: argparse.Namespace, folder: Path) -> TweetFingerprints:
     """Writes what is to be published, and returns the marks of what must not be."""
     name = arguments.hub_model_id or arguments.to_folder.name
     if (arguments.folder / STUDENT_FILE).is_file():
         return write_published_student(arguments.folder, folder, name, arguments.dtype, arguments.license)
-    outcome = Outcome.read(arguments.folder)
-    marks = Marks.read(outcome.plan.marks_file)
-    runs = runs_with_models(outcome.plan, outcome.rule.without_idle())
+    outcome = FinishedJob.read(arguments.folder)
+    marks = TweetFingerprints.read(outcome.plan.fingerprints_file)
+    runs = runs_with_models(outcome.plan, outcome.rule.drop_zero_weight())
     write_published(folder, runs, outcome.ensemble, outcome.task, arguments.dtype)
     ensemble_card(outcome, name, arguments.license).write(folder)
     return marks

@@ -8,7 +8,7 @@ Every job makes it at its end; the page holds tweets and is for those who may re
 import argparse
 from pathlib import Path
 
-from smm4h.inference.finished_job import Outcome
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.reporting.html_report import write_report
 from smm4h.utils.errors import run_main
 
@@ -16,7 +16,7 @@ from smm4h.utils.errors import run_main
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of a finished job")
-    path = write_report(Outcome.read(parser.parse_args().folder))
+    path = write_report(FinishedJob.read(parser.parse_args().folder))
     print(f"written to {path}")
 
 

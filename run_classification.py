@@ -21,37 +21,42 @@ from pathlib import Path
 import numpy as np
 
 from smm4h.config.job import Job, teachers_of
-from smm4h.config.plan import Plan, Run, claim_folder, make_plan, read_plan, wanted_of
+from smm4h.config.plan import Plan, Run, lock_output_dir, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
 from smm4h.data.prediction_files import read_labels, write_labels, write_submission
-from smm4h.data.splits import Tweets, load_splits, read_gold
+from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.tokenization import fetch_encoders, tokenise
-from smm4h.ensemble.fitted_ensemble import Ensemble, fit_ensemble, write_ensemble
-from smm4h.ensemble.fitting import Fitting
-from smm4h.ensemble.label_issues import write_label_problems
-from smm4h.ensemble.member_predictions import Ballots, held_out_ballots, predicted_ballots, write_out_of_fold
-from smm4h.ensemble.pseudo_labeling import Teaching, counts_of
-from smm4h.ensemble.scoring import FINAL, FLATTERED, Standings
-from smm4h.inference.finished_job import Outcome
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, write_ensemble
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.label_issues import write_label_issues
+from smm4h.ensemble.member_predictions import (
+    MemberPredictions,
+    mean_predictions,
+    out_of_fold_predictions,
+    write_out_of_fold,
+)
+from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
+from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel import pool
-from smm4h.parallel.environment import Launch, join
+from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.progress import JobProgress, state_summary, state_table
-from smm4h.parallel.run_state import given_up
-from smm4h.reporting.privacy import Marks
-from smm4h.reporting.terminal import counts_table, score_table, show_appraisal
+from smm4h.parallel.run_state import has_failed_for_good
+from smm4h.reporting.privacy import TweetFingerprints
+from smm4h.reporting.terminal import counts_table, print_evaluation, score_table
 from smm4h.training.run_data import RunData, keep_best_model
 from smm4h.training.tracking import check_trackers
-from smm4h.utils.console import console, quieten
+from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.errors import InputError, run_main
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import once
+from smm4h.utils.leases import make_once
 
 
 def main() -> None:
-    launch = join()
-    quieten()
+    launch = LaunchEnvironment.detect()
+    silence_libraries()
     job = read_command_line([*sys.argv[1:], *launch.flags])
-    pool.take_place(launch, job)
+    pool.become_coordinator_or_peer(launch, job)
     check_trackers(job.members)
     if job.settings.list:
         return tell_states(job, launch)
@@ -62,26 +67,26 @@ def main() -> None:
     claim(plan, job, tweets, launch)
     data = run_data(plan, job, tweets)
     gold = read_gold(job, tweets.test)
-    costs = pool.costs_of(plan.wanted, data)
+    costs = pool.estimate_costs(plan.wanted, data)
     runs = pool.longest_first(plan.wanted, costs)
-    with pool.crew(launch, job, runs, data) as crew, job_progress(runs, costs, job, launch) as progress:
+    with pool.make_pool(launch, job, runs, data) as workers, job_progress(runs, costs, job, launch) as progress:
         for stage in job.stages:
-            train_stage(stage, plan, job, data, crew, progress)
+            train_stage(stage, plan, job, data, workers, progress)
             teach(stage + 1, plan, job, tweets, launch)
         elect(plan, job, tweets)
     push(plan, job, launch)
     tell_results(plan, job, tweets, gold, launch)
-    pool.name_failures(plan.wanted)
+    pool.raise_for_failures(plan.wanted)
 
 
-def tell(launch: Launch, text: str) -> None:
-    if launch.speaks:
+def tell(launch: LaunchEnvironment, text: str) -> None:
+    if launch.is_main_process:
         console.print(text, markup=False)
 
 
-def tell_states(job: Job, launch: Launch) -> None:
+def tell_states(job: Job, launch: LaunchEnvironment) -> None:
     """Shows what is done, running, failed and missing, without a look at the tweets."""
-    if launch.speaks:
+    if launch.is_main_process:
         folder = job.output_dir
         plan = read_plan(folder)[0] if (folder / "plan.json").exists() else make_plan(job, {})
         wanted = wanted_of(plan.runs, job.settings)
@@ -89,9 +94,9 @@ def tell_states(job: Job, launch: Launch) -> None:
         console.print(f"{len(wanted)} runs in {folder}: {state_summary(wanted)}", markup=False, soft_wrap=True)
 
 
-def fetch(job: Job, launch: Launch) -> None:
+def fetch(job: Job, launch: LaunchEnvironment) -> None:
     """Brings encoders and data set to this machine's cache, so that HF_HUB_OFFLINE=1 can be set afterwards."""
-    if not launch.speaks:
+    if not launch.is_main_process:
         return
     for name in fetch_encoders(job.members):
         console.print(f"{name} is here", markup=False)
@@ -99,17 +104,17 @@ def fetch(job: Job, launch: Launch) -> None:
     console.print(f"{len(tweets.labelled)} labelled tweets and {len(tweets.test or [])} test tweets can be read")
 
 
-def claim(plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
+def claim(plan: Plan, job: Job, tweets: Splits, launch: LaunchEnvironment) -> None:
     """Makes the folder this job's, and writes down the folds and what was odd about the tweets."""
     labelled, findings = tweets.labelled, tweets.findings
-    for notice in [*job.notices, *claim_folder(plan, job, len(tweets.unlabelled or []))]:
+    for notice in [*job.notices, *lock_output_dir(plan, job, len(tweets.unlabelled or []))]:
         tell(launch, f"note: {notice}")
     report_file = plan.output_dir / "data_report.json"
-    once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
+    make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     report = [finding._asdict() for finding in findings]
-    once(report_file, lambda: write_json(report_file, report))
+    make_once(report_file, lambda: write_json(report_file, report))
     tables = [table for table in (labelled, tweets.test, tweets.unlabelled) if table is not None]
-    once(plan.marks_file, lambda: Marks.of(tables).write(plan.marks_file))
+    make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
     names, counts = job.task.labels, np.bincount(tweets.gold, minlength=job.task.n_classes)
     shares = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     tell(launch, f"{job.task.name}: {len(labelled)} labelled tweets ({shares})")
@@ -117,7 +122,7 @@ def claim(plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
         tell(launch, f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1))
 
 
-def run_data(plan: Plan, job: Job, tweets: Tweets) -> RunData:
+def run_data(plan: Plan, job: Job, tweets: Splits) -> RunData:
     """Writes the tweets' tokens, from which the runs learn, and says where all that they need lies."""
     folder = plan.output_dir / "tokens"
     members = list({run.member.name: run.member for run in plan.wanted}.values())
@@ -140,24 +145,29 @@ def run_data(plan: Plan, job: Job, tweets: Tweets) -> RunData:
     )
 
 
-def job_progress(runs: Sequence[Run], costs: Mapping[str, float], job: Job, launch: Launch) -> JobProgress:
-    return JobProgress(runs, costs, job.task.measure, quiet=not launch.speaks)
+def job_progress(runs: Sequence[Run], costs: Mapping[str, float], job: Job, launch: LaunchEnvironment) -> JobProgress:
+    return JobProgress(runs, costs, job.task.measure, quiet=not launch.is_main_process)
 
 
 def train_stage(
-    stage: int, plan: Plan, job: Job, data: RunData, crew: pool.Crew | pool.Together, progress: JobProgress
+    stage: int,
+    plan: Plan,
+    job: Job,
+    data: RunData,
+    workers: pool.WorkerPool | pool.JointTraining,
+    progress: JobProgress,
 ) -> None:
     """Has the stage's runs trained that are wanted and missing, by whichever workers share the folder."""
     runs = [run for run in plan.wanted if run.stage == stage]
     if unready := [run for run in runs if not data.is_ready(run) and not run.is_done()]:
         missing = [run for run in teacher_runs(stage, plan, job) if not run.is_done()]
-        if any(given_up(run) for run in missing):
+        if any(has_failed_for_good(run) for run in missing):
             return
         raise InputError(
             f"{unready[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
             f"({missing[0].name}, ...); run the command without --members and --folds"
         )
-    crew.finish(runs, progress.look)
+    workers.finish(runs, progress.look)
     for member in {run.member.name for run in runs if job.settings.keep_models == "best"}:
         keep_best_model(plan.runs_of([member]))
 
@@ -167,65 +177,65 @@ def teacher_runs(stage: int, plan: Plan, job: Job) -> list[Run]:
     return plan.runs_of(member.name for member in teachers_of(job.settings, job.members, stage))
 
 
-def fitting_of(job: Job) -> Fitting:
-    return Fitting(job.task.aim, job.settings.vote, job.settings.decision, job.settings.ties)
+def fitting_of(job: Job) -> VotingConfig:
+    return VotingConfig(job.task.objective, job.settings.vote, job.settings.decision, job.settings.ties)
 
 
-def teach(stage: int, plan: Plan, job: Job, tweets: Tweets, launch: Launch) -> None:
+def teach(stage: int, plan: Plan, job: Job, tweets: Splits, launch: LaunchEnvironment) -> None:
     """Labels the tweets that a stage's runs learn from besides the labelled ones, once all its teachers are done."""
     runs, teachers = [run for run in plan.runs if run.stage == stage], teacher_runs(stage, plan, job)
     if not runs or not all(run.is_done() for run in teachers):
         return
     fitting = fitting_of(job)
 
-    def vote(part: str) -> tuple[Ballots, np.ndarray]:
+    def vote(part: str) -> tuple[MemberPredictions, np.ndarray]:
         """The teachers' ballots on the test tweets, or on the `unlabelled` ones, and the elected classes."""
-        fitted, _ = fit_ensemble(held_out_ballots(teachers), tweets.gold, fitting, job.task)
-        ensemble, ballots = fitted.on_new(teachers, part)
-        return ballots, ensemble.choose(ballots)
+        fitted, _ = fit_ensemble(out_of_fold_predictions(teachers), tweets.gold, fitting, job.task)
+        ensemble, ballots = fitted.for_new_tweets(teachers, part)
+        return ballots, ensemble.predict(ballots)
 
     if tweets.test is not None:
         votes = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
-        once(votes, lambda: write_vote(votes, *vote("test")))
-    teaching = Teaching(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote)
+        make_once(votes, lambda: write_vote(votes, *vote("test")))
+    teaching = PseudoLabeler(job.settings, job.task, tweets.labelled, tweets.pool, teachers, vote)
     for seed in sorted({run.member.get("fold_seed") for run in runs}):
         folder = plan.output_dir / "pseudo_labels"
-        if teaching.write(folder, stage, seed) and launch.speaks:
+        if teaching.write(folder, stage, seed) and launch.is_main_process:
             console.print(counts_table(f"pseudo labels, folds of seed {seed}", counts_of(folder, stage, seed)))
 
 
-def write_vote(path: Path, ballots: Ballots, elected: np.ndarray) -> None:
+def write_vote(path: Path, ballots: MemberPredictions, elected: np.ndarray) -> None:
     write_labels(path, ballots.ids, ballots.names(elected))
 
 
-def elect(plan: Plan, job: Job, tweets: Tweets) -> None:
+def elect(plan: Plan, job: Job, tweets: Splits) -> None:
     """Once all runs are done: the out-of-fold table, the ensemble's rule, doubtful labels, vote and submission."""
     if not all(run.is_done() for run in plan.runs):
         return
     table, fitting = plan.out_of_fold_file, fitting_of(job)
-    once(table, lambda: write_out_of_fold(table, held_out_ballots(plan.runs), tweets.gold))
-    once(plan.ensemble_file, lambda: write_ensemble(plan, fitting, job.task, has_test=tweets.test is not None))
+    make_once(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), tweets.gold))
+    make_once(plan.ensemble_file, lambda: write_ensemble(plan, fitting, job.task, has_test=tweets.test is not None))
     problems = plan.output_dir / "label_problems.tsv"
-    once(problems, lambda: write_label_problems(problems, table, tweets.labelled))
+    make_once(problems, lambda: write_label_issues(problems, table, tweets.labelled))
     if tweets.test is None:
         return
     votes = plan.output_dir / "votes" / "final.tsv"
 
     def vote() -> None:
-        ensemble = Ensemble.read(plan.ensemble_file)
-        ballots = predicted_ballots(plan.runs, mean=ensemble.rule.mean)
-        write_vote(votes, ballots, ensemble.choose(ballots))
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        ballots = mean_predictions(plan.runs, mean=ensemble.rule.mean)
+        write_vote(votes, ballots, ensemble.predict(ballots))
 
-    once(votes, vote)
+    make_once(votes, vote)
     elected = read_labels(votes)
     path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
-    once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))
+    make_once(path, lambda: write_submission(path, job.task.submission, elected.ids, elected.labels.to_pylist()))
 
 
-def push(plan: Plan, job: Job, launch: Launch) -> None:
+def push(plan: Plan, job: Job, launch: LaunchEnvironment) -> None:
     """With --push_to_hub, uploads the one run that was asked for; private unless told otherwise."""
     run, first = plan.wanted[0], job.members[0]
-    if not first.get("push_to_hub") or not launch.speaks or not run.is_done():
+    if not first.get("push_to_hub") or not launch.is_main_process or not run.is_done():
         return
     from smm4h.reporting.export import push_run  # here, since few ask for it
 
@@ -234,9 +244,9 @@ def push(plan: Plan, job: Job, launch: Launch) -> None:
     tell(launch, f"{run.name} pushed to {place}")
 
 
-def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, launch: Launch) -> None:
+def tell_results(plan: Plan, job: Job, tweets: Splits, gold: np.ndarray | None, launch: LaunchEnvironment) -> None:
     """Writes scores.json and appraisal.json and shows them, with where everything lies."""
-    if not launch.speaks:
+    if not launch.is_main_process:
         return
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
@@ -244,7 +254,7 @@ def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, 
     members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
     if not members:
         return
-    standings = Standings(plan, fitting_of(job), job.task, tweets.gold, gold)
+    standings = Leaderboard(plan, fitting_of(job), job.task, tweets.gold, gold)
     standings.add_members(members)
     electorates = {f"stage-{stage - 1} vote": teacher_runs(stage, plan, job) for stage in job.stages if stage > 1}
     electorates[FINAL] = plan.runs
@@ -252,17 +262,17 @@ def tell_results(plan: Plan, job: Job, tweets: Tweets, gold: np.ndarray | None, 
         if all(run.is_done() for run in runs):
             standings.add_vote(name, runs, fitting_of(job))
     baselines = standings.add_baselines()
-    flattered = flattered_rows(plan, job, electorates)
-    write_json(plan.output_dir / "scores.json", {flattered.get(k, k): v for k, v in standings.scores.items()})
-    show_scores(standings, flattered, job)
+    leaky = flattered_rows(plan, job, electorates)
+    write_json(plan.output_dir / "scores.json", {leaky.get(k, k): v for k, v in standings.scores.items()})
+    show_scores(standings, leaky, job)
     if not missing:
         seeds = sorted({member.get("fold_seed") for member in job.members})
-        appraisal = standings.appraise(FINAL, baselines, across_folds(tweets.labelled, seeds))
+        appraisal = standings.evaluate(FINAL, baselines, across_folds(tweets.labelled, seeds))
         write_json(plan.output_dir / "appraisal.json", appraisal)
-        show_appraisal(appraisal, job.task.measure)
+        print_evaluation(appraisal, job.task.measure)
         from smm4h.reporting.html_report import write_report  # here, since matplotlib would hold up the first step
 
-        write_report(Outcome.read(plan.output_dir))
+        write_report(FinishedJob.read(plan.output_dir))
     console.print()
     for path, what in places(plan):
         console.print(f"{plan.output_dir / path}  {what}", markup=False, soft_wrap=True)
@@ -274,15 +284,15 @@ def flattered_rows(plan: Plan, job: Job, electorates: Mapping[str, Sequence[Run]
         return {}
     members = {run.member.name for run in plan.runs if run.stage > 1}
     votes = {name for name, runs in electorates.items() if members & {run.member.name for run in runs}}
-    return {name: f"{name}{FLATTERED}" for name in members | votes}
+    return {name: f"{name}{LEAKY}" for name in members | votes}
 
 
-def show_scores(standings: Standings, flattered: Mapping[str, str], job: Job) -> None:
+def show_scores(standings: Leaderboard, leaky: Mapping[str, str], job: Job) -> None:
     task, scores = job.task, standings.scores
-    rows = [(flattered.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
+    rows = [(leaky.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
     title = f"\n{task.name}: {task.measure} of {', '.join(task.positive)}, 95 % bootstrap intervals"
     console.print(score_table(title, task.measure, ["out of fold", "test"], rows))
-    if flattered:
+    if leaky:
         console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
     idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
     if idle:

@@ -28,10 +28,10 @@ from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
 from smm4h.data.prediction_files import read_labels, write_labels
 from smm4h.data.readers import wrap_quotes
-from smm4h.metrics import paired_bootstrap, range_text
-from smm4h.models.batching import Padding
+from smm4h.metrics import format_interval, paired_bootstrap
+from smm4h.models.batching import PaddingCollator
 from smm4h.training.baselines import CLASSIFIERS
-from smm4h.utils.console import console, quieten
+from smm4h.utils.console import console, silence_libraries
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ class Result:
 
 def main() -> None:
     arguments = read_arguments()
-    quieten()
+    silence_libraries()
     task = read_task(arguments.task)
     gold = draw(arguments, task)
     tfidf = [tfidf_recipe(name, arguments.output_dir) for name in CLASSIFIERS]
@@ -160,7 +160,9 @@ def stock(arguments: argparse.Namespace, task: Task) -> Result:
             per_device_eval_batch_size=64,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        trainer = Trainer(model, settings, train_dataset=rows(labelled), data_collator=Padding(tokenizer.pad_token_id))
+        trainer = Trainer(
+            model, settings, train_dataset=rows(labelled), data_collator=PaddingCollator(tokenizer.pad_token_id)
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         found = trainer.predict(rows(test)).predictions.argmax(axis=1)
@@ -177,13 +179,13 @@ def show(results: list[Result], gold: np.ndarray, task: Task, arguments: argpars
     console.print("|---|---|---|---|---|")
     for result in results:
         score = task.score(gold, result.choices)
-        cells = [f"{score[task.measure]:.3f} ({range_text(score['interval'])})", ""]
+        cells = [f"{score[task.measure]:.3f} ({format_interval(score['interval'])})", ""]
         if result is not first:
-            measure, positive = task.aim.measure, task.aim.positive
+            measure, positive = task.objective.measure, task.objective.positive
             paired = paired_bootstrap(gold, first.choices, result.choices, task.n_classes, measure, positive)
-            cells[1] = f"{paired['difference']:+.3f} ({range_text(paired['interval'])})"
+            cells[1] = f"{paired['difference']:+.3f} ({format_interval(paired['interval'])})"
         own = result.out_of_fold
-        own = f"{own[task.measure]:.3f} ({range_text(own['interval'])})" if own else "-"
+        own = f"{own[task.measure]:.3f} ({format_interval(own['interval'])})" if own else "-"
         shown = f"{result.shown / 1000:.0f},000" if result.shown else "-"
         console.print(f"| {result.name} | {own} | {' | '.join(cells)} | {shown} |", markup=False, soft_wrap=True)
 

@@ -39,8 +39,8 @@ from smm4h.data.folds import write_folds
 from smm4h.data.tokenization import longest_first, token_table
 from smm4h.models.predictors import has_bf16
 from smm4h.parallel.environment import set_threads, threads_each
-from smm4h.training.run import _trainer, build_model, probabilities, training_part
-from smm4h.utils.console import quieten
+from smm4h.training.run import _trainer, build_model, predict_proba, training_part
+from smm4h.utils.console import silence_libraries
 
 ROOT = Path(__file__).parents[1]
 TRIAL = {"authors": 8, "stock": 4, "plain": 12}  # steps of a repeat; ours trains all its tweets
@@ -50,9 +50,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     arguments = read_arguments()
-    quieten()
+    silence_libraries()
     transformers.utils.logging.set_verbosity_error()
-    launch = run_classification.join()
+    launch = run_classification.LaunchEnvironment.detect()
     set_threads(threads_each(launch, 1, arguments.threads))
     with tempfile.TemporaryDirectory() as name:
         world = World.build(arguments, Path(name))
@@ -360,7 +360,7 @@ def tell_prediction(world: World, repeats: int) -> None:
     for _ in range(repeats):
         before = matrix_rate(world)
         started = time.perf_counter()
-        probabilities(trainer, tokens)
+        predict_proba(trainer, tokens)
         seconds = time.perf_counter() - started
         shares.append(seconds / (2 * weights * pieces / ((before + matrix_rate(world)) / 2)))
         rates.append(len(tokens) / seconds)

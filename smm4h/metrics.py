@@ -75,7 +75,7 @@ def rare_average_precision(probabilities: np.ndarray, gold: np.ndarray, positive
 
 
 @dataclass(frozen=True)
-class Aim:
+class Objective:
     """What choices are made for: a measure about some positive classes."""
 
     measure: Measure
@@ -188,6 +188,6 @@ def calibration_error(scores: np.ndarray, is_right: np.ndarray, n_bins: int = 10
     return float((np.abs(means - right) * counts).sum() / counts.sum())
 
 
-def range_text(interval: Sequence[float]) -> str:
+def format_interval(interval: Sequence[float]) -> str:
     """An interval in words."""
     return f"{interval[0]:.3f} to {interval[1]:.3f}"

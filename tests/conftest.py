@@ -28,7 +28,7 @@ TASK5 = ROOT / "tasks" / "task5.yaml"
 
 
 @dataclass
-class Outcome:
+class CommandResult:
     """What a command printed, and its exit code."""
 
     code: int
@@ -37,11 +37,11 @@ class Outcome:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys) -> Callable[..., Outcome]:
+def call(monkeypatch, capsys) -> Callable[..., CommandResult]:
     """Calls a script's main in this process, with its words on the command line, as the shell would."""
     from smm4h.utils.errors import run_main
 
-    def run(main, *words) -> Outcome:
+    def run(main, *words) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
         monkeypatch.setattr(console, "file", None, raising=False)
         code = 0
@@ -50,18 +50,18 @@ def call(monkeypatch, capsys) -> Callable[..., Outcome]:
         except SystemExit as stop:
             code = stop.code or 0
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        return CommandResult(code, captured.out, captured.err)
 
     return run
 
 
-def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> Outcome:
+def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> CommandResult:
     """Runs a command in a process of its own."""
     environment = {**os.environ, **(env or {})}
     done = subprocess.run(
         [str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
@@ -163,7 +163,7 @@ def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "
     return [*launcher, "--num_processes", n_processes, "run_classification.py", *words]
 
 
-def launch(n_processes: int, words: Sequence[str]) -> Outcome:
+def launch(n_processes: int, words: Sequence[str]) -> CommandResult:
     return shell(*launch_words(n_processes, words))
 
 
@@ -183,18 +183,18 @@ def all_files(folder: Path) -> dict[str, bytes]:
 
 
 @dataclass
-class FinishedJob:
+class ExampleJob:
     folder: Path
     words: list[str]
-    outcome: Outcome
+    outcome: CommandResult
 
 
 @pytest.fixture(scope="session")
-def finished_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
+def finished_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
     """All 45 runs by two processes, votes and submission; made once for all tests that only read it."""
     folder = tmp_path_factory.mktemp("job") / "task5"
     words = job_words(tiny_encoder, folder)
-    return FinishedJob(folder, words, launch(2, words))
+    return ExampleJob(folder, words, launch(2, words))
 
 
 MEMBERS = {
@@ -205,7 +205,7 @@ MEMBERS = {
 
 
 @pytest.fixture(scope="session")
-def tuned_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
+def tuned_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
     """Two members that count words and one with an encoder, whose vote and decision are fitted; and a baseline.
 
     Two of them are refitted to all labelled tweets.
@@ -217,4 +217,4 @@ def tuned_job(tiny_encoder, tmp_path_factory) -> FinishedJob:
     words[words.index("--max_train_samples") + 1] = "300"
     outcome = shell(sys.executable, "run_classification.py", *words)
     assert outcome.code == 0, outcome.err
-    return FinishedJob(folder / "out", words, outcome)
+    return ExampleJob(folder / "out", words, outcome)

@@ -49,12 +49,12 @@ class StandIn(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self):
-        self.answer(with_body=False)
+        self.predict(with_body=False)
 
     def do_GET(self):
-        self.answer(with_body=True)
+        self.predict(with_body=True)
 
-    def answer(self, with_body: bool) -> None:
+    def predict(self, with_body: bool) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:

@@ -15,7 +15,7 @@ from conftest import all_files, history, job_words, launch_words, recipe_of, ses
 
 from smm4h.data.prediction_files import read_predictions
 from smm4h.utils import leases
-from smm4h.utils.leases import Claims
+from smm4h.utils.leases import LeaseHolder
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def alone(encoder, output, *more):
 def claim_of_another_host(path):
     """What a lease of filelock looks like that a host took before its power failed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Claims().take(path):
+    with LeaseHolder().try_acquire(path):
         text = path.read_text()
     path.write_text(text.replace(platform.node(), "node7"))
 
@@ -42,13 +42,13 @@ def claim_without_a_name(path):
 def test_a_claim_left_by_the_dead_lapses(tmp_path, monkeypatch, leave):
     monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
     leave(tmp_path / "a.claim")
-    watcher, begun = Claims(), time.monotonic()
-    assert watcher.take(tmp_path / "a.claim") is None
-    assert wait_for(lambda: watcher.take(tmp_path / "a.claim"), 10)
+    watcher, begun = LeaseHolder(), time.monotonic()
+    assert watcher.try_acquire(tmp_path / "a.claim") is None
+    assert wait_for(lambda: watcher.try_acquire(tmp_path / "a.claim"), 10)
     assert time.monotonic() - begun > 0.9
     leave(tmp_path / ".made.claim")
     (tmp_path / ".made.partial").touch()
-    leases.once(tmp_path / "made", (tmp_path / "made").touch)
+    leases.make_once(tmp_path / "made", (tmp_path / "made").touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.claim", "made"]
 
 

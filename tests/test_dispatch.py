@@ -12,7 +12,7 @@ from smm4h.config.arguments import JobSettings
 from smm4h.parallel import environment, fork_server
 from smm4h.utils import leases
 from smm4h.utils.errors import InputError
-from smm4h.utils.leases import Claims
+from smm4h.utils.leases import LeaseHolder
 
 LAUNCHED = {
     "RANK": "3",
@@ -32,10 +32,10 @@ def settings(**given):
 def test_a_launched_process_knows_its_place_and_forgets_the_launcher(monkeypatch):
     for name, value in {**LAUNCHED, "ACCELERATE_USE_CPU": "true", "LD_LIBRARY_PATH": "kept"}.items():
         monkeypatch.setenv(name, value)
-    place = environment.join()
-    assert (place.rank, place.local_world_size, place.speaks, place.flags) == (3, 2, False, ["--use_cpu"])
+    place = environment.LaunchEnvironment.detect()
+    assert (place.rank, place.local_world_size, place.is_main_process, place.flags) == (3, 2, False, ["--use_cpu"])
     assert not place.is_orphaned()
-    environment.forget_the_launcher()
+    environment.clear_launcher_variables()
     assert not set(LAUNCHED) & set(os.environ)
     assert os.environ["LD_LIBRARY_PATH"] == "kept"
 
@@ -43,12 +43,12 @@ def test_a_launched_process_knows_its_place_and_forgets_the_launcher(monkeypatch
 def test_a_process_that_nobody_launched_speaks_and_works_alone(monkeypatch):
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    place = environment.join()
-    assert (place.rank, place.local_world_size, place.speaks, place.flags) == (0, 1, True, [])
+    place = environment.LaunchEnvironment.detect()
+    assert (place.rank, place.local_world_size, place.is_main_process, place.flags) == (0, 1, True, [])
 
 
 def placed(local_rank, *, launched=True):
-    return environment.Launch(local_rank, 8, local_rank, 8, False, None, 1 if launched else None)
+    return environment.LaunchEnvironment(local_rank, 8, local_rank, 8, False, None, 1 if launched else None)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,15 @@ def test_a_process_that_nobody_launched_gets_all_gpus(monkeypatch):
 def test_auto_trains_together_where_the_config_spreads_the_model(monkeypatch, name, parallel, together):
     if name:
         monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    assert environment.trains_together(environment.join(), settings(parallel=parallel)) is together
+    assert (
+        environment.is_joint_training(environment.LaunchEnvironment.detect(), settings(parallel=parallel)) is together
+    )
 
 
 def test_whole_runs_side_by_side_under_deepspeed_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(InputError, match="asks for DEEPSPEED, which spreads one run over processes"):
-        environment.trains_together(environment.join(), settings(parallel="runs"))
+        environment.is_joint_training(environment.LaunchEnvironment.detect(), settings(parallel="runs"))
 
 
 def test_what_is_made_once_is_made_once_by_many(tmp_path):
@@ -95,7 +97,7 @@ def test_what_is_made_once_is_made_once_by_many(tmp_path):
         made.append(1)
         (tmp_path / "vote.tsv").write_text("x")
 
-    threads = [threading.Thread(target=leases.once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
+    threads = [threading.Thread(target=leases.make_once, args=(tmp_path / "vote.tsv", make)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -105,11 +107,11 @@ def test_what_is_made_once_is_made_once_by_many(tmp_path):
 
 def test_a_claim_is_free_again_when_its_with_ends(tmp_path):
     """Not when its process ends: whoever waits for a run's next claim, or clears up behind it, would wait for long."""
-    claims = Claims()
-    with claims.take(tmp_path / "x"):
-        assert Claims().take(tmp_path / "x") is None
+    claims = LeaseHolder()
+    with claims.try_acquire(tmp_path / "x"):
+        assert LeaseHolder().try_acquire(tmp_path / "x") is None
     assert not (tmp_path / "x").exists()
-    assert Claims().take(tmp_path / "x") is not None
+    assert LeaseHolder().try_acquire(tmp_path / "x") is not None
 
 
 @pytest.fixture

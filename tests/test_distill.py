@@ -17,11 +17,11 @@ from smm4h.config.task import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.prediction_files import read_labels
 from smm4h.data.readers import read_tsv
-from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
-from smm4h.ensemble.thresholds import shares_of
+from smm4h.ensemble.thresholds import class_shares
 from smm4h.inference import distillation
-from smm4h.inference.distillation import Lesson, Student
+from smm4h.inference.distillation import DistillationSet, Student
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_labelled_tweets_are_taught_out_of_fold_and_a_check_knows_no_tweet_of_it
     hidden = {text for text in student.texts if text not in check.texts}
     assert len(hidden) >= len(held_out)
     ballots, gold = read_out_of_fold(tuned_job.folder / "out_of_fold.parquet")
-    combined = Ensemble.read(tuned_job.folder / "ensemble.json").rule.combine(ballots.probabilities)
+    combined = FittedEnsemble.read(tuned_job.folder / "ensemble.json").rule.combine(ballots.probabilities)
     np.testing.assert_allclose(student.targets[: len(gold)], combined)
 
 
@@ -124,12 +124,12 @@ def test_probabilities_can_be_learnt(tmp_path, tiny_encoder):
         bf16=False,
     )
     student = Student.of_encoder(str(tiny_encoder), task, 32, seed=1)
-    student.learn(Lesson(texts, targets), settings, "x", lambda *_: None, lambda: False, 5.0)
-    found = student.probabilities(texts)
+    student.learn(DistillationSet(texts, targets), settings, "x", lambda *_: None, lambda: False, 5.0)
+    found = student.predict_proba(texts)
     assert np.abs(found - targets).mean() < 0.05
-    assert shares_of(found.argmax(axis=1), 2)[1] == pytest.approx(rare.mean(), abs=0.02)
-    student.decide_like(found, np.array([0.8, 0.2]))  # as an ensemble might that doubts some of them
-    assert shares_of(student.probabilities(texts).argmax(axis=1), 2)[1] == pytest.approx(0.2, abs=0.02)
+    assert class_shares(found.argmax(axis=1), 2)[1] == pytest.approx(rare.mean(), abs=0.02)
+    student.match_class_shares(found, np.array([0.8, 0.2]))  # as an ensemble might that doubts some of them
+    assert class_shares(student.predict_proba(texts).argmax(axis=1), 2)[1] == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from smm4h.config.job import Member
 from smm4h.config.task import read_task
 from smm4h.training.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
 from smm4h.training.run import loss_of
-from smm4h.training.sampler import Batches, Sampling
+from smm4h.training.sampler import ClassSampling, ResumableBatchSampler
 from smm4h.training.trainer import layer_depths
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
@@ -27,20 +27,20 @@ WEIGHTS = torch.tensor([3.0, 0.5, 1.0])
 def test_weighted_smoothed_cross_entropy_is_torchs(weights, smoothing):
     loss, targets = Loss(weights=weights, smoothing=smoothing), targets_of(LABELS, 3)
     expected = nn.functional.cross_entropy(LOGITS, LABELS, weight=weights, label_smoothing=smoothing)
-    torch.testing.assert_close(loss.of(LOGITS, targets).sum() / loss.size(targets), expected)
+    torch.testing.assert_close(loss(LOGITS, targets).sum() / loss.normalizer(targets), expected)
 
 
 def test_soft_labels_have_torchs_cross_entropy():
     targets = torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
     expected = nn.functional.cross_entropy(LOGITS, targets, weight=WEIGHTS, reduction="none")
-    torch.testing.assert_close(Loss(weights=WEIGHTS).of(LOGITS, targets_of(targets, 3)), expected)
+    torch.testing.assert_close(Loss(weights=WEIGHTS)(LOGITS, targets_of(targets, 3)), expected)
 
 
 def test_focal_loss_is_the_papers():
     """Lin et al. 2017, equation 4: -(1 - p)^gamma log p of the right class."""
     labels = LABELS[LABELS != IGNORED]
     p = LOGITS[LABELS != IGNORED].softmax(dim=1)[range(len(labels)), labels]
-    found = Loss(focal_gamma=2.0).of(LOGITS, targets_of(LABELS, 3))
+    found = Loss(focal_gamma=2.0)(LOGITS, targets_of(LABELS, 3))
     torch.testing.assert_close(found[LABELS != IGNORED], -((1 - p) ** 2) * p.log())
     assert found[LABELS == IGNORED].tolist() == [0.0]
 
@@ -48,14 +48,14 @@ def test_focal_loss_is_the_papers():
 def test_logit_adjustment_is_the_papers():
     """Menon et al. 2021, equation 10: cross-entropy of logits + tau log prior."""
     prior = torch.tensor([0.05, 0.06, 0.89])
-    found = Loss(adjustment=1.5 * log_prior(prior * 100)).of(LOGITS, targets_of(LABELS, 3))
+    found = Loss(adjustment=1.5 * log_prior(prior * 100))(LOGITS, targets_of(LABELS, 3))
     expected = nn.functional.cross_entropy(LOGITS + 1.5 * prior.log(), LABELS, reduction="none", ignore_index=IGNORED)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_focal_loss_of_a_certain_tweet_has_a_finite_gradient():
     logits = torch.tensor([[40.0, -40.0]], requires_grad=True)
-    Loss(focal_gamma=0.5).of(logits, targets_of(torch.tensor([0]), 2)).sum().backward()
+    Loss(focal_gamma=0.5)(logits, targets_of(torch.tensor([0]), 2)).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -69,7 +69,7 @@ IS_RARE = np.arange(100) % 20 == 0
 
 
 def test_an_epoch_shows_every_rare_tweet_and_as_many_others_as_asked():
-    sampling = Sampling(IS_RARE, negatives_per_positive=3, positive_copies=2)
+    sampling = ClassSampling(IS_RARE, negatives_per_positive=3, positive_copies=2)
     shown = sampling.draw(seed=1, epoch=0)
     assert len(shown) == len(sampling) == 2 * 5 + 30
     assert np.bincount(shown, minlength=100)[IS_RARE].tolist() == [2] * 5
@@ -78,7 +78,7 @@ def test_an_epoch_shows_every_rare_tweet_and_as_many_others_as_asked():
 
 
 def test_no_negative_is_shown_again_before_all_were_shown():
-    sampling = Sampling(IS_RARE, negatives_per_positive=4)
+    sampling = ClassSampling(IS_RARE, negatives_per_positive=4)
     for epochs, most in ((4, 1), (9, 2)):
         counts = sum(np.bincount(sampling.draw(3, epoch), minlength=100) for epoch in range(epochs))[~IS_RARE]
         assert counts.max() == most
@@ -86,15 +86,15 @@ def test_no_negative_is_shown_again_before_all_were_shown():
 
 
 def test_there_are_never_more_negatives_than_there_are():
-    assert len(Sampling(IS_RARE, negatives_per_positive=1000)) == 100
-    assert len(Sampling(np.zeros(10, dtype=bool), negatives_per_positive=3)) == 10
+    assert len(ClassSampling(IS_RARE, negatives_per_positive=1000)) == 100
+    assert len(ClassSampling(np.zeros(10, dtype=bool), negatives_per_positive=3)) == 10
 
 
 def test_batches_of_an_epoch_are_what_the_sampling_draws_whatever_the_number_of_processes():
-    sampling, lengths = Sampling(IS_RARE, negatives_per_positive=3), list(range(1, 101))
+    sampling, lengths = ClassSampling(IS_RARE, negatives_per_positive=3), list(range(1, 101))
 
     def batches(**share):
-        made = Batches(lengths, 8, strategy="random", seed=5, sampling=sampling, **share)
+        made = ResumableBatchSampler(lengths, 8, strategy="random", seed=5, sampling=sampling, **share)
         made.epoch = 2
         return list(made)
 
@@ -107,7 +107,7 @@ def test_batches_of_an_epoch_are_what_the_sampling_draws_whatever_the_number_of_
 def test_weights_and_shares_are_those_of_the_tweets_as_shown():
     task, labels = read_task("tasks/task2_en.yaml"), IS_RARE.astype(int)
     member = Member("m", {"class_weights": "balanced", "logit_adjustment": 1.0})
-    shown = Sampling(IS_RARE, negatives_per_positive=3)
+    shown = ClassSampling(IS_RARE, negatives_per_positive=3)
     loss = loss_of(member, task, labels, shown, 0.0)
     np.testing.assert_allclose(loss.weights, [20 / (2 * 15), 20 / (2 * 5)])
     np.testing.assert_allclose(loss.adjustment, np.log([0.75, 0.25]))

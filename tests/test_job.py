@@ -13,7 +13,7 @@ from datasets import disable_progress_bars
 
 import run_classification
 from smm4h.config.recipe import read_command_line
-from smm4h.data.duplicates import twin_key
+from smm4h.data.duplicates import normalized_text
 from smm4h.data.prediction_files import read_predictions
 from smm4h.data.readers import read_tsv
 
@@ -107,7 +107,7 @@ def test_each_fold_gets_another_tenth_of_the_stage_1_vote_without_twins_of_its_h
     words = {}
     for part in ("training", "validation"):
         table = read_tsv(QUICKSTART / f"task5_{part}.tsv", None)
-        words.update(zip(table.columns[0], map(twin_key, table.columns[2]), strict=True))
+        words.update(zip(table.columns[0], map(normalized_text, table.columns[2]), strict=True))
     seen = []
     for fold in range(5):
         part = read_tsv(finished_job.folder / "pseudo_labels" / "seed-42" / f"fold-{fold}.tsv", None)
@@ -116,7 +116,7 @@ def test_each_fold_gets_another_tenth_of_the_stage_1_vote_without_twins_of_its_h
         assert len(rows) <= 4  # a tenth of 40
         assert part.columns[4] == [votes[row] for row in rows]
         held_out = {words[tweet_id] for tweet_id in folds["id"][folds["fold_42"] == fold]}
-        assert not held_out & {twin_key(text) for text in part.columns[3]}
+        assert not held_out & {normalized_text(text) for text in part.columns[3]}
         metrics = json.loads((finished_job.folder / "bigru-clean-pseudo" / f"fold-{fold}" / "metrics.json").read_text())
         assert metrics["pseudo_tweets"] == len(rows)
         assert metrics["training_tweets"] == 48 + len(rows)

@@ -17,10 +17,10 @@ from smm4h.config.plan import Run
 from smm4h.config.task import read_task
 from smm4h.data import pseudo_labels
 from smm4h.data.dataset import read_tweets
-from smm4h.data.duplicates import across_folds, cross_findings, joined_groups, leak_groups
+from smm4h.data.duplicates import across_folds, connected_groups, cross_findings, leak_groups
 from smm4h.data.folds import add_folds, folds_of, grouped_folds
 from smm4h.data.readers import read_tsv
-from smm4h.ensemble.pseudo_labeling import never_saw
+from smm4h.ensemble.pseudo_labeling import never_trained_on
 
 TASK = read_task("tasks/task5.yaml")
 
@@ -33,10 +33,10 @@ def tweets_of(rows, path: Path):
 def test_groups_join_through_any_chain_of_keys():
     texts = np.array(["a", "a", "b", "b", "", "", "c"], dtype=object)
     users = np.array(["u", "v", "v", "w", "", "", "x"], dtype=object)
-    groups = joined_groups(texts, users)
+    groups = connected_groups(texts, users)
     assert len(set(groups[:4])) == 1
     assert len(set(groups[3:])) == 4  # tweets without words or user are nobody's twins
-    assert len(set(joined_groups(texts))) == 5
+    assert len(set(connected_groups(texts))) == 5
 
 
 def planted(tmp_path):
@@ -85,7 +85,7 @@ def test_tweets_that_are_only_numbered_are_not_one_for_their_number(tmp_path):
     labelled = add_folds(labelled, 5, [42])
     other = tweets_of([(3, "", "nothing of the sort", 1)], tmp_path / "other.tsv")
     for task, comes in ((numbered, True), (TASK, False)):
-        held_out = pseudo_labels.held_out_by_fold(labelled, task, 42, 5)
+        held_out = pseudo_labels.held_out_keys_by_fold(labelled, task, 42, 5)
         assert all(not pseudo_labels.is_held_out(other, fold).any() for fold in held_out) == comes
     findings = cross_findings(labelled, other, [42], numbered)
     assert not any("have the id" in finding.what for finding in findings)
@@ -116,11 +116,11 @@ def test_a_teacher_has_seen_a_tweet_by_its_row_whatever_the_fold_is_called(tmp_p
     def run(seed, fold):
         return Run(Member("m", {"fold_seed": seed}), fold, tmp_path, "")
 
-    assert [fold for fold in range(5) if never_saw(run(42, fold), held_out, labelled)] == [3]
-    assert not any(never_saw(run(24, fold), held_out, labelled) for fold in range(5))
-    assert not never_saw(run(42, None), held_out, labelled)  # refitted to all
+    assert [fold for fold in range(5) if never_trained_on(run(42, fold), held_out, labelled)] == [3]
+    assert not any(never_trained_on(run(24, fold), held_out, labelled) for fold in range(5))
+    assert not never_trained_on(run(42, None), held_out, labelled)  # refitted to all
     renamed = labelled.rename_columns({"fold_24": "old", "fold_42": "fold_24"})  # the same cut by another seed's name
-    assert never_saw(run(24, 3), held_out, renamed)
+    assert never_trained_on(run(24, 3), held_out, renamed)
 
 
 def test_filters_believe_confident_and_agreed_labels():
@@ -264,7 +264,7 @@ def test_a_round_without_teachers_is_refused(tiny_encoder, tmp_path, call):
 
 
 def test_tweets_that_share_an_id_or_words_are_one(tmp_path):
-    held_out = pseudo_labels.HeldOut(keys={"my son"}, ids={"7"})
+    held_out = pseudo_labels.HeldOutKeys(keys={"my son"}, ids={"7"})
     tweets = tweets_of([("7", "u", "else", 1), ("8", "u", "@a MY  son", 1), ("9", "u", "mine", 1)], tmp_path / "t.tsv")
     assert pseudo_labels.is_held_out(tweets, held_out).tolist() == [True, True, False]
     assert pseudo_labels.is_held_out(tweets, replace(held_out, keys={""})).tolist() == [True, False, False]

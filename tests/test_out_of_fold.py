@@ -18,7 +18,7 @@ from smm4h.config.arguments import BASELINES
 from smm4h.config.recipe import read_command_line
 from smm4h.data.prediction_files import read_labels
 from smm4h.data.readers import read_tsv
-from smm4h.ensemble.label_issues import label_problems
+from smm4h.ensemble.label_issues import find_label_issues
 from smm4h.ensemble.member_predictions import read_out_of_fold
 from smm4h.models.voting import softmax
 from smm4h.models.word_models import words_of
@@ -153,13 +153,13 @@ LABELS = np.array([0 if n % 4 == 0 else 1 for n in range(80)])
 def test_every_baseline_learns_what_words_tell_and_comes_back_from_disk_as_it_was(name, tmp_path):
     fit = fit_counts if name in CLASSIFIERS else fit_net
     model = fit(name, TEXTS, LABELS, 3, seed=1)
-    found = model.probabilities([*TEXTS, "", "🙂"])
+    found = model.predict_proba([*TEXTS, "", "🙂"])
     assert found.shape == (82, 3)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
     assert (found[:80].argmax(axis=1) == LABELS).mean() > 0.95
     save_baseline(name, model, tmp_path)
-    np.testing.assert_array_equal(load_baseline(tmp_path).probabilities(TEXTS), model.probabilities(TEXTS))
-    np.testing.assert_array_equal(fit(name, TEXTS, LABELS, 3, seed=1).probabilities(TEXTS), found[:80])
+    np.testing.assert_array_equal(load_baseline(tmp_path).predict_proba(TEXTS), model.predict_proba(TEXTS))
+    np.testing.assert_array_equal(fit(name, TEXTS, LABELS, 3, seed=1).predict_proba(TEXTS), found[:80])
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -174,7 +174,7 @@ def test_counted_words_are_scikit_learns_pipeline(name, n_classes):
     pipeline = make_pipeline(features, CLASSIFIERS[name](1)).fit(texts, labels)
     distances = pipeline.decision_function([*texts, ""])
     distances = distances if n_classes > 2 else np.column_stack([-distances / 2, distances / 2])
-    found = fit_counts(name, texts, labels, n_classes, seed=1).probabilities([*texts, ""])
+    found = fit_counts(name, texts, labels, n_classes, seed=1).predict_proba([*texts, ""])
     np.testing.assert_allclose(found, softmax(distances), atol=1e-6)
     if name == "tfidf-logistic":
         np.testing.assert_allclose(found, pipeline.predict_proba([*texts, ""]), atol=1e-6)
@@ -191,7 +191,7 @@ def test_no_word_of_a_tweet_is_kept(name, tmp_path):
 def test_a_finished_baselines_model_gives_the_predictions_that_it_gave(tuned):
     folder = tuned[0] / "svm" / "fold-2"
     texts = read_tsv(QUICKSTART / "task5_test_participant.tsv", None).columns[2][:40]
-    found = load_baseline(folder / "model").probabilities(texts)
+    found = load_baseline(folder / "model").predict_proba(texts)
     given = pd.read_parquet(folder / "test.parquet")[["p_1", "p_2", "p_3"]]
     np.testing.assert_allclose(found, given, atol=1e-6)
 
@@ -202,8 +202,8 @@ def test_a_planted_wrong_label_is_the_first_to_be_doubted():
     probabilities = 0.9 * np.eye(3)[gold] + 0.1 / 3
     said = gold.copy()
     gold[17] = (gold[17] + 1) % 3
-    assert label_problems(probabilities, gold)[0] == 17
-    assert len(label_problems(probabilities, said)) == 0
+    assert find_label_issues(probabilities, gold)[0] == 17
+    assert len(find_label_issues(probabilities, said)) == 0
 
 
 def test_doubtful_labels_are_listed_with_their_tweets(tuned):

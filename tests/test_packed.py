@@ -16,10 +16,10 @@ from smm4h.config.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.folds import write_folds
 from smm4h.data.prediction_files import read_predictions
-from smm4h.models.batching import Padding
-from smm4h.models.padding_free import FAMILY, Dropout, PackedEncoder, can_pack
-from smm4h.training.optim import RAdam, UsedRows
-from smm4h.training.run import build_model, is_packed, train_run
+from smm4h.models.batching import PaddingCollator
+from smm4h.models.padding_free import FAMILY, Dropout, PaddingFreeEncoder, supports_padding_free
+from smm4h.training.optim import RAdam, SparseRowEmbedding
+from smm4h.training.run import build_model, is_padding_free, train_run
 
 
 def batch(n_tweets, seed=0, pad=0, longest=40):
@@ -57,7 +57,7 @@ def test_packed_gives_the_loss_and_gradients_of_the_plain_encoder(tmp_path, kind
     model = without_dropout(classifier(tmp_path, head.split()[0], kind, **settings))
     inputs = batch(n_tweets, pad=model.config.pad_token_id)
     loss, plain = gradients(model, inputs)
-    model.states_of = PackedEncoder(model.encoder, torch.float32)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float32)
     packed_loss, packed = gradients(model, inputs)
     assert packed_loss == pytest.approx(loss, abs=1e-6)
     assert packed.keys() == plain.keys()
@@ -77,7 +77,7 @@ def test_in_bf16_predictions_are_as_good_as_autocasts_and_gradients_point_the_sa
         with torch.autocast("cpu", torch.bfloat16):
             autocast = model(**inputs).logits
     exact_gradients = gradients(model, inputs)[1]
-    model.states_of = PackedEncoder(model.encoder, torch.bfloat16)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.bfloat16)
     with torch.no_grad():
         packed = model(**inputs).logits
     assert 0 < relative_error(packed, exact) < 3 * relative_error(autocast, exact)
@@ -88,7 +88,7 @@ def test_in_bf16_predictions_are_as_good_as_autocasts_and_gradients_point_the_sa
 
 def test_gradients_add_up_over_micro_batches(tmp_path):
     model = without_dropout(classifier(tmp_path, "last3"))
-    model.states_of = PackedEncoder(model.encoder, torch.float32)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float32)
     parts = [gradients(model, batch(4, seed))[1] for seed in (1, 2, 3)]
     model.zero_grad()
     for seed in (1, 2, 3):
@@ -101,7 +101,7 @@ def test_gradients_add_up_over_micro_batches(tmp_path):
 def test_weights_that_an_optimizer_or_a_file_changed_are_used_at_once(tmp_path):
     """Torch's fused kernels change weights without counting a version."""
     model, twin = (without_dropout(classifier(tmp_path, "last2_pooler")) for _ in range(2))
-    model.states_of = PackedEncoder(model.encoder, torch.float32)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float32)
     optimizer, inputs = RAdam(model.parameters(), lr=0.01), batch(6)
     for _ in range(8):  # the first ones don't go through the fused kernel
         gradients(model, inputs)
@@ -121,7 +121,7 @@ def test_weights_that_an_optimizer_or_a_file_changed_are_used_at_once(tmp_path):
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_only_encoders_that_are_written_out_are_packed(tmp_path, kind):
-    assert can_pack(classifier(tmp_path, "bigru", kind).encoder) == (kind in ("bert", "roberta"))
+    assert supports_padding_free(classifier(tmp_path, "bigru", kind).encoder) == (kind in ("bert", "roberta"))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_settings_that_change_the_encoders_own_forward_are_honoured(tiny_encoder
     job = read_command_line(job_words(tiny_encoder, tmp_path / "out", *flags))
     member = job.members[0]
     arguments = run_arguments(member, tmp_path)
-    assert is_packed(member, arguments, build_model(member, job.task)) == (not flags)
+    assert is_padding_free(member, arguments, build_model(member, job.task)) == (not flags)
 
 
 def test_encoders_that_differ_in_their_config_are_not_packed():
     config_class, small = ENCODERS["bert"]
     for difference in ({"hidden_act": "relu"}, {"is_decoder": True}):
-        assert not can_pack(transformers.AutoModel.from_config(config_class(**small, **difference)))
+        assert not supports_padding_free(transformers.AutoModel.from_config(config_class(**small, **difference)))
     assert all(kind.__name__.endswith("Model") for kind in FAMILY)
 
 
@@ -166,7 +166,7 @@ def test_dropout_is_drawn_anew_at_each_step_and_off_in_evaluation(tmp_path):
     inputs = batch(8)
     with torch.no_grad():
         plain = model(**inputs).logits
-        model.states_of = PackedEncoder(model.encoder, torch.float32)
+        model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float32)
         torch.testing.assert_close(model(**inputs).logits, plain, atol=1e-6, rtol=1e-4)
         model.train()
         model.dropout.p = 0.0
@@ -179,7 +179,7 @@ def test_gradients_are_to_be_had_in_evaluation_too(tmp_path):
     model = classifier(tmp_path, "last3")
     inputs, found = batch(5), []
     for dtype in (None, torch.float32, torch.bfloat16):
-        model.states_of = dtype and PackedEncoder(model.encoder, dtype)
+        model.encoder_override = dtype and PaddingFreeEncoder(model.encoder, dtype)
         found.append(torch.cat([g.flatten() for g in gradients(model, inputs)[1].values()]))
     plain, packed, packed_bf16 = found
     torch.testing.assert_close(packed, plain, atol=1e-6, rtol=1e-3)
@@ -189,7 +189,7 @@ def test_gradients_are_to_be_had_in_evaluation_too(tmp_path):
 def test_dropped_gradients_are_those_of_the_same_masks(tmp_path):
     """By finite differences in a random direction, with the masks held fast."""
     model = classifier(tmp_path, "last3_pooler").double().train()
-    model.states_of = PackedEncoder(model.encoder, torch.float64)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float64)
     inputs = batch(5)
 
     def loss():
@@ -217,7 +217,7 @@ def test_rows_that_no_tweet_uses_need_no_optimizer(padding_idx):
     torch.manual_seed(0)
     whole = nn.Embedding(50, 4, padding_idx=padding_idx)
     plain = nn.Embedding.from_pretrained(whole.weight.detach().clone(), freeze=False, padding_idx=padding_idx)
-    rows = UsedRows(whole, torch.tensor([0, 3, 7, 20, 49]))
+    rows = SparseRowEmbedding(whole, torch.tensor([0, 3, 7, 20, 49]))
     optimizers = [RAdam(part.parameters(), lr=0.1) for part in (plain, rows)]
     for _ in range(12):
         ids = torch.tensor([0, 3, 7, 20, 49])[torch.randint(0, 5, (9,))]
@@ -230,7 +230,7 @@ def test_rows_that_no_tweet_uses_need_no_optimizer(padding_idx):
     assert torch.equal(rows.state_dict()["weight"], plain.weight)
     rows.eval()
     assert torch.equal(rows(torch.arange(50)), plain(torch.arange(50)))
-    fresh = UsedRows(nn.Embedding(50, 4, padding_idx=padding_idx), torch.tensor([3, 7])).eval()
+    fresh = SparseRowEmbedding(nn.Embedding(50, 4, padding_idx=padding_idx), torch.tensor([3, 7])).eval()
     fresh.load_state_dict(plain.state_dict())
     assert torch.equal(fresh(torch.arange(50)), plain.weight)
 
@@ -257,11 +257,11 @@ def test_clipping_within_the_optimizer_is_clipping_before_it(weight_decay):
 def test_padding_is_that_of_transformers(tiny_encoder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder)
     rows = [{"input_ids": list(range(5, 5 + n)), "labels": n % 3} for n in (4, 9, 1)]
-    ours, theirs = Padding(tokenizer.pad_token_id)(rows), DataCollatorWithPadding(tokenizer)(rows)
+    ours, theirs = PaddingCollator(tokenizer.pad_token_id)(rows), DataCollatorWithPadding(tokenizer)(rows)
     assert ours.keys() == set(theirs.keys())
     for name, values in ours.items():
         assert torch.equal(values, theirs[name])
-    assert "labels" not in Padding(0)([{"input_ids": [1, 2]}])
+    assert "labels" not in PaddingCollator(0)([{"input_ids": [1, 2]}])
 
 
 def test_a_whole_run_gives_the_plain_paths_predictions(tmp_path):

@@ -19,11 +19,11 @@ from smm4h.config.task import read_task
 from smm4h.data.prediction_files import read_labels
 from smm4h.data.readers import read_tsv
 from smm4h.data.streaming import read_blocks
-from smm4h.ensemble.fitted_ensemble import Ensemble
-from smm4h.ensemble.member_predictions import predicted_ballots
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
+from smm4h.ensemble.member_predictions import mean_predictions
 from smm4h.inference import predictor
 from smm4h.models import predictors
-from smm4h.parallel.environment import Launch
+from smm4h.parallel.environment import LaunchEnvironment
 
 TEST = QUICKSTART / "task5_test_participant.tsv"
 TASK = read_task(ROOT / "tasks" / "task5.yaml")
@@ -70,9 +70,9 @@ def test_a_job_in_plain_float32_is_answered_in_float32(finished_job, new, tmp_pa
     plan, _ = read_plan(finished_job.folder)
     assert plan.runs[0].member.get("bf16") is False
     call(predict.main, finished_job.folder, new, "--output", tmp_path / "labels.parquet")
-    ensemble = Ensemble.read(plan.ensemble_file)
-    ballots = predicted_ballots(plan.runs, mean=ensemble.rule.mean)
-    own = ensemble.rule.combine(ballots.probabilities)[np.arange(40), ensemble.choose(ballots)]
+    ensemble = FittedEnsemble.read(plan.ensemble_file)
+    ballots = mean_predictions(plan.runs, mean=ensemble.rule.mean)
+    own = ensemble.rule.combine(ballots.probabilities)[np.arange(40), ensemble.predict(ballots)]
     np.testing.assert_allclose(pd.read_parquet(tmp_path / "labels.parquet")["probability"], own, atol=1e-6)
 
 
@@ -256,7 +256,7 @@ def two_gpus(monkeypatch):
 
 
 def test_each_launched_process_answers_on_a_gpu_of_its_own(two_gpus):
-    places = [Launch(rank, 4, rank % 3, 3, False, None, 1) for rank in range(4)]
+    places = [LaunchEnvironment(rank, 4, rank % 3, 3, False, None, 1) for rank in range(4)]
     assert [predict.take_device(place, use_cpu=False) for place in places] == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
     assert predict.take_device(places[1], use_cpu=True) == "cpu"
 

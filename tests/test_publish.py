@@ -21,8 +21,8 @@ from smm4h.config.task import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.prediction_files import read_labels
 from smm4h.data.readers import read_tsv
-from smm4h.reporting.export import TOKENIZER_FILES, modules_from
-from smm4h.reporting.privacy import Marks, Search
+from smm4h.reporting.export import TOKENIZER_FILES, source_files
+from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
 from smm4h.utils.errors import InputError
 
 TEST = QUICKSTART / "task5_test_participant.tsv"
@@ -102,7 +102,7 @@ def test_predict_takes_the_published_folder(job, published, new, tmp_path, call)
 
 
 def test_nothing_but_allowed_files_is_there(published):
-    sources = set(modules_from("tweet_ensemble"))
+    sources = set(source_files("tweet_ensemble"))
     allowed = {"config.json", "model.safetensors", *TOKENIZER_FILES, *sources}
     for path in published.rglob("*"):
         if path.is_file() and path.parent.parent.name == "members":
@@ -212,12 +212,12 @@ def test_a_name_that_is_an_ordinary_word_does_no_harm(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\nabsolute\njane\n")
     (tmp_path / "config.json").write_text('{"kind": "absolute"}')
     tweets = Dataset.from_dict({"text": ["hi @absolute and @janedoe and @somebody_1"], "id": ["1234567"], "user": [""]})
-    search = Search(Marks.of([tweets]), ["sources"])
+    search = LeakCheck(TweetFingerprints.from_tables([tweets]), ["sources"])
     search.check(tmp_path, tmp_path.iterdir())
     for planted in ("janedoe", "SOMEBODY_1", "@absolute", "1234567"):
         (tmp_path / "config.json").write_text(f'{{"kind": "{planted}"}}')
         with pytest.raises(InputError, match=r"config\.json, line 1 holds a (user's name|tweet's id)"):
-            Search(Marks.of([tweets]), ["sources"]).check(tmp_path, tmp_path.iterdir())
+            LeakCheck(TweetFingerprints.from_tables([tweets]), ["sources"]).check(tmp_path, tmp_path.iterdir())
 
 
 def test_a_stray_file_stays(tuned_job, tmp_path, call):

@@ -9,7 +9,7 @@ from conftest import job_words, recipe_of, shell
 
 import run_classification
 from smm4h.data.prediction_files import read_labels
-from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.models import voting
 
 LABELS = ("1", "2", "3")
@@ -34,14 +34,14 @@ def test_a_refitted_run_learns_from_every_labelled_tweet_and_scores_none(tuned_j
 
 def test_on_new_tweets_a_refitted_run_counts_as_much_as_all_folds_together(tuned_job):
     folder = tuned_job.folder
-    rule = Ensemble.read(folder / "ensemble.json").rule
+    rule = FittedEnsemble.read(folder / "ensemble.json").rule
     means = []
     for member in rule.members:
         folds = voting.mean_log_odds(np.stack([probabilities(folder / member / f"fold-{k}") for k in range(5)]))
         refit = folder / member / "refit"
         means.append(voting.mean_log_odds(np.stack([folds, probabilities(refit)])) if refit.exists() else folds)
     elected = read_labels(folder / "votes" / "final.tsv").indices(LABELS)
-    np.testing.assert_array_equal(rule.choose(np.stack(means)), elected)
+    np.testing.assert_array_equal(rule.predict(np.stack(means)), elected)
     counts = rule.members.index("counts")
     plain = voting.mean_log_odds(np.stack([probabilities(run) for run in (folder / "counts").glob("*[0-9t]")]))
     assert np.abs(plain - means[counts]).max() > 0.01  # a sixth would be another mean than the half

@@ -13,8 +13,8 @@ from smm4h.config.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.folds import write_folds
 from smm4h.training import checkpoints
-from smm4h.training.run import sweep, train_run
-from smm4h.training.sampler import FILLER, Batches, epoch_order
+from smm4h.training.run import remove_intermediate_files, train_run
+from smm4h.training.sampler import FILLER, ResumableBatchSampler, epoch_order
 from smm4h.utils.errors import Stopped
 
 
@@ -105,14 +105,14 @@ def test_torn_checkpoints_are_passed_over(job):
     with pytest.raises(Stopped):
         train_run(run, same_data, stop.report, stop)
     whole = run.directory / "checkpoint-4"
-    assert checkpoints.newest_whole(run.directory, run.fingerprint) == whole
+    assert checkpoints.latest_complete(run.directory, run.fingerprint) == whole
     for step, spoil in ((7, "SEALED"), (9, "optimizer.pt")):
         torn = run.directory / f"checkpoint-{step}"
         shutil.copytree(whole, torn)
         path = torn / spoil
         path.write_bytes(path.read_bytes()[:-1]) if spoil != "SEALED" else path.unlink()
-    assert checkpoints.newest_whole(run.directory, run.fingerprint) == whole
-    assert checkpoints.newest_whole(run.directory, "another recipe's") is None
+    assert checkpoints.latest_complete(run.directory, run.fingerprint) == whole
+    assert checkpoints.latest_complete(run.directory, "another recipe's") is None
     last = StopsAt()
     train_run(run, same_data, last.report, last)
     assert last.seen[0] == 4
@@ -175,7 +175,7 @@ def test_what_a_kill_left_of_a_finished_run_is_swept_away(job):
     (runs[0].directory / "checkpoint-2" / "optimizer.pt").write_text("large")
     runs[0].trained_model.mkdir()
     runs[0].trained_file.write_text("{}")
-    sweep(runs[0])
+    remove_intermediate_files(runs[0])
     assert result(runs[0]) == before
 
 
@@ -192,7 +192,7 @@ def test_length_groups_hold_hardly_any_padding():
     lengths = np.random.default_rng(0).integers(5, 90, 2000).tolist()
     padded = {}
     for strategy in ("random", "group_by_length"):
-        batches = list(Batches(lengths, 16, strategy=strategy))
+        batches = list(ResumableBatchSampler(lengths, 16, strategy=strategy))
         padded[strategy] = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches) / sum(lengths)
     assert padded["random"] > 1.5
     assert padded["group_by_length"] < 1.1
@@ -201,8 +201,11 @@ def test_length_groups_hold_hardly_any_padding():
 @pytest.mark.parametrize("n_tweets", [32, 37, 33])
 @pytest.mark.parametrize("n_processes", [2, 4])
 def test_the_parts_of_all_processes_are_together_the_batch_of_one(n_tweets, n_processes):
-    alone = list(Batches([1] * n_tweets, 8, seed=3))
-    parts = [list(Batches([1] * n_tweets, 8, seed=3, rank=r, n_processes=n_processes)) for r in range(n_processes)]
+    alone = list(ResumableBatchSampler([1] * n_tweets, 8, seed=3))
+    parts = [
+        list(ResumableBatchSampler([1] * n_tweets, 8, seed=3, rank=r, n_processes=n_processes))
+        for r in range(n_processes)
+    ]
     assert {len(part) for part in parts} == {len(alone)}
     for number, batch in enumerate(alone):
         shared = [part[number] for part in parts]
@@ -211,7 +214,7 @@ def test_the_parts_of_all_processes_are_together_the_batch_of_one(n_tweets, n_pr
 
 
 def test_batches_can_be_taken_up_in_the_middle():
-    batches = Batches([1] * 40, 8, seed=1)
+    batches = ResumableBatchSampler([1] * 40, 8, seed=1)
     batches.epoch = 2
     loader = DataLoader(list(range(40)), batch_sampler=batches)
     whole = [batch.tolist() for batch in loader]

@@ -228,12 +228,12 @@ def test_without_labelled_tweets_it_says_that_twins_could_not_be_left_out(call, 
 
 
 def test_parts_are_random_disjoint_and_of_the_asked_size():
-    parts = pseudo_labels.cut_parts(4602, 0.1, 5, 42)
+    parts = pseudo_labels.cut_disjoint_parts(4602, 0.1, 5, 42)
     assert [len(part) for part in parts] == [460, 460, 461, 460, 460]
     assert len(np.unique(np.concatenate(parts))) == 2301
     assert all((np.diff(part) > 0).all() for part in parts)
-    assert not np.array_equal(parts[0], pseudo_labels.cut_parts(4602, 0.1, 5, 24)[0])
-    assert np.concatenate(pseudo_labels.cut_parts(7, 0.2, 5, 1)).size == 7
+    assert not np.array_equal(parts[0], pseudo_labels.cut_disjoint_parts(4602, 0.1, 5, 24)[0])
+    assert np.concatenate(pseudo_labels.cut_disjoint_parts(7, 0.2, 5, 1)).size == 7
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import (
     ROOT,
-    Outcome,
+    CommandResult,
     history,
     job_words,
     launch_words,
@@ -66,7 +66,7 @@ def assert_same_but_for_float_noise(one, other, folds=(0, 1)):
             np.testing.assert_allclose(files[0].probabilities, files[1].probabilities, atol=2e-5)
 
 
-def together(encoder, folder, *more, config=DDP) -> Outcome:
+def together(encoder, folder, *more, config=DDP) -> CommandResult:
     return shell(*launch_words(2, words_for(encoder, folder, *more), config))
 
 

@@ -13,7 +13,7 @@ from smm4h.data.folds import write_folds
 from smm4h.data.prediction_files import read_predictions
 from smm4h.data.tokenization import token_table
 from smm4h.training.optim import RAdam
-from smm4h.training.run import _trainer, probabilities, train_run
+from smm4h.training.run import _trainer, predict_proba, train_run
 from smm4h.training.run_data import PseudoLabels, training_part
 from smm4h.training.trainer import BestEpoch
 from smm4h.utils.errors import InputError
@@ -123,7 +123,7 @@ def test_predictions_stand_in_input_order_whatever_the_training_order(job, tmp_p
     runs, data = job("--train_sampling_strategy", strategy)
     trainer = trainer_of(runs[0], data, tmp_path, 20)
     dataset = training_part(runs[0], data, None)
-    found = probabilities(trainer, dataset)
+    found = predict_proba(trainer, dataset)
     trainer.model.eval()
     for row in range(0, len(dataset), 5):
         with torch.no_grad():
@@ -137,9 +137,9 @@ def test_evaluations_pair_labels_with_their_own_tweets(job, tmp_path):
     trainer = trainer_of(runs[0], data, tmp_path, 20)
     dataset = training_part(runs[0], data, None)
     with torch.no_grad():  # centred and stretched, so that it names all classes
-        logits = np.log(probabilities(trainer, dataset))
+        logits = np.log(predict_proba(trainer, dataset))
         trainer.model.classifier.bias -= torch.from_numpy(logits.mean(axis=0))
-    choices = probabilities(trainer, dataset).argmax(axis=1)
+    choices = predict_proba(trainer, dataset).argmax(axis=1)
     assert len(set(choices.tolist())) > 1
     relabelled = dataset.remove_columns("labels").add_column("labels", choices)
     confusion = trainer.evaluate(relabelled)

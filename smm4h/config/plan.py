@@ -20,7 +20,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
 REFIT = "refit"  # the folder of the run beside those of the folds
-TOLD = ("about", "meanings", "published")  # of a task: for people, without effect
+DESCRIPTIVE = ("about", "meanings", "published")  # of a task: for people, without effect
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -104,7 +104,7 @@ class Run:
         return self.directory / "attempts.jsonl"
 
     @property
-    def claim_file(self) -> Path:
+    def lease_file(self) -> Path:
         """Held while the run is trained."""
         return self.directory.parent / f".{self.directory.name}.claim"
 
@@ -134,7 +134,7 @@ class Plan:
         return self.output_dir / "folds.parquet"
 
     @property
-    def marks_file(self) -> Path:
+    def fingerprints_file(self) -> Path:
         """Hashes of what must not be published."""
         return self.output_dir / "marks.npz"
 
@@ -167,7 +167,9 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
             "shared": job.shared_settings,
             "members": {member.name: _with_effect(member) for member in job.members},
         },
-        "task": {key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files", *TOLD)},
+        "task": {
+            key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files", *DESCRIPTIVE)
+        },
         "data": data,
     }
     runs = _runs(job.output_dir, job.members, identity)
@@ -239,7 +241,7 @@ def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
     return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
 
 
-def claim_folder(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
+def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
     """Makes the output folder this job's, or sees that it is; returns notices on what differs without effect.
 
     Raises `InputError` where the folder was made by another recipe, task or data, with the first difference named.
@@ -256,7 +258,7 @@ def claim_folder(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
             "command": job.words,
             "versions": versions,
             "columns": dataclasses.asdict(job.task)["columns"],
-            "told": {name: getattr(job.task, name) for name in TOLD},
+            "told": {name: getattr(job.task, name) for name in DESCRIPTIVE},
         }
         if job.settings.unlabelled_file:
             content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.metrics import MEASURES, Aim, bootstrap_interval, confusion_matrix, precision, recall
+from smm4h.metrics import MEASURES, Objective, bootstrap_interval, confusion_matrix, precision, recall
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import read_yaml
 
@@ -52,8 +52,8 @@ class Task:
         return [self.labels.index(label) for label in self.positive]
 
     @property
-    def aim(self) -> Aim:
-        return Aim(MEASURES[self.measure], tuple(self.positive_indices))
+    def objective(self) -> Objective:
+        return Objective(MEASURES[self.measure], tuple(self.positive_indices))
 
     def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         """The task's measure of class indices (n_tweets,), its bootstrap interval, and what it is made of."""

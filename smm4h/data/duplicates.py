@@ -15,14 +15,14 @@ from smm4h.data.readers import Finding
 from smm4h.models.cleaning import URL, USERNAME, unescape_entities
 
 
-def twin_key(text: str) -> str:
+def normalized_text(text: str) -> str:
     """What near twins share: the text but for case, URLs, @names, entities and spacing."""
     if "&" in text:
         text = unescape_entities(text)
     return " ".join(USERNAME.sub(" ", URL.sub(" ", text)).casefold().split())
 
 
-def joined_groups(*keys: np.ndarray) -> np.ndarray:
+def connected_groups(*keys: np.ndarray) -> np.ndarray:
     """The group (n_tweets,) of each tweet: those that share any key, directly or through others, share a group.
 
     Each of `keys` is (n_tweets,), of strings; an empty one is shared with nobody.
@@ -40,15 +40,15 @@ def joined_groups(*keys: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1][:n_tweets]
 
 
-def text_keys(dataset: Dataset) -> np.ndarray:
-    """`twin_key` of each tweet (n_tweets,); of two tweets with the same key, each is the other's near twin."""
-    return np.array([twin_key(text) for text in column(dataset, "text").to_pylist()], dtype=object)
+def normalized_texts(dataset: Dataset) -> np.ndarray:
+    """`normalized_text` of each tweet (n_tweets,); of two tweets with the same key, each is the other's near twin."""
+    return np.array([normalized_text(text) for text in column(dataset, "text").to_pylist()], dtype=object)
 
 
 def leak_groups(labelled: Dataset, task: Task, *, by_user: bool) -> np.ndarray:
     """The group (n_tweets,) of each tweet: near twins and tweets of one id together; `by_user` a user's, too."""
     columns = (["id"] if task.columns.id else []) + (["user"] if by_user else [])  # numbers are nobody's ids
-    return joined_groups(text_keys(labelled), *(_strings(labelled, name) for name in columns))
+    return connected_groups(normalized_texts(labelled), *(_strings(labelled, name) for name in columns))
 
 
 def _strings(dataset: Dataset, name: str) -> np.ndarray:
@@ -62,7 +62,7 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     """
     findings = []
     frame = pd.DataFrame({name: column(labelled, name).to_pylist() for name in ("id", "user", "label")})
-    frame["key"] = text_keys(labelled)
+    frame["key"] = normalized_texts(labelled)
     if test is not None and task.columns.id:
         shared = int(column(test, "id").to_pandas().isin(set(frame["id"])).sum())
         if shared:
@@ -78,7 +78,7 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     if contradicted:
         findings.append(Finding("labelled", contradicted, "labelled tweets have a near twin with another label"))
     if test is not None:
-        keys = pd.Series(text_keys(test))
+        keys = pd.Series(normalized_texts(test))
         shared = int((keys.isin(set(worded["key"])) & (keys != "")).sum())
         if shared:
             findings.append(Finding("test", shared, "test tweets have a near twin among the labelled ones"))
@@ -93,7 +93,10 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
 def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Which tweets (n_tweets,) have a near twin, or a tweet of the same user, in another fold of any of the seeds."""
     found = {}
-    for what, keys in (("a near twin", text_keys(labelled)), ("a tweet of the same user", _strings(labelled, "user"))):
+    for what, keys in (
+        ("a near twin", normalized_texts(labelled)),
+        ("a tweet of the same user", _strings(labelled, "user")),
+    ):
         keys = pd.Series(keys)
         known = keys[keys != ""]
         found[what] = np.zeros(len(keys), dtype=bool)

@@ -62,7 +62,7 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def is_whole(path: Path, maker: dict[str, Any]) -> bool:
+def is_complete(path: Path, maker: dict[str, Any]) -> bool:
     """Whether these predictions have been made already, by this maker."""
     try:
         return path.is_file() and read_predictions(path).maker == maker

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
-from smm4h.data.duplicates import text_keys
+from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import folds_of
 from smm4h.data.readers import read_table, wrap_quotes
 from smm4h.models.voting import mean_probabilities
@@ -21,7 +21,7 @@ from smm4h.utils.files import write_text
 ROW = "row"  # the column that says which row of the tweets a pseudo-labelled one is; ids may repeat
 
 
-def classes_of(labels: np.ndarray) -> np.ndarray:
+def hard_labels(labels: np.ndarray) -> np.ndarray:
     """Class indices (n_tweets,) of such, or of soft labels (n_tweets, n_classes) the most probable ones."""
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
@@ -36,9 +36,9 @@ class PseudoLabels:
     @property
     def classes(self) -> np.ndarray:
         """Class indices (n_pseudo,), of soft labels the most probable."""
-        return classes_of(self.labels)
+        return hard_labels(self.labels)
 
-    def of(self, kept: np.ndarray) -> "PseudoLabels":
+    def select(self, kept: np.ndarray) -> "PseudoLabels":
         """Those at these places, or under this mask."""
         return PseudoLabels(self.rows[kept], self.labels[kept])
 
@@ -50,31 +50,31 @@ def part_file(folder: Path, stage: int, fold_seed: int, fold: int) -> Path:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutKeys:
     """What a fold's held-out tweets are known by: no unlabelled tweet that shares any of it may join its training."""
 
-    keys: set[str]  # `text_keys`
+    keys: set[str]  # `normalized_texts`
     ids: set[str]
 
 
-def held_out_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds: int) -> list[HeldOut]:
+def held_out_keys_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds: int) -> list[HeldOutKeys]:
     """For each fold the twin keys and ids of the tweets it holds out; a tweet without words twins nobody.
 
     Where the task names no column of ids, tweets are numbered, and a number says nothing.
     """
-    keys, folds = text_keys(labelled), folds_of(labelled, fold_seed)
+    keys, folds = normalized_texts(labelled), folds_of(labelled, fold_seed)
     ids = np.array(column(labelled, "id").to_pylist(), dtype=object)
     known = [set(ids[folds == fold]) if task.columns.id else set() for fold in range(n_folds)]
-    return [HeldOut(set(keys[folds == fold]) - {""}, known[fold]) for fold in range(n_folds)]
+    return [HeldOutKeys(set(keys[folds == fold]) - {""}, known[fold]) for fold in range(n_folds)]
 
 
-def is_held_out(tweets: Dataset, held_out: HeldOut) -> np.ndarray:
+def is_held_out(tweets: Dataset, held_out: HeldOutKeys) -> np.ndarray:
     """Which tweets (n_tweets,) are, under whatever name, among the held-out ones."""
-    ids, keys = column(tweets, "id").to_pylist(), text_keys(tweets)
+    ids, keys = column(tweets, "id").to_pylist(), normalized_texts(tweets)
     return np.array([a in held_out.ids or k in held_out.keys for a, k in zip(ids, keys, strict=True)], dtype=bool)
 
 
-def cut_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[np.ndarray]:
+def cut_disjoint_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[np.ndarray]:
     """Rows of `n_parts` disjoint random parts, each with `fraction` of the tweets and in ascending order.
 
     Raises `InputError` where so many parts of that size do not fit.
@@ -86,7 +86,7 @@ def cut_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[n
     return [np.sort(shuffled[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
-def draw_part(n_tweets: int, fraction: float, seed: int) -> np.ndarray:
+def draw_random_part(n_tweets: int, fraction: float, seed: int) -> np.ndarray:
     """Rows of a random part with `fraction` of the tweets, ascending."""
     return np.sort(np.random.default_rng(seed).permutation(n_tweets)[: round(fraction * n_tweets)])
 

@@ -37,7 +37,7 @@ def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
 
 
 @dataclass(frozen=True)
-class Tweets:
+class Splits:
     """A job's tweets: the labelled ones with their fold columns, those to predict, and those to be pseudo-labelled."""
 
     labelled: Dataset
@@ -62,7 +62,7 @@ class Tweets:
         return hashes
 
 
-def load_splits(job: Job) -> Tweets:
+def load_splits(job: Job) -> Splits:
     """Reads all files, or the data set of the Hub, and cuts the folds."""
     settings = job.settings
     if settings.dataset_name:
@@ -95,7 +95,7 @@ def load_splits(job: Job) -> Tweets:
     is_grouped = settings.fold_by == "stratified_group"
     groups = leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
     labelled = add_folds(labelled, settings.n_folds, seeds, groups)
-    return Tweets(labelled, test, unlabelled, findings + cross_findings(labelled, test, seeds, job.task))
+    return Splits(labelled, test, unlabelled, findings + cross_findings(labelled, test, seeds, job.task))
 
 
 def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[Finding]]:

@@ -15,7 +15,7 @@ from smm4h.config.job import Member
 from smm4h.data.dataset import column
 from smm4h.models.cleaning import clean
 from smm4h.utils.errors import InputError
-from smm4h.utils.leases import once
+from smm4h.utils.leases import make_once
 
 VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")  # what tokens depend on, besides the text
 
@@ -26,7 +26,7 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(member))
     except (OSError, ValueError) as error:
-        raise InputError(encoder_trouble(name, error)) from None
+        raise InputError(loading_error(name, error)) from None
     if longest > tokenizer.model_max_length:
         raise InputError(
             f"--max_seq_length {longest} is more than {name} can read; {tokenizer.model_max_length} is its longest"
@@ -62,7 +62,7 @@ def fetch_encoders(members: Iterable[Member]) -> list[str]:
             try:
                 AutoModel.from_pretrained(name, **hub_arguments(member))
             except (OSError, ValueError) as error:
-                raise InputError(encoder_trouble(name, error)) from None
+                raise InputError(loading_error(name, error)) from None
             found.append(name)
     return found
 
@@ -75,11 +75,11 @@ def encoder_size(member: Member) -> float:
     try:
         config = AutoConfig.from_pretrained(name, **hub_arguments(member))
     except (OSError, ValueError) as error:
-        raise InputError(encoder_trouble(name, error)) from None
+        raise InputError(loading_error(name, error)) from None
     return 12.0 * getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1) ** 2
 
 
-def encoder_trouble(name: str, error: Exception) -> str:
+def loading_error(name: str, error: Exception) -> str:
     """One sentence on an encoder that does not load."""
     reason = " ".join(str(error).split())
     return f"--model_name_or_path {name} can't be loaded: {reason[:300]}"
@@ -96,7 +96,7 @@ def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]
     for member in members:
         path = _table_path(folder, part, member)
         write = _write_token_table if member.has_encoder else _write_text_table
-        once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
+        make_once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
 
 
 def token_table(folder: Path, part: str, member: Member) -> Dataset:

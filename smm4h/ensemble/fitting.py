@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from smm4h.ensemble.thresholds import N_SAMPLES, match_shares, shares_of, tune
-from smm4h.metrics import Aim, average_precision
+from smm4h.ensemble.thresholds import N_SAMPLES, class_shares, match_class_shares, tune_class_weights
+from smm4h.metrics import Objective, average_precision
 from smm4h.models import voting
-from smm4h.models.voting import FITTED, Rule, calibrate, decide, stack_features
+from smm4h.models.voting import FITTED, VotingRule, calibrate, decide, stack_features
 
 BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
 RIDGE = 1.0  # inverse strength of the stack's penalty, scikit-learn's C
@@ -21,37 +21,41 @@ def fit(
     probabilities: np.ndarray,
     gold: np.ndarray,
     members: Sequence[str],
-    aim: Aim,
+    objective: Objective,
     *,
     method: str,
     decision: str,
     ties: str = "probability",
     n_samples: int = N_SAMPLES,
-) -> Rule:
+) -> VotingRule:
     """The rule of this method for `gold` (n_tweets,), of out-of-fold probabilities (n_members, n_tweets, n_classes).
 
     A decision is the median over `n_samples` bootstrap samples, a greedy selection has as many bags, up to `BAGS`.
     """
     n_members, _, n_classes = probabilities.shape
     mean = "probability" if decision == "argmax" and method not in FITTED else "log_odds"
-    rule = Rule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
+    rule = VotingRule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
     if method in FITTED:
         rule = replace(rule, calibration=fit_calibration(probabilities, gold))
         calibrated = calibrate(probabilities, rule.calibration)
         if method == "weighted":
-            rule = replace(rule, weights=_score_weights(calibrated, gold, aim))
+            rule = replace(rule, weights=_score_weights(calibrated, gold, objective))
         elif method == "greedy":
-            rule = replace(rule, weights=greedy_weights(calibrated, gold, aim.positive, n_bags=min(n_samples, BAGS)))
+            rule = replace(
+                rule, weights=greedy_weights(calibrated, gold, objective.positive, n_bags=min(n_samples, BAGS))
+            )
         else:
             rule = replace(rule, stack=_fit_stack(calibrated, gold))
     if decision == "argmax":
         return rule
     parts = probabilities if method == "hard" else [rule.combine(probabilities)]
-    tuned = [tune(part, gold, aim.measure, aim.positive, n_samples=n_samples) for part in parts]
+    tuned = [
+        tune_class_weights(part, gold, objective.measure, objective.positive, n_samples=n_samples) for part in parts
+    ]
     return replace(rule, decision=np.stack(tuned))
 
 
-def for_means(rule: Rule, folds: np.ndarray, means: np.ndarray) -> Rule:
+def adjust_for_averaging(rule: VotingRule, folds: np.ndarray, means: np.ndarray) -> VotingRule:
     """The rule for members that are means over their runs, of one that was fitted on single folds' probabilities.
 
     What is held out is predicted by one fold's model, new tweets by the mean of all models, and a mean of models that
@@ -69,15 +73,15 @@ def for_means(rule: Rule, folds: np.ndarray, means: np.ndarray) -> Rule:
         singles, wholes = np.stack([rule.combine(fold) for fold in folds])[None], rule.combine(means)[None]
     decision = []
     for weights, each, whole in zip(rule.decision, singles, wholes, strict=True):
-        shares = np.mean([shares_of(decide(one, weights), n_classes) for one in each], axis=0)
-        decision.append(match_shares(whole, weights, shares))
+        shares = np.mean([class_shares(decide(one, weights), n_classes) for one in each], axis=0)
+        decision.append(match_class_shares(whole, weights, shares))
     return replace(rule, decision=np.stack(decision))
 
 
-def nested_choices(
+def cross_fitted_predictions(
     probabilities: np.ndarray,
     gold: np.ndarray,
-    fitted: Callable[[np.ndarray, np.ndarray], Rule],
+    fitted: Callable[[np.ndarray, np.ndarray], VotingRule],
     *,
     n_folds: int = 5,
     seed: int = 7,
@@ -89,7 +93,7 @@ def nested_choices(
     choices = np.empty(len(gold), dtype=np.int64)
     n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))  # a rare class in each of them
     for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
-        choices[held_out] = fitted(probabilities[:, rest], gold[rest]).choose(probabilities[:, held_out])
+        choices[held_out] = fitted(probabilities[:, rest], gold[rest]).predict(probabilities[:, held_out])
     return choices
 
 
@@ -114,12 +118,12 @@ def fit_calibration(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return np.stack([_logistic(voting.log_odds(part), gold, n_classes, RIDGE) for part in probabilities])
 
 
-def _score_weights(probabilities: np.ndarray, gold: np.ndarray, aim: Aim) -> np.ndarray:
+def _score_weights(probabilities: np.ndarray, gold: np.ndarray, objective: Objective) -> np.ndarray:
     """Weights (n_members,), summing to 1, in proportion to what each member scores alone with its own decision."""
     scores = []
     for part in probabilities:
-        weights = tune(part, gold, aim.measure, aim.positive, n_samples=5)
-        scores.append(aim.score(gold, decide(part, weights), part.shape[1]))
+        weights = tune_class_weights(part, gold, objective.measure, objective.positive, n_samples=5)
+        scores.append(objective.score(gold, decide(part, weights), part.shape[1]))
     total = sum(scores)
     return np.array(scores) / total if total > 0 else np.full(len(scores), 1 / len(scores))
 
@@ -157,10 +161,10 @@ def _fit_stack(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class VotingConfig:
     """How rules are to be fitted: method, decision, ties; and what for."""
 
-    aim: Aim
+    objective: Objective
     method: str
     decision: str
     ties: str = "probability"
@@ -170,20 +174,22 @@ class Fitting:
         """Whether a fit looks at gold labels at all."""
         return self.decision != "argmax" or self.method in FITTED
 
-    def rule(self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any) -> Rule:
+    def rule(self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any) -> VotingRule:
         """The rule of these members, of probabilities (n_members, n_tweets, n_classes)."""
         kinds = {"method": self.method, "decision": self.decision, "ties": self.ties}
-        return fit(probabilities, gold, members, self.aim, **(kinds | options))
+        return fit(probabilities, gold, members, self.objective, **(kinds | options))
 
     def choices(
         self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any
     ) -> np.ndarray:
         """The class (n_tweets,) of each tweet by rules that were fitted without it."""
         if not self.learns:
-            return self.rule(members, probabilities, gold).choose(probabilities)
-        return nested_choices(probabilities, gold, lambda part, truth: self.rule(members, part, truth, **options))
+            return self.rule(members, probabilities, gold).predict(probabilities)
+        return cross_fitted_predictions(
+            probabilities, gold, lambda part, truth: self.rule(members, part, truth, **options)
+        )
 
     @property
-    def for_one(self) -> "Fitting":
+    def for_one(self) -> "VotingConfig":
         """How one member alone is to be fitted: nothing but its decision."""
         return replace(self, method="soft")

@@ -17,7 +17,7 @@ from smm4h.utils.files import write_text
 HEADER = ("row", "id", "label", "members_say", "p_label", "p_members_say", "text")
 
 
-def label_problems(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
+def find_label_issues(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Rows of the tweets whose gold label (n_tweets,) is contradicted with confidence, the most doubtful first.
 
     Confident learning (Northcutt et al. 2021) by cleanlab, on out-of-fold probabilities (n_tweets, n_classes).
@@ -29,7 +29,7 @@ def label_problems(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return np.asarray(found, dtype=np.int64)
 
 
-def write_label_problems(path: Path, out_of_fold: Path, labelled: Dataset) -> None:
+def write_label_issues(path: Path, out_of_fold: Path, labelled: Dataset) -> None:
     """Writes the doubtful labels with their tweets; the file is for the eyes of those who have the tweets."""
     ballots, gold = read_out_of_fold(out_of_fold)
     calibration = fit_calibration(ballots.probabilities, gold)
@@ -37,7 +37,7 @@ def write_label_problems(path: Path, out_of_fold: Path, labelled: Dataset) -> No
     said = probabilities.argmax(axis=1)
     ids, texts = (column(labelled, name).to_pylist() for name in ("id", "text"))
     lines = ["\t".join(HEADER)]
-    for row in label_problems(probabilities, gold).tolist():
+    for row in find_label_issues(probabilities, gold).tolist():
         labels = ballots.labels[gold[row]], ballots.labels[said[row]]
         shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], said[row]))
         lines.append("\t".join([str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]))

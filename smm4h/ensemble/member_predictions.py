@@ -24,13 +24,13 @@ from smm4h.utils.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Ballots:
-    """What some voters say of the same tweets, in the tweets' order."""
+class MemberPredictions:
+    """What some members say of the same tweets, in the tweets' order."""
 
-    voters: list[str]
+    members: list[str]
     ids: pa.ChunkedArray
     labels: list[str]
-    choices: np.ndarray  # (n_voters, n_tweets) class indices
+    votes: np.ndarray  # (n_members, n_tweets) class indices
     probabilities: np.ndarray | None  # (n_voters, n_tweets, n_classes); label files have none
 
     def vote(self, method: str, ties: str) -> np.ndarray:
@@ -44,11 +44,11 @@ class Ballots:
         if method == "soft":
             return voting.soft_vote(self.probabilities)
         means = voting.mean_probabilities(self.probabilities) if ties == "probability" else None
-        return voting.hard_vote(self.choices, len(self.labels), means)
+        return voting.hard_vote(self.votes, len(self.labels), means)
 
     def count_ties(self) -> int:
         """How many tweets have more than one class with the most ballots."""
-        leading = voting.tied(voting.count_ballots(self.choices, len(self.labels)))
+        leading = voting.tied(voting.count_votes(self.votes, len(self.labels)))
         return int((leading.sum(axis=1) > 1).sum())
 
     def names(self, choices: np.ndarray) -> list[str]:
@@ -78,13 +78,15 @@ def _read(path: Path, run: Run) -> Predictions:
     return predictions
 
 
-def ballots_of(voters: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]) -> Ballots:
+def stack_predictions(
+    members: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]
+) -> MemberPredictions:
     """Ballots of probabilities (n_tweets, n_classes), one array a voter."""
     stacked = np.stack(probabilities)
-    return Ballots(voters, ids, labels, stacked.argmax(axis=2), stacked)
+    return MemberPredictions(members, ids, labels, stacked.argmax(axis=2), stacked)
 
 
-def predicted_ballots(runs: Sequence[Run], part: str = "test", mean: str = "probability") -> Ballots:
+def mean_predictions(runs: Sequence[Run], part: str = "test", mean: str = "probability") -> MemberPredictions:
     """Each member's probabilities of the test tweets, or of the `unlabelled` ones: the mean over its runs.
 
     A `mean` of `voting.MEANS`: the paper's is that of probabilities. A refitted run counts as much as all folds.
@@ -92,28 +94,28 @@ def predicted_ballots(runs: Sequence[Run], part: str = "test", mean: str = "prob
     Raises `InputError` for a missing run and for files that predict other tweets than the first one.
     """
     members = _by_member(runs)
-    return _means(members, run_ballots(runs, part), mean)
+    return _means(members, run_predictions(runs, part), mean)
 
 
-def folds_and_means(runs: Sequence[Run], part: str, mean: str) -> tuple[np.ndarray, Ballots]:
-    """Each fold's probabilities (n_folds, n_members, n_tweets, n_classes), and the ballots of `predicted_ballots`."""
-    members, each = _by_member(runs), run_ballots(runs, part)
-    of_run = dict(zip(each.voters, each.probabilities, strict=True))
+def fold_and_mean_predictions(runs: Sequence[Run], part: str, mean: str) -> tuple[np.ndarray, MemberPredictions]:
+    """Each fold's probabilities (n_folds, n_members, n_tweets, n_classes), and the ballots of `mean_predictions`."""
+    members, each = _by_member(runs), run_predictions(runs, part)
+    of_run = dict(zip(each.members, each.probabilities, strict=True))
     folds = [[of_run[run.name] for run in fold_runs(of_member)] for of_member in members.values()]
     return np.stack(folds).swapaxes(0, 1), _means(members, each, mean)
 
 
-def _means(members: dict[str, list[Run]], each: Ballots, mean: str) -> Ballots:
-    of_run = dict(zip(each.voters, each.probabilities, strict=True))
+def _means(members: dict[str, list[Run]], each: MemberPredictions, mean: str) -> MemberPredictions:
+    of_run = dict(zip(each.members, each.probabilities, strict=True))
     means = [
         voting.mean_of_models(mean, [of_run[run.name] for run in of_member], [run.is_refit for run in of_member])
         for of_member in members.values()
     ]
-    return ballots_of(list(members), each.ids, each.labels, means)
+    return stack_predictions(list(members), each.ids, each.labels, means)
 
 
-def run_ballots(runs: Sequence[Run], part: str) -> Ballots:
-    """Each run's own probabilities of the test tweets, or of the `unlabelled` ones; raises like `predicted_ballots`."""
+def run_predictions(runs: Sequence[Run], part: str) -> MemberPredictions:
+    """Each run's own probabilities of the test tweets, or of the `unlabelled` ones; raises like `mean_predictions`."""
     found, first = [], None
     for run in runs:
         path = run.test_file if part == "test" else run.unlabelled_file
@@ -123,10 +125,10 @@ def run_ballots(runs: Sequence[Run], part: str) -> Ballots:
         if row is not None:
             raise InputError(f"{path} predicts other tweets than {first[0]}: they differ at row {row}")
         found.append(predictions.probabilities)
-    return ballots_of([run.name for run in runs], first[1].ids, first[1].labels, found)
+    return stack_predictions([run.name for run in runs], first[1].ids, first[1].labels, found)
 
 
-def held_out_ballots(runs: Sequence[Run]) -> Ballots:
+def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
     """Each member's out-of-fold probabilities: every labelled tweet by the one run that held it out.
 
     Raises `InputError` unless a member's folds hold every labelled tweet out exactly once.
@@ -143,10 +145,10 @@ def held_out_ballots(runs: Sequence[Run]) -> Ballots:
             pa.array(order)
         )
         labels = parts[0].labels
-    return ballots_of(list(members), ids, labels, tables)
+    return stack_predictions(list(members), ids, labels, tables)
 
 
-def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots:
+def predictions_from_files(paths: Sequence[Path], labels: Sequence[str] | None) -> MemberPredictions:
     """Ballots of label files, or of predictions files, that all speak of the same tweets in the same order.
 
     Without a task's `labels` the classes are those that the label files name, in ascending order. Raises `InputError`
@@ -162,28 +164,30 @@ def file_ballots(paths: Sequence[Path], labels: Sequence[str] | None) -> Ballots
                 raise InputError(
                     f"{path} has classes {', '.join(one.labels)}, not {', '.join(labels or made[0].labels)}"
                 )
-        return ballots_of([str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made])
+        return stack_predictions(
+            [str(p) for p in paths], made[0].ids, made[0].labels, [one.probabilities for one in made]
+        )
     files = [read_labels(path) for path in paths]
     for file in files[1:]:
         check_same_tweets(file, files[0].ids, files[0].path)
     if labels is None:
         labels = sorted({label for file in files for label in file.labels.unique().to_pylist()})
     choices = np.stack([file.indices(labels) for file in files])
-    return Ballots([str(path) for path in paths], files[0].ids, list(labels), choices, None)
+    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), choices, None)
 
 
-def write_out_of_fold(path: Path, ballots: Ballots, gold: np.ndarray) -> None:
+def write_out_of_fold(path: Path, ballots: MemberPredictions, gold: np.ndarray) -> None:
     """Writes the table of members' held-out probabilities and gold class indices (n_tweets,), all or nothing."""
     columns = {"row": pa.array(np.arange(len(gold))), "id": ballots.ids, "gold": pa.array(ballots.names(gold))}
-    for member, probabilities in zip(ballots.voters, ballots.probabilities, strict=True):
+    for member, probabilities in zip(ballots.members, ballots.probabilities, strict=True):
         for label, column in zip(ballots.labels, probabilities.T, strict=True):
             columns[f"{member} p_{label}"] = pa.array(column, pa.float32())
-    about = {"members": ballots.voters, "labels": ballots.labels}
+    about = {"members": ballots.members, "labels": ballots.labels}
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(about)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
 
 
-def read_out_of_fold(path: Path) -> tuple[Ballots, np.ndarray]:
+def read_out_of_fold(path: Path) -> tuple[MemberPredictions, np.ndarray]:
     """The members' held-out ballots and the gold class indices (n_tweets,).
 
     Raises `InputError` for a file of another kind, and for one whose rows are not every tweet once, in order.
@@ -200,4 +204,6 @@ def read_out_of_fold(path: Path) -> tuple[Ballots, np.ndarray]:
         raise InputError(f"{path} does not hold every tweet exactly once; remove it and give the job's command again")
     index = {label: place for place, label in enumerate(labels)}
     probabilities = [np.stack(part, axis=1) for part in parts]
-    return ballots_of(members, table.column("id"), labels, probabilities), np.array([index[label] for label in gold])
+    return stack_predictions(members, table.column("id"), labels, probabilities), np.array(
+        [index[label] for label in gold]
+    )

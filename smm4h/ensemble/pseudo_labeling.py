@@ -14,14 +14,14 @@ from smm4h.data import pseudo_labels
 from smm4h.data.dataset import column
 from smm4h.data.folds import folds_of
 from smm4h.data.pseudo_labels import PseudoLabels
-from smm4h.ensemble.member_predictions import Ballots, run_ballots
+from smm4h.ensemble.member_predictions import MemberPredictions, run_predictions
 from smm4h.utils.files import read_json, write_json
-from smm4h.utils.leases import once
+from smm4h.utils.leases import make_once
 
 COUNTS = "counts.json"  # beside a seed's parts
 
 
-def never_saw(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
+def never_trained_on(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
     """Whether no held-out tweet, of a mask (n_tweets,), was in the run's training part; by rows, not by fold numbers.
 
     What a later round's run learnt from pseudo labels, it learnt from teachers of whom the same was asked.
@@ -30,7 +30,7 @@ def never_saw(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
     return not (trained_on & held_out).any()
 
 
-class Teaching:
+class PseudoLabeler:
     """Labels the pool for a stage's runs.
 
     Args:
@@ -46,7 +46,7 @@ class Teaching:
         labelled: Dataset,
         pool: Dataset,
         teachers: Sequence[Run],
-        elect: Callable[[str], tuple[Ballots, np.ndarray]],
+        elect: Callable[[str], tuple[MemberPredictions, np.ndarray]],
     ) -> None:
         self.settings, self.task, self.labelled, self.pool = settings, task, labelled, pool
         self.teachers, self.elect = teachers, elect
@@ -60,34 +60,40 @@ class Teaching:
     def write(self, folder: Path, stage: int, fold_seed: int) -> bool:
         """Writes each fold's part, in a folder that appears when it is whole; says whether this process had to."""
         place, made = pseudo_labels.part_file(folder, stage, fold_seed, 0).parent, []
-        once(place, lambda: made.append(self._write_parts(place, fold_seed)))
+        make_once(place, lambda: made.append(self._write_parts(place, fold_seed)))
         return bool(made)
 
     def _write_parts(self, place: Path, fold_seed: int) -> None:
         settings, partial = self.settings, place.with_name(f".{place.name}.partial")
         n_tweets, folds = len(self.pool), range(settings.n_folds)
         if settings.pseudo_from == "vote":
-            drawn = pseudo_labels.cut_parts(n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed)
+            drawn = pseudo_labels.cut_disjoint_parts(
+                n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed
+            )
             ballots, elected = self.elect(self.part)
         else:
             seeds = [settings.pseudo_seed + fold for fold in folds]
-            drawn = [pseudo_labels.draw_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]
+            drawn = [pseudo_labels.draw_random_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]
             elected = None
         counts = {}
-        held_out = pseudo_labels.held_out_by_fold(self.labelled, self.task, fold_seed, settings.n_folds)
+        held_out = pseudo_labels.held_out_keys_by_fold(self.labelled, self.task, fold_seed, settings.n_folds)
         for fold in folds:
             if settings.pseudo_from == "unseen":
                 is_held_out = folds_of(self.labelled, fold_seed) == fold
-                unseeing = [run for run in self.teachers if never_saw(run, is_held_out, self.labelled)]
-                ballots = run_ballots(unseeing, self.part)
+                unseeing = [run for run in self.teachers if never_trained_on(run, is_held_out, self.labelled)]
+                ballots = run_predictions(unseeing, self.part)
             part, counts[f"fold-{fold}"] = self._choose(drawn[fold], ballots, elected, held_out[fold])
-            counts[f"fold-{fold}"]["teachers"] = ballots.voters
+            counts[f"fold-{fold}"]["teachers"] = ballots.members
             pseudo_labels.write_part(partial / f"fold-{fold}.tsv", self.pool, part, self.task)
         write_json(partial / COUNTS, counts)
         partial.rename(place)
 
     def _choose(
-        self, rows: np.ndarray, ballots: Ballots, elected: np.ndarray | None, held_out: pseudo_labels.HeldOut
+        self,
+        rows: np.ndarray,
+        ballots: MemberPredictions,
+        elected: np.ndarray | None,
+        held_out: pseudo_labels.HeldOutKeys,
     ) -> tuple[PseudoLabels, dict[str, Any]]:
         """The accepted ones of some rows of the pool, and what became of all."""
         probabilities = ballots.probabilities[:, rows]
@@ -96,7 +102,7 @@ class Teaching:
         leaks = pseudo_labels.is_held_out(self.pool.select(rows), held_out)
         believed = self.filters.believed(probabilities, labels)
         accepted = believed & ~leaks
-        part = PseudoLabels(rows, probabilities.mean(axis=0) if self.settings.pseudo_soft else labels).of(accepted)
+        part = PseudoLabels(rows, probabilities.mean(axis=0) if self.settings.pseudo_soft else labels).select(accepted)
         return part, {
             "drawn": len(rows),
             "held_out": int(leaks.sum()),
@@ -106,5 +112,5 @@ class Teaching:
 
 
 def counts_of(folder: Path, stage: int, fold_seed: int) -> dict[str, Any]:
-    """What became of the tweets of each fold's part, as `Teaching.write` found it."""
+    """What became of the tweets of each fold's part, as `PseudoLabeler.write` found it."""
     return read_json(pseudo_labels.part_file(folder, stage, fold_seed, 0).parent / COUNTS)

@@ -12,17 +12,17 @@ import numpy as np
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
-from smm4h.ensemble.fitting import Fitting
-from smm4h.ensemble.member_predictions import held_out_ballots, read_out_of_fold
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.member_predictions import out_of_fold_predictions, read_out_of_fold
 from smm4h.metrics import paired_bootstrap
 from smm4h.models.voting import FITTED
 
 FINAL = "final vote"  # of all members
-FLATTERED = " *"  # behind a name: its teachers saw the held-out tweets
+LEAKY = " *"  # behind a name: its teachers saw the held-out tweets
 Scores = dict[str, dict[str, Any]]  # by name: `out_of_fold` and `test`, each as `Task.score` has it, or None
 
 
-class Standings:
+class Leaderboard:
     """Who scores what. Out of fold, every tweet is judged by decisions and rules that were fitted without it.
 
     Args:
@@ -32,20 +32,20 @@ class Standings:
     """
 
     def __init__(
-        self, plan: Plan, fitting: Fitting, task: Task, gold: np.ndarray, test_gold: np.ndarray | None
+        self, plan: Plan, fitting: VotingConfig, task: Task, gold: np.ndarray, test_gold: np.ndarray | None
     ) -> None:
         self.plan, self.fitting, self.task, self.gold, self.test_gold = plan, fitting, task, gold, test_gold
-        self.choices: dict[str, np.ndarray] = {}  # out of fold, (n_tweets,) of each name
+        self.votes: dict[str, np.ndarray] = {}  # out of fold, (n_tweets,) of each name
         self.scores: Scores = {}
 
-    def add_vote(self, name: str, runs: Sequence[Run], fitting: Fitting) -> None:
+    def add_vote(self, name: str, runs: Sequence[Run], fitting: VotingConfig) -> None:
         """Scores the vote of some members, or of one."""
-        held_out = held_out_ballots(runs)
-        ensemble, self.choices[name] = fit_ensemble(held_out, self.gold, fitting, self.task)
+        held_out = out_of_fold_predictions(runs)
+        ensemble, self.votes[name] = fit_ensemble(held_out, self.gold, fitting, self.task)
         self.scores[name] = {"out_of_fold": ensemble.out_of_fold, "test": None}
         if self.test_gold is not None:
-            used, ballots = ensemble.on_new(runs)
-            self.scores[name]["test"] = self.task.score(self.test_gold, used.choose(ballots))
+            used, ballots = ensemble.for_new_tweets(runs)
+            self.scores[name]["test"] = self.task.score(self.test_gold, used.predict(ballots))
 
     def add_members(self, names: Sequence[str]) -> None:
         """Scores each member alone."""
@@ -58,30 +58,30 @@ class Standings:
         for name in names:
             runs = [run for run in self.plan.baselines if run.member.name == name]
             if all(run.is_done() for run in runs):
-                self.add_vote(baseline_row(name), runs, Fitting(self.fitting.aim, "soft", "tuned"))
+                self.add_vote(baseline_row(name), runs, VotingConfig(self.fitting.objective, "soft", "tuned"))
         return [baseline_row(name) for name in names if baseline_row(name) in self.scores]
 
     def compare(self, one: str, other: str) -> dict[str, Any]:
         """How much higher one scores out of fold than another, on the same tweets."""
-        aim = self.fitting.aim
-        chosen = self.choices[one], self.choices[other]
-        found = paired_bootstrap(self.gold, *chosen, self.task.n_classes, aim.measure, aim.positive)
+        objective = self.fitting.objective
+        chosen = self.votes[one], self.votes[other]
+        found = paired_bootstrap(self.gold, *chosen, self.task.n_classes, objective.measure, objective.positive)
         return {"name": other, "score": self.scores[other]["out_of_fold"][self.task.measure], **found}
 
-    def appraise(self, vote: str, baselines: Sequence[str], across: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def evaluate(self, vote: str, baselines: Sequence[str], across: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What there is to say of the vote of all members.
 
         Args:
             across: by what they share, which tweets (n_tweets,) share it with one of another fold.
         """
         ballots, _ = read_out_of_fold(self.plan.out_of_fold_file)
-        members, gold, task, chosen = ballots.voters, self.gold, self.task, self.choices[vote]
+        members, gold, task, chosen = ballots.members, self.gold, self.task, self.votes[vote]
         found: dict[str, Any] = {"score": self.scores[vote]["out_of_fold"]}
         if len(members) > 1:
             best = max(members, key=lambda name: self.scores[name]["out_of_fold"][task.measure])
             found["best_member"] = self.compare(vote, best)
             found["without"] = leave_one_out(self.fitting, members, ballots.probabilities, gold)
-            found["by_number"] = by_number(self.fitting, members, ballots.probabilities, gold)
+            found["by_number"] = by_ensemble_size(self.fitting, members, ballots.probabilities, gold)
         found["baselines"] = [self.compare(vote, name) for name in baselines]
         found["unshared"] = {
             what: {"tweets": int((~mask).sum()), **task.score(gold[~mask], chosen[~mask])}
@@ -102,7 +102,7 @@ FEWER_SAMPLES = 5  # of a decision's bootstrap, where many ensembles are compare
 
 
 def leave_one_out(
-    fitting: Fitting, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray
+    fitting: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
     """The out-of-fold score of the ensemble without each member, by the member's name."""
     found = {}
@@ -112,8 +112,8 @@ def leave_one_out(
     return found
 
 
-def by_number(
-    fitting: Fitting, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, *, seed: int = 42
+def by_ensemble_size(
+    fitting: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, *, seed: int = 42
 ) -> list[dict[str, float]]:
     """For each number of members, how ensembles of so many score out of fold: mean, lowest, highest of random ones.
 
@@ -133,6 +133,6 @@ def by_number(
     return found
 
 
-def _score(fitting: Fitting, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray) -> float:
+def _score(fitting: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray) -> float:
     choices = fitting.choices(members, probabilities, gold, n_samples=FEWER_SAMPLES)
-    return fitting.aim.score(gold, choices, probabilities.shape[2])
+    return fitting.objective.score(gold, choices, probabilities.shape[2])

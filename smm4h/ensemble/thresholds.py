@@ -11,7 +11,7 @@ SWEEPS = 3  # of coordinate ascent over the classes
 LIMIT = 1e6  # no class counts more or less than that
 
 
-def tune(
+def tune_class_weights(
     probabilities: np.ndarray,
     gold: np.ndarray,
     measure: Measure,
@@ -36,12 +36,12 @@ def tune(
     return np.exp(logs - logs.mean())
 
 
-def shares_of(choices: np.ndarray, n_classes: int) -> np.ndarray:
+def class_shares(choices: np.ndarray, n_classes: int) -> np.ndarray:
     """The share (n_classes,) of the tweets that each class was chosen for."""
     return np.bincount(choices, minlength=n_classes) / len(choices)
 
 
-def match_shares(probabilities: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def match_class_shares(probabilities: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Class weights, from `weights` (n_classes,) on, under which decisions have these shares (n_classes,).
 
     One class after the other gets the weight that gives it its share; the most frequent one keeps its own.

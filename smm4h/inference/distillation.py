@@ -26,13 +26,13 @@ from transformers import (
 
 from smm4h.config.arguments import RunArguments
 from smm4h.config.task import Task
-from smm4h.data.tokenization import encoder_trouble
-from smm4h.ensemble.thresholds import match_shares
-from smm4h.models.batching import Padding, probabilities
+from smm4h.data.tokenization import loading_error
+from smm4h.ensemble.thresholds import match_class_shares
+from smm4h.models.batching import PaddingCollator, predict_proba
 from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
 from smm4h.training.losses import Loss
-from smm4h.training.trainer import BestEpoch, TweetTrainer, Watch
+from smm4h.training.trainer import BestEpoch, RunMonitor, TweetTrainer
 from smm4h.utils.errors import InputError
 
 STUDENT_FILE = "student.json"
@@ -40,18 +40,18 @@ SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationSet:
     """What a student learns from: texts, and the teachers' probabilities (n_tweets, n_classes) of them."""
 
     texts: list[str]
     targets: np.ndarray
 
-    def of(self, kept: np.ndarray) -> "Lesson":
+    def select(self, kept: np.ndarray) -> "DistillationSet":
         """The tweets under a mask (n_tweets,)."""
-        return Lesson([text for text, keep in zip(self.texts, kept, strict=True) if keep], self.targets[kept])
+        return DistillationSet([text for text, keep in zip(self.texts, kept, strict=True) if keep], self.targets[kept])
 
-    def __add__(self, other: "Lesson") -> "Lesson":
-        return Lesson(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
+    def __add__(self, other: "DistillationSet") -> "DistillationSet":
+        return DistillationSet(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
 
     def fingerprint(self, encoder: str, max_length: int, arguments: RunArguments) -> str:
         """Of all that a student's weights depend on, so that no other student's state is taken up."""
@@ -75,7 +75,7 @@ class Student:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
         except (OSError, ValueError) as error:
-            raise InputError(encoder_trouble(name, error)) from None
+            raise InputError(loading_error(name, error)) from None
         tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         return cls(model, tokenizer)
@@ -85,22 +85,22 @@ class Student:
         longest = self.tokenizer.model_max_length
         return self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
 
-    def table(self, lesson: Lesson) -> Dataset:
+    def table(self, lesson: DistillationSet) -> Dataset:
         """Rows that a trainer reads."""
         pieces = self.pieces(lesson.texts)
         columns = {"input_ids": pieces, "length": [len(ids) for ids in pieces], "labels": lesson.targets.tolist()}
         kinds = {"input_ids": List(Value("int32")), "length": Value("int32"), "labels": List(Value("float32"))}
         return Dataset.from_dict(columns, Features(kinds))
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes), computed as its users will: in float32, in batches of like lengths."""
         self.model.eval()
         model, pad_id = self.model, self.tokenizer.pad_token_id
-        return probabilities(self.pieces(texts), pad_id, model.device, lambda batch: model(**batch).logits)
+        return predict_proba(self.pieces(texts), pad_id, model.device, lambda batch: model(**batch).logits)
 
     def learn(
         self,
-        lesson: Lesson,
+        lesson: DistillationSet,
         arguments: RunArguments,
         fingerprint: str,
         report: Callable[[int, int], None],
@@ -112,25 +112,25 @@ class Student:
             model=self.model,
             args=arguments,
             train_dataset=self.table(lesson),
-            data_collator=Padding(self.tokenizer.pad_token_id),
+            data_collator=PaddingCollator(self.tokenizer.pad_token_id),
             processing_class=self.tokenizer,
             loss=Loss(),
             sampling=None,
             layer_decay=1.0,
             fingerprint=fingerprint,
             best=BestEpoch("", keep=False),
-            watch=Watch(report, stop, save_minutes),
+            watch=RunMonitor(report, stop, save_minutes),
         )
         trainer.model_accepts_loss_kwargs = False  # its loss is ours, divided by the tweets of a step
         trainer.remove_callback(PrinterCallback)
         folder = Path(arguments.output_dir)
-        checkpoint = checkpoints.newest_whole(folder, fingerprint)
+        checkpoint = checkpoints.latest_complete(folder, fingerprint)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         checkpoints.remove_all(folder)
         # Without the autocast that accelerate has put around its forward: its users will not have that.
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
-    def decide_like(self, found: np.ndarray, shares: np.ndarray) -> None:
+    def match_class_shares(self, found: np.ndarray, shares: np.ndarray) -> None:
         """Moves the classifier's bias until each class gets its share (n_classes,) of the tweets whose probabilities
         (n_tweets, n_classes) were `found`.
 
@@ -139,7 +139,7 @@ class Student:
         """
         level = np.exp(np.log(np.clip(found, SMALLEST, None)).mean(axis=0))
         start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
-        moved = np.log(match_shares(found, start, shares))
+        moved = np.log(match_class_shares(found, start, shares))
         last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
         if last.out_features != len(shares):
             raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")

@@ -10,10 +10,10 @@ import numpy as np
 
 from smm4h.config.plan import Plan, Run, fold_runs, read_plan
 from smm4h.config.task import Task
-from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
-from smm4h.ensemble.scoring import FINAL, FLATTERED
-from smm4h.models.voting import Rule, log_odds
+from smm4h.ensemble.scoring import FINAL, LEAKY
+from smm4h.models.voting import VotingRule, log_odds
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
 
@@ -21,7 +21,7 @@ Scores = dict[str, Any]  # as `Task.score` has them
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinishedJob:
     """What came of a job.
 
     Args:
@@ -34,25 +34,25 @@ class Outcome:
 
     plan: Plan
     task: Task
-    ensemble: Ensemble
+    ensemble: FittedEnsemble
     scores: dict[str, dict[str, Scores | None]]
     appraisal: dict[str, Any]
     gold: np.ndarray
     members: np.ndarray
     combined: np.ndarray
     fitted_decision: np.ndarray
-    flattered: frozenset[str]  # names of scores whose teachers saw the held-out tweets
+    leaky: frozenset[str]  # names of scores whose teachers saw the held-out tweets
     versions: dict[str, str]
     command: list[str]  # words that the job was first given
 
     @classmethod
-    def read(cls, folder: Path) -> "Outcome":
+    def read(cls, folder: Path) -> "FinishedJob":
         """Raises `InputError` for a job that is not finished."""
         plan, task = read_plan(folder)
         missing = [run.name for run in plan.runs if not run.is_done()]
         if missing:
             raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
-        ensemble = Ensemble.read(plan.ensemble_file)
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
         ballots, gold = read_out_of_fold(plan.out_of_fold_file)
         scores = read_json(folder / "scores.json")
         made, fitted = read_json(plan.plan_file), read_json(plan.ensemble_file)["fitted_decision"]
@@ -60,8 +60,8 @@ class Outcome:
             plan=plan,
             task=task,
             ensemble=ensemble,
-            scores={name.removesuffix(FLATTERED): of for name, of in scores.items()},
-            flattered=frozenset(name.removesuffix(FLATTERED) for name in scores if name.endswith(FLATTERED)),
+            scores={name.removesuffix(LEAKY): of for name, of in scores.items()},
+            leaky=frozenset(name.removesuffix(LEAKY) for name in scores if name.endswith(LEAKY)),
             appraisal=read_json(folder / "appraisal.json"),
             gold=gold,
             members=ballots.probabilities,
@@ -77,7 +77,7 @@ class Outcome:
         return self.scores[FINAL]
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> VotingRule:
         return self.ensemble.rule
 
     @property

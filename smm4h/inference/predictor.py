@@ -13,27 +13,27 @@ from heads import TweetClassifier
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer
-from smm4h.models.predictors import Answers, EncoderVoter, TextVoter, answers_of
+from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
-from smm4h.models.voting import Rule, mean_of_models
+from smm4h.models.voting import VotingRule, mean_of_models
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
 
 SHARE_OF_MEMORY = 0.5  # of what is free, that models may be kept in
 
 
-def load_run(run: Run, device: str) -> EncoderVoter | TextVoter:
+def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
     """A finished run's model, ready to predict."""
     cleaning = run.member.get("cleaning")
     if not run.member.has_encoder:
-        return TextVoter(load_baseline(run.model), cleaning)
+        return TextPredictor(load_baseline(run.model), cleaning)
     model = TweetClassifier.from_pretrained(run.model, dtype=torch.float32).eval().to(device)
     tokenizer = load_saved_tokenizer(run.model, model.encoder.config)
     variant = " ".join(str(run.member.get(name)) for name in VARIANT)
-    return EncoderVoter(model, tokenizer, cleaning, variant, run.member.precision, packed=run.member.get("packed"))
+    return EncoderPredictor(model, tokenizer, cleaning, variant, run.member.precision, packed=run.member.get("packed"))
 
 
-def runs_with_models(plan: Plan, rule: Rule) -> dict[str, list[Run]]:
+def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
     """The runs of a rule's members; raises `InputError` where their models were not kept."""
     runs = {name: plan.runs_of([name]) for name in rule.members}
     missing = [run for of_member in runs.values() for run in of_member if not run.model.is_dir()]
@@ -52,7 +52,7 @@ def free_memory(device: str, n_processes: int) -> float:
     return torch.cuda.mem_get_info(device)[0] / math.ceil(n_processes / torch.cuda.device_count())
 
 
-class Service:
+class EnsemblePredictor:
     """The members of a finished job. Models stay in memory where all of them find room, else they come one by one.
 
     Args:
@@ -61,25 +61,27 @@ class Service:
     Raises `InputError` for a folder that has not kept them.
     """
 
-    def __init__(self, plan: Plan, rule: Rule, labels: Sequence[str], device: str, n_processes: int = 1) -> None:
-        self.rule, self.labels, self.device = rule.without_idle(), list(labels), device
+    def __init__(self, plan: Plan, rule: VotingRule, labels: Sequence[str], device: str, n_processes: int = 1) -> None:
+        self.rule, self.labels, self.device = rule.drop_zero_weight(), list(labels), device
         self.runs = runs_with_models(plan, self.rule)
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
         self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
-        self.loaded: dict[str, EncoderVoter | TextVoter] = {}
+        self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
 
-    def answer(self, texts: Sequence[str]) -> Answers:
+    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
         """What the ensemble says of some texts."""
         made: dict = {}
-        return answers_of(self.rule, np.stack([self.of_member(name, texts, made) for name in self.rule.members]))
+        return EnsembleOutput.from_rule(
+            self.rule, np.stack([self.predict_member(name, texts, made) for name in self.rule.members])
+        )
 
-    def of_member(self, name: str, texts: Sequence[str], made: dict) -> np.ndarray:
+    def predict_member(self, name: str, texts: Sequence[str], made: dict) -> np.ndarray:
         """A member's probabilities (n_tweets, n_classes): the mean over its runs, as the rule was fitted for it."""
         runs = self.runs[name]
-        found = [self._load(run).probabilities(texts, made) for run in runs]
+        found = [self._load(run).predict_proba(texts, made) for run in runs]
         return mean_of_models(self.rule.mean, found, [run.is_refit for run in runs])
 
-    def _load(self, run: Run) -> EncoderVoter | TextVoter:
+    def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
         if run.name in self.loaded:
             return self.loaded[run.name]
         model = load_run(run, self.device)

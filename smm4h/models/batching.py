@@ -11,7 +11,7 @@ TOGETHER = 128  # tweets predicted at once
 
 
 @dataclass(frozen=True)
-class Padding:
+class PaddingCollator:
     """Rows with input_ids, and labels where they have any -> a batch as long as its longest tweet.
 
     What transformers' DataCollatorWithPadding makes of them, in a tenth of its time.
@@ -31,7 +31,7 @@ class Padding:
 
 
 @torch.no_grad()
-def probabilities(
+def predict_proba(
     pieces: Sequence[Sequence[int]],
     pad_id: int,
     device: torch.device,
@@ -43,7 +43,7 @@ def probabilities(
         logits_of: a batch on the device -> logits (n_in_batch, n_classes).
     """
     order = np.argsort([-len(ids) for ids in pieces], kind="stable")
-    collate, found = Padding(pad_id), []
+    collate, found = PaddingCollator(pad_id), []
     for start in range(0, len(order), TOGETHER):
         batch = collate([{"input_ids": pieces[place]} for place in order[start : start + TOGETHER]])
         logits = logits_of({name: tensor.to(device) for name, tensor in batch.items()})

@@ -22,7 +22,7 @@ TILE = 8  # numbers of tokens are rounded up to a multiple of it
 N_GROUPS, SMALLEST_GROUP = 4, 4  # tweets of like lengths that attend side by side
 
 
-def can_pack(encoder: nn.Module) -> bool:
+def supports_padding_free(encoder: nn.Module) -> bool:
     """Whether the encoder is of the family, and nothing in its config changes what its layers compute."""
     if type(encoder) not in FAMILY or encoder.config.is_decoder or encoder.config.add_cross_attention:
         return False
@@ -71,7 +71,7 @@ class Layout:
     groups: list[Group]
 
     @classmethod
-    def of(cls, attention_mask: torch.Tensor, dtype: torch.dtype) -> "Layout":
+    def from_mask(cls, attention_mask: torch.Tensor, dtype: torch.dtype) -> "Layout":
         """Of a mask (n_tweets, n_positions) that pads on the right."""
         lengths = attention_mask.sum(dim=1).numpy()
         order = np.argsort(-lengths, kind="stable")
@@ -143,7 +143,7 @@ class Dropout:
         return torch.ge(bits, round(p * 2**16) - 2**15, out=kept)
 
 
-class Shadow:
+class LayerWeights:
     """A layer's matrices and vectors as the matrix products want them: in their dtype, joined where used as one."""
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
@@ -180,13 +180,13 @@ def _scaled(mask: torch.Tensor | None, p: float) -> float:
     return 1.0 if mask is None else 1.0 / (1.0 - p)
 
 
-class PackedLayer:
+class PaddingFreeLayer:
     """One encoder layer, forward and backward.
 
     With `cls_only`, states are computed for each tweet's first token alone; keys and values still come from all.
     """
 
-    def __init__(self, shadow: Shadow, *, cls_only: bool) -> None:
+    def __init__(self, shadow: LayerWeights, *, cls_only: bool) -> None:
         self.weights, self.cls_only = shadow, cls_only
 
     def forward(
@@ -332,7 +332,7 @@ class _Stack(torch.autograd.Function):
     """All layers as one step of autograd; its last inputs are the layers' parameters."""
 
     @staticmethod
-    def forward(ctx, states, packed: "PackedEncoder", layout: Layout, read: int, whole: bool, dropout, keep, *_):
+    def forward(ctx, states, packed: "PaddingFreeEncoder", layout: Layout, read: int, whole: bool, dropout, keep, *_):
         layers = packed.layers_for(whole)
         tape, found = [], []
         for number, layer in enumerate(layers):
@@ -359,22 +359,22 @@ class _Stack(torch.autograd.Function):
 
 
 @dataclass
-class PackedEncoder:
+class PaddingFreeEncoder:
     """Computes an encoder's states, with the weights of its modules, for tweets laid end to end.
 
     Args:
-        encoder: one that `can_pack`.
+        encoder: one that `supports_padding_free`.
         dtype: of the matrix products, and while training of the states between them; weights, gradients and norms keep
             theirs. Predictions keep the states that skip a layer in the weights' dtype, as autocast does.
     """
 
     encoder: PreTrainedModel
     dtype: torch.dtype
-    shadows: list[Shadow] = field(init=False)
+    layer_weights: list[LayerWeights] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shadows = [Shadow(layer, self.dtype) for layer in self.encoder.encoder.layer]
-        self.parameters = [parameter for shadow in self.shadows for parameter in shadow.parameters]
+        self.layer_weights = [LayerWeights(layer, self.dtype) for layer in self.encoder.encoder.layer]
+        self.parameters = [parameter for shadow in self.layer_weights for parameter in shadow.parameters]
         self.buffer: torch.Tensor | None = None
         self.fresh_for: tuple[int, ...] | None = None
 
@@ -385,13 +385,15 @@ class PackedEncoder:
         """
         versions = tuple(parameter._version for parameter in self.parameters)
         if training or versions != self.fresh_for:
-            for shadow in self.shadows:
+            for shadow in self.layer_weights:
                 shadow.refresh()
         self.fresh_for = None if training else versions
 
-    def layers_for(self, whole: bool) -> list[PackedLayer]:
-        last = len(self.shadows) - 1
-        return [PackedLayer(s, cls_only=number == last and not whole) for number, s in enumerate(self.shadows)]
+    def layers_for(self, whole: bool) -> list[PaddingFreeLayer]:
+        last = len(self.layer_weights) - 1
+        return [
+            PaddingFreeLayer(s, cls_only=number == last and not whole) for number, s in enumerate(self.layer_weights)
+        ]
 
     def gradients(self) -> list[list[torch.Tensor]]:
         """Room for each layer's gradients, the same at every step unless gradients are being accumulated."""
@@ -399,7 +401,7 @@ class PackedEncoder:
         if self.buffer is None or any(parameter.grad is not None for parameter in self.parameters):
             self.buffer = torch.empty(n_values, dtype=self.parameters[0].dtype)
         parts = iter(self.buffer.split([parameter.numel() for parameter in self.parameters]))
-        return [[next(parts).view(p.shape) for p in shadow.parameters] for shadow in self.shadows]
+        return [[next(parts).view(p.shape) for p in shadow.parameters] for shadow in self.layer_weights]
 
     def __call__(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, read: int, whole: bool
@@ -408,7 +410,7 @@ class PackedEncoder:
 
         Where `whole`, the last layer's states of all tokens, (n_tweets, n_positions, width).
         """
-        layout = Layout.of(attention_mask, self.dtype)
+        layout = Layout.from_mask(attention_mask, self.dtype)
         training = self.encoder.training
         dropout = Dropout(self.dtype) if training else None
         with torch.autocast("cpu", enabled=False):

@@ -18,9 +18,9 @@ from transformers import AutoTokenizer, Pipeline, PretrainedConfig, PreTrainedMo
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from heads import TweetClassifier, TweetClassifierConfig
-from smm4h.models.predictors import Answers, EncoderVoter, TextVoter, answers_of
-from smm4h.models.voting import SMALLEST, Rule, mean_of_models
-from smm4h.models.word_models import NETS, TERMS, CountedWords, WordNet
+from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
+from smm4h.models.voting import SMALLEST, VotingRule, mean_of_models
+from smm4h.models.word_models import NETS, TERMS, HashedTfidf, WordEmbeddingClassifier
 
 AT_ONCE = 1000  # texts that a pipeline answers together
 
@@ -29,12 +29,12 @@ class TweetEnsembleConfig(PretrainedConfig):
     """What the members are and how they vote.
 
     Args:
-        members: for each its `name`; `classifier` (`encoder`, or one that reads words); `cleaning`; `variant`, the same
-            for members whose tokenizers do the same; `precision` and `packed`, as `EncoderVoter` has them; `tokenizer`,
-            the folder that it lies in; `model`, what its folds have in common, an encoder's as a
+        members: for each its `name`; `classifier` (`encoder`, or one that reads words); `cleaning`; `variant`, equal
+            for members whose tokenizers do the same; `precision` and `packed`, as in `EncoderPredictor`; `tokenizer`,
+            its folder; `model`, what its folds have in common, an encoder's as a
             `TweetClassifierConfig`; `folds`, what each has of its own; and `refitted`, whether each was trained on all
             labelled tweets.
-        rule: how their probabilities become a label, as `Rule.to_dict` has it.
+        rule: how their probabilities become a label, as `VotingRule.to_dict` has it.
         task_name: the task file's name for the task.
         columns: names of the input columns, for those who label files with it.
         submission_columns: names of id and label in what they get.
@@ -53,27 +53,27 @@ class TweetEnsembleConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class KeptCounts(nn.Module):
-    """The numbers of a `CountedWords`, as buffers of a model: 64 bits each, which no change of dtype touches."""
+class StoredTfidf(nn.Module):
+    """The numbers of a `HashedTfidf`, as buffers of a model: 64 bits each, which no change of dtype touches."""
 
     def __init__(self, about: dict[str, Any]) -> None:
         super().__init__()
         self.about = about
         for name, shape in shapes_of(about).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
-        self.model: CountedWords | None = None
+        self.model: HashedTfidf | None = None
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes)."""
         if self.model is None:
             arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
             numbers = {n: a if n.startswith("terms_") else a.view(np.float64) for n, a in arrays.items()}
-            self.model = CountedWords(self.about, numbers)
-        return self.model.probabilities(texts)
+            self.model = HashedTfidf(self.about, numbers)
+        return self.model.predict_proba(texts)
 
 
 def shapes_of(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays of a `CountedWords`, of `n_terms` of each kind and `n_rows`."""
+    """The shapes of the arrays of a `HashedTfidf`, of `n_terms` of each kind and `n_rows`."""
     n_rows, n_terms = about["n_rows"], about["n_terms"]
     shapes = {f"{what}_{kind}": (n_terms[kind],) for kind in TERMS for what in ("terms", "idf")}
     return {**shapes, "coef": (n_rows, sum(n_terms.values())), "intercept": (n_rows,)}
@@ -83,8 +83,8 @@ def _fold_model(classifier: str, about: dict[str, Any]) -> nn.Module:
     if classifier == "encoder":
         return TweetClassifier(TweetClassifierConfig(**about))
     if classifier in NETS:
-        return WordNet(classifier, about["n_words"], about["n_classes"])
-    return KeptCounts({**about, "classifier": classifier})
+        return WordEmbeddingClassifier(classifier, about["n_words"], about["n_classes"])
+    return StoredTfidf({**about, "classifier": classifier})
 
 
 def prefix_of(name: str) -> str:
@@ -103,7 +103,7 @@ class TweetEnsemble(PreTrainedModel):
 
     def __init__(self, config: TweetEnsembleConfig) -> None:
         super().__init__(config)
-        self.rule = Rule.from_dict(config.rule)
+        self.rule = VotingRule.from_dict(config.rule)
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         self.members = nn.ModuleDict(
             {
@@ -114,7 +114,7 @@ class TweetEnsemble(PreTrainedModel):
             }
         )
         self.tokenizers: dict[str, Any] = {}  # by the members' names
-        self.voters: dict[str, list[EncoderVoter | TextVoter]] = {}
+        self.predictors: dict[str, list[EncoderPredictor | TextPredictor]] = {}
         self.post_init()
 
     @classmethod
@@ -150,33 +150,37 @@ class TweetEnsemble(PreTrainedModel):
     def dtype(self) -> torch.dtype:
         return next((weights.dtype for weights in self.parameters()), torch.float32)
 
-    def _voters(self) -> dict[str, list[EncoderVoter | TextVoter]]:
+    def _predictors(self) -> dict[str, list[EncoderPredictor | TextPredictor]]:
         """Made when first asked, by when the models are on the device where they stay."""
-        if not self.voters:
+        if not self.predictors:
             self.eval()
             for member in self.config.members:
                 models, cleaning = self.members[prefix_of(member["name"])], member["cleaning"]
                 if member["classifier"] != "encoder":
-                    self.voters[member["name"]] = [TextVoter(model, cleaning) for model in models]
+                    self.predictors[member["name"]] = [TextPredictor(model, cleaning) for model in models]
                     continue
                 how = self.tokenizers[member["name"]], cleaning, member["variant"], member["precision"]
-                self.voters[member["name"]] = [EncoderVoter(model, *how, packed=member["packed"]) for model in models]
-        return self.voters
+                self.predictors[member["name"]] = [
+                    EncoderPredictor(model, *how, packed=member["packed"]) for model in models
+                ]
+        return self.predictors
 
-    def answer(self, texts: Sequence[str]) -> Answers:
+    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
         """What the ensemble says of some texts."""
         made: dict = {}
-        voters = self._voters()
+        predictors = self._predictors()
         refitted = {member["name"]: member.get("refitted", []) for member in self.config.members}
         means = [
-            mean_of_models(self.rule.mean, [voter.probabilities(texts, made) for voter in voters[name]], refitted[name])
+            mean_of_models(
+                self.rule.mean, [predictor.predict_proba(texts, made) for predictor in predictors[name]], refitted[name]
+            )
             for name in self.rule.members
         ]
-        return answers_of(self.rule, np.stack(means))
+        return EnsembleOutput.from_rule(self.rule, np.stack(means))
 
     def forward(self, texts: Sequence[str]) -> SequenceClassifierOutput:
         """Logits (n_tweets, n_labels) whose softmax is the ensemble's probabilities; `answer` has its decisions too."""
-        probabilities = np.clip(self.answer(texts).probabilities, SMALLEST, None)
+        probabilities = np.clip(self.predict(texts).probabilities, SMALLEST, None)
         return SequenceClassifierOutput(logits=torch.from_numpy(np.log(probabilities)))
 
 
@@ -211,9 +215,9 @@ class TweetPipeline(Pipeline):
 
     def _of(self, inputs: Sequence[str | dict[str, str]], top_k) -> list:
         texts = [one["text"] if isinstance(one, dict) else one for one in inputs]
-        answers, labels = self.model.answer(texts), self.model.labels
+        answers, labels = self.model.predict(texts), self.model.labels
         found = []
-        for choice, shares in zip(answers.choices.tolist(), answers.probabilities, strict=True):
+        for choice, shares in zip(answers.predicted.tolist(), answers.probabilities, strict=True):
             order = [choice, *(label for label in np.argsort(-shares, kind="stable").tolist() if label != choice)]
             ranked = [{"label": labels[label], "score": float(shares[label])} for label in order]
             found.append(ranked[0] if top_k == "" else ranked[:top_k])

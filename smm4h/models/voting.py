@@ -16,7 +16,7 @@ def decide(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def mean_probabilities(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean over voters (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
+    """Mean over members (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
     return np.average(np.asarray(probabilities, dtype=np.float64), axis=0, weights=weights)
 
 
@@ -33,7 +33,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def mean_log_odds(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Probabilities (n_tweets, n_classes) whose log odds are the mean over voters (n_voters, n_tweets, n_classes).
+    """Probabilities (n_tweets, n_classes) whose log odds are the mean over members (n_voters, n_tweets, n_classes).
 
     The mean of several models says "unlikely" about as often as each of them does; the mean of their probabilities is
     drawn towards the middle, where a cut that was tuned on single models no longer fits.
@@ -56,7 +56,7 @@ def mean_of_models(mean: str, probabilities: Sequence[np.ndarray], refitted: Seq
     return MEANS[mean](np.stack(probabilities), weights)
 
 
-def count_ballots(ballots: np.ndarray, n_classes: int) -> np.ndarray:
+def count_votes(ballots: np.ndarray, n_classes: int) -> np.ndarray:
     """How many of the ballots (n_voters, n_tweets), each a class index, name each class: (n_tweets, n_classes)."""
     n_tweets = ballots.shape[1]
     cells = ballots + np.arange(n_tweets) * n_classes
@@ -74,14 +74,14 @@ def hard_vote(ballots: np.ndarray, n_classes: int, probabilities: np.ndarray | N
     A tie goes to the tied class of the highest mean probability (n_tweets, n_classes), or to the lowest class index
     where no probabilities are given (the rule of Bai & Zhou's published code).
     """
-    leading = tied(count_ballots(ballots, n_classes))
+    leading = tied(count_votes(ballots, n_classes))
     if probabilities is None:
         return leading.argmax(axis=1)
     return np.where(leading, probabilities, -1.0).argmax(axis=1)
 
 
 def soft_vote(probabilities: np.ndarray) -> np.ndarray:
-    """The class (n_tweets,) of the highest mean probability over voters (n_voters, n_tweets, n_classes)."""
+    """The class (n_tweets,) of the highest mean probability over members (n_voters, n_tweets, n_classes)."""
     return mean_probabilities(probabilities).argmax(axis=1)
 
 
@@ -90,13 +90,13 @@ METHODS = ("hard", "soft", *FITTED)
 DECISIONS = ("argmax", "tuned")
 
 
-def threshold(weights: np.ndarray) -> float:
+def binary_threshold(weights: np.ndarray) -> float:
     """The probability of the second of two classes from which it is chosen."""
     return float(weights[0] / weights.sum())
 
 
 @dataclass(frozen=True)
-class Rule:
+class VotingRule:
     """How some members' probabilities become a label.
 
     Args:
@@ -130,7 +130,7 @@ class Rule:
         """Places of the members that are not left out by a weight of 0."""
         return [place for place in range(len(self.members)) if self.weights is None or self.weights[place] > 0]
 
-    def without_idle(self) -> "Rule":
+    def drop_zero_weight(self) -> "VotingRule":
         """The same rule of the members that count, for whom nothing has to be computed."""
         if len(self.counted) == len(self.members):
             return self
@@ -145,7 +145,7 @@ class Rule:
             return softmax(stack_features(probabilities) @ self.stack[:, :-1].T + self.stack[:, -1])
         return MEANS[self.mean](probabilities, self.weights)
 
-    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+    def predict(self, probabilities: np.ndarray) -> np.ndarray:
         """The class (n_tweets,) of each tweet, of the members' probabilities (n_members, n_tweets, n_classes)."""
         if self.method != "hard":
             return decide(self.combine(probabilities), self.decision[0])
@@ -159,7 +159,7 @@ class Rule:
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Rule":
+    def from_dict(cls, content: dict[str, Any]) -> "VotingRule":
         arrays = ("decision", "weights", "calibration", "stack")
         return cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
 

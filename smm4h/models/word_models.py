@@ -50,7 +50,7 @@ def hash_of(term: str) -> int:
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-class CountedWords:
+class HashedTfidf:
     """TF-IDF of `TERMS` (sublinear, each kind of unit length) under a linear classifier.
 
     Args:
@@ -65,7 +65,7 @@ class CountedWords:
             kind: {term: place for place, term in enumerate(arrays[f"terms_{kind}"].tolist())} for kind in TERMS
         }
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes); 0 for a class that was not fitted.
 
         The softmax of the distances from the boundaries: of a logistic regression its probabilities; of an SVM in the
@@ -134,7 +134,7 @@ class WordBiGRU(nn.Module):
 NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
 
 
-class WordNet(nn.Module):
+class WordEmbeddingClassifier(nn.Module):
     """One of `NETS` and the words that it knows, as hashes."""
 
     def __init__(self, name: str, n_words: int, n_classes: int) -> None:
@@ -155,7 +155,7 @@ class WordNet(nn.Module):
         return torch.tensor(found or [UNKNOWN])
 
     @torch.no_grad()
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n_tweets, n_classes)."""
         starts = range(0, len(texts), 256)
         device = self.words.device

@@ -11,7 +11,7 @@ from smm4h.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchEnvironment:
     """This process among those that a launcher started; alone where nobody launched it."""
 
     rank: int
@@ -23,8 +23,24 @@ class Launch:
     parent: int | None  # the launcher's process
     is_restart: bool = False  # by the launcher, after a process had failed (--max_restarts)
 
+    @classmethod
+    def detect(cls) -> "LaunchEnvironment":
+        """Finds this process's place among those launched; to be called before anything starts CUDA."""
+        environment = os.environ
+        asked = sharding()
+        return cls(
+            rank=int(environment.get("RANK", 0)),
+            world_size=int(environment.get("WORLD_SIZE", 1)),
+            local_rank=int(environment.get("LOCAL_RANK", 0)),
+            local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+            use_cpu=is_true("ACCELERATE_USE_CPU"),
+            sharded=asked[0] if asked else None,
+            parent=os.getppid() if "RANK" in environment else None,
+            is_restart=environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0",
+        )
+
     @property
-    def speaks(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process shows the job's progress and results."""
         return self.rank == 0
 
@@ -37,23 +53,7 @@ class Launch:
         return self.parent is not None and os.getppid() != self.parent
 
 
-def join() -> Launch:
-    """Finds this process's place among those launched; to be called before anything starts CUDA."""
-    environment = os.environ
-    asked = sharding()
-    return Launch(
-        rank=int(environment.get("RANK", 0)),
-        world_size=int(environment.get("WORLD_SIZE", 1)),
-        local_rank=int(environment.get("LOCAL_RANK", 0)),
-        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
-        use_cpu=is_true("ACCELERATE_USE_CPU"),
-        sharded=asked[0] if asked else None,
-        parent=os.getppid() if "RANK" in environment else None,
-        is_restart=environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0",
-    )
-
-
-def trains_together(launch: Launch, settings: JobSettings) -> bool:
+def is_joint_training(launch: LaunchEnvironment, settings: JobSettings) -> bool:
     """Whether all processes train one run after the other; raises `InputError` where config and flags disagree."""
     if launch.sharded == "MEGATRON_LM" or (launch.sharded and settings.parallel == "runs"):
         raise InputError(
@@ -63,13 +63,13 @@ def trains_together(launch: Launch, settings: JobSettings) -> bool:
     return settings.parallel == "data" or launch.sharded is not None
 
 
-def forget_the_launcher() -> None:
+def clear_launcher_variables() -> None:
     """Drops the launcher's variables, so that a run on this process's device is no part of something distributed."""
     for name in launcher_variables():
         del os.environ[name]
 
 
-def devices(launch: Launch, use_cpu: bool) -> list[str | None]:
+def devices(launch: LaunchEnvironment, use_cpu: bool) -> list[str | None]:
     """The GPUs, as CUDA_VISIBLE_DEVICES names them, that this process's workers get; a None where there is no GPU.
 
     A process that was launched beside others has one of them; one that nobody launched has all.
@@ -82,7 +82,7 @@ def devices(launch: Launch, use_cpu: bool) -> list[str | None]:
     return [names[launch.local_rank % n_gpus]] if launch.parent is not None else names[:n_gpus]
 
 
-def threads_each(launch: Launch, n_workers: int, threads_per_worker: int) -> int:
+def threads_each(launch: LaunchEnvironment, n_workers: int, threads_per_worker: int) -> int:
     """CPU threads of a worker: as told, or the machine's cores shared out; accelerate would leave each with one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return threads_per_worker or max(1, cores // (launch.local_world_size * n_workers))

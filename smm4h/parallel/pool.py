@@ -26,12 +26,19 @@ from smm4h.config.plan import Run
 from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server
-from smm4h.parallel.environment import Launch, devices, forget_the_launcher, set_threads, threads_each, trains_together
-from smm4h.parallel.run_state import failures, is_open, record
-from smm4h.parallel.worker import RUN_FAILED, TICK, unfinished, work, work_together
-from smm4h.training.run_data import RunData, sweep
+from smm4h.parallel.environment import (
+    LaunchEnvironment,
+    clear_launcher_variables,
+    devices,
+    is_joint_training,
+    set_threads,
+    threads_each,
+)
+from smm4h.parallel.run_state import failures, log_event, started_without_end
+from smm4h.parallel.worker import RUN_FAILED, TICK, train_jointly, unfinished, work
+from smm4h.training.run_data import RunData, remove_intermediate_files
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
-from smm4h.utils.leases import Claims
+from smm4h.utils.leases import LeaseHolder
 
 FRUITLESS = 3  # workers that may die one after the other without having begun a run
 PATIENCE = 120  # seconds that stopped workers get to save their state
@@ -47,7 +54,7 @@ def longest_first(runs: Sequence[Run], costs: Mapping[str, float]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.stage, -costs[run.name]))
 
 
-def costs_of(runs: Sequence[Run], data: RunData) -> dict[str, float]:
+def estimate_costs(runs: Sequence[Run], data: RunData) -> dict[str, float]:
     """How long each run takes, by its name, up to a factor that all share: word pieces x the encoder's weights."""
     found = {}
     for member in {run.member.name: run.member for run in runs}.values():
@@ -59,13 +66,13 @@ def costs_of(runs: Sequence[Run], data: RunData) -> dict[str, float]:
     return found
 
 
-def take_place(launch: Launch, job: Job) -> None:
+def become_coordinator_or_peer(launch: LaunchEnvironment, job: Job) -> None:
     """Makes this process what it is to be: one of those that train together, or one that has workers of its own."""
     signal.signal(signal.SIGTERM, _stop)
-    if trains_together(launch, job.settings):
+    if is_joint_training(launch, job.settings):
         fork_server.end()
         return
-    forget_the_launcher()
+    clear_launcher_variables()
     if not (job.settings.list or job.settings.fetch):
         fork_server.start()
 
@@ -75,36 +82,36 @@ def _stop(*_) -> None:
     raise Stopped
 
 
-def crew(launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> "Crew | Together":
+def make_pool(launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> "WorkerPool | JointTraining":
     """Those who train the job's runs, to be used in a `with`."""
     tidy(runs)
-    together = trains_together(launch, job.settings)
+    together = is_joint_training(launch, job.settings)
     # The command was given again, so that failed runs get their tries again. Where a failure ends all processes, each
     # command is one try: there they get them only when nothing else is left to do.
-    if launch.speaks and not launch.is_restart and not (together and unfinished(runs)):
+    if launch.is_main_process and not launch.is_restart and not (together and unfinished(runs)):
         for run in runs:
             if not run.is_done() and failures(run):
-                record(run, "again")
-    return (Together if together else Crew)(launch, job, runs, data)
+                log_event(run, "again")
+    return (JointTraining if together else WorkerPool)(launch, job, runs, data)
 
 
 def tidy(runs: Sequence[Run]) -> None:
     """Removes what workers that were killed between a run's DONE and their last move left of it."""
-    claims = Claims()
+    claims = LeaseHolder()
     for run in runs:
-        if run.is_done() and (claim := claims.take(run.claim_file)):
+        if run.is_done() and (claim := claims.try_acquire(run.lease_file)):
             with claim:
-                sweep(run)
+                remove_intermediate_files(run)
 
 
-class Together:
+class JointTraining:
     """All processes of the launch, each a part of every run."""
 
-    def __init__(self, launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> None:
+    def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.job, self.data = launch, job, data
         self.stopped = threading.Event()
 
-    def __enter__(self) -> "Together":
+    def __enter__(self) -> "JointTraining":
         signal.signal(signal.SIGTERM, lambda *_: self.stopped.set())  # all are to stop at the same step
         set_threads(threads_each(self.launch, 1, self.job.settings.threads_per_worker))
         for module in KEEP_A_GROUP:
@@ -132,7 +139,7 @@ class Together:
 
     def finish(self, runs: Sequence[Run], look: Look) -> None:
         """Returns when all the runs are done or given up."""
-        work_together(runs, self.data, self._is_to_stop, f"{self.launch.world_size} processes", look)
+        train_jointly(runs, self.data, self._is_to_stop, f"{self.launch.world_size} processes", look)
 
     def _is_to_stop(self) -> bool:
         return self.stopped.is_set() or self.launch.is_orphaned()
@@ -158,17 +165,17 @@ class Worker:
                 self.life.send_signal(number)
 
 
-class Crew:
+class WorkerPool:
     """This process's workers: one for each of its devices, or several."""
 
-    def __init__(self, launch: Launch, job: Job, runs: Sequence[Run], data: RunData) -> None:
+    def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.runs, self.data = launch, list(runs), data
         self.devices = devices(launch, job.members[0].get("use_cpu")) * job.settings.runs_per_device
         self.threads = threads_each(launch, len(self.devices), job.settings.threads_per_worker)
         self.workers: list[Worker] = []
         self.fruitless = 0
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "WorkerPool":
         if unfinished(self.runs):
             self.context = fork_server.context()
             self.workers = [self._start(device) for device in self.devices]
@@ -219,9 +226,9 @@ class Crew:
                 raise InputError(worker.sentences.recv())
         worker.process.join(1)  # its end may be seen before the server that forked it has told how it ended
         pid, code = worker.process.pid, worker.process.exitcode
-        began = [run for run in self.runs if is_open(run, pid)]
+        began = [run for run in self.runs if started_without_end(run, pid)]
         for run in began:
-            record(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")
+            log_event(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")
         self.fruitless = 0 if began or code in (0, RUN_FAILED, ASK_AGAIN) else self.fruitless + 1
         if self.fruitless >= FRUITLESS * len(self.workers):
             raise InputError(
@@ -236,7 +243,7 @@ def _how(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def name_failures(runs: Sequence[Run]) -> None:
+def raise_for_failures(runs: Sequence[Run]) -> None:
     """Raises `JobFailed` with the runs that were given up, and why."""
     why = {run.name: failures(run)[-1] for run in runs if not run.is_done() and failures(run)}
     if why:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from smm4h.config.plan import Run
-from smm4h.parallel.run_state import Running, failures, read_running, state
+from smm4h.parallel.run_state import HeartbeatRecord, failures, read_heartbeat, state
 from smm4h.utils.console import console
 
 SHOWN = 12  # running runs that have a line of their own
@@ -61,11 +61,11 @@ class JobProgress:
             if run.is_done():
                 self.finished.add(run.name)
                 self._tell(run, self._score(run))
-            elif content := read_running(run):
+            elif content := read_heartbeat(run):
                 running[run.name] = content
         self._show(running)
 
-    def _show(self, running: Mapping[str, Running]) -> None:
+    def _show(self, running: Mapping[str, HeartbeatRecord]) -> None:
         made = self._made(self.finished) + sum(self.costs[name] * at.fraction for name, at in running.items())
         mean = f"{self.measure} so far {sum(self.scores) / len(self.scores):.3f}" if self.scores else ""
         counts = f"{len(self.finished)}/{len(self.runs)} runs done, {len(running)} running"
@@ -121,7 +121,7 @@ def state_table(runs: Sequence[Run]) -> Table:
         if now == "done":
             found = run.measures().get("held_out")
             score = f"{next(iter(found.values())):.3f}" if found else "-"
-        elif now == "running" and (at := read_running(run)):
+        elif now == "running" and (at := read_heartbeat(run)):
             since = duration(max(0.0, time.time() - at.since))
             remark = f"{at.fraction:.0%} on {at.where}, for {since}"
         elif reasons := failures(run):
@@ -137,7 +137,7 @@ def state_summary(runs: Sequence[Run]) -> str:
     states = {run.name: state(run) for run in runs}
     tally = Counter(states.values())
     counts = ", ".join(f"{tally[name]} {name}" for name in ("done", "running", "failed", "missing"))
-    at_work = [at for run in runs if states[run.name] == "running" and (at := read_running(run))]
+    at_work = [at for run in runs if states[run.name] == "running" and (at := read_heartbeat(run))]
     seconds = [json.loads(run.done_file.read_text())["seconds"] for run in runs if states[run.name] == "done"]
     if not at_work or not seconds:
         return counts

@@ -12,7 +12,7 @@ import psutil
 
 from smm4h.config.plan import Run
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import LEASE_SECONDS, silent_for
+from smm4h.utils.leases import LEASE_SECONDS, seconds_since_heartbeat
 
 TRIES = 3  # a run that fails is tried again twice
 WRITE_EVERY = 2.0  # seconds
@@ -23,7 +23,7 @@ State = Literal["done", "running", "failed", "missing"]
 
 
 @dataclass
-class Running:
+class HeartbeatRecord:
     """The content of a run's RUNNING file."""
 
     host: str
@@ -46,24 +46,24 @@ class Running:
         return self.host == platform.node() and not psutil.pid_exists(self.pid)
 
 
-class SignOfLife:
+class Heartbeat:
     """Writes and, at the end, removes the RUNNING file of the run that this process trains; `quiet`: does neither."""
 
     def __init__(self, run: Run, device: str, *, quiet: bool = False) -> None:
         self.run, self.quiet = run, quiet
-        self.content = Running(platform.node(), os.getpid(), device, time.time())
+        self.content = HeartbeatRecord(platform.node(), os.getpid(), device, time.time())
         self.written = -WRITE_EVERY
 
-    def __enter__(self) -> "SignOfLife":
+    def __enter__(self) -> "Heartbeat":
         self.run.directory.mkdir(parents=True, exist_ok=True)
-        self.tell(0, 0)
+        self.update(0, 0)
         return self
 
     def __exit__(self, *exception) -> None:
         if not self.quiet:
             self.run.running_file.unlink(missing_ok=True)
 
-    def tell(self, step: int, steps: int) -> None:
+    def update(self, step: int, steps: int) -> None:
         """Takes how far the run is; written every two seconds at most."""
         if not self.quiet and time.monotonic() - self.written > WRITE_EVERY:
             self.content.step, self.content.steps = step, steps
@@ -71,15 +71,15 @@ class SignOfLife:
             self.written = time.monotonic()
 
 
-def read_running(run: Run) -> Running | None:
+def read_heartbeat(run: Run) -> HeartbeatRecord | None:
     """Who trains the run, or did until death took it; None where nobody does."""
     try:
-        return Running(**json.loads(run.running_file.read_text()))
+        return HeartbeatRecord(**json.loads(run.running_file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def record(run: Run, event: Event, **facts: Any) -> None:
+def log_event(run: Run, event: Event, **facts: Any) -> None:
     """Adds an event to the run's history; `pid` in `facts` is the worker's, where another process speaks of it."""
     run.directory.mkdir(parents=True, exist_ok=True)
     when = datetime.now(timezone.utc).astimezone().isoformat(timespec="milliseconds")
@@ -103,7 +103,7 @@ def events(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def is_open(run: Run, pid: int) -> bool:
+def started_without_end(run: Run, pid: int) -> bool:
     """Whether this process of this host has begun the run, and no word tells how that ended."""
     mine = [event["event"] for event in events(run) if (event["host"], event["pid"]) == (platform.node(), pid)]
     return "begun" in mine and mine[-1] not in ENDS
@@ -120,7 +120,7 @@ def failures(run: Run) -> list[str]:
     return found
 
 
-def given_up(run: Run) -> bool:
+def has_failed_for_good(run: Run) -> bool:
     return len(failures(run)) >= TRIES
 
 
@@ -128,7 +128,7 @@ def state(run: Run) -> State:
     """`done`; `running`, on whatever host; `failed` so often that it is not tried again; or `missing`."""
     if run.is_done():
         return "done"
-    silence, running = silent_for(run.claim_file), read_running(run)
+    silence, running = seconds_since_heartbeat(run.lease_file), read_heartbeat(run)
     if running and silence is not None and silence < LEASE_SECONDS and not running.is_gone():
         return "running"
-    return "failed" if given_up(run) else "missing"
+    return "failed" if has_failed_for_good(run) else "missing"

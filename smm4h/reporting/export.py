@@ -23,15 +23,15 @@ from smm4h.config.job import Member
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.data.tokenization import VARIANT
-from smm4h.ensemble.fitted_ensemble import Ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.distillation import STUDENT_FILE
-from smm4h.inference.finished_job import Outcome
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
-from smm4h.models.voting import Rule
-from smm4h.models.word_models import TERMS, CountedWords, WordNet
+from smm4h.models.voting import VotingRule
+from smm4h.models.word_models import TERMS, HashedTfidf, WordEmbeddingClassifier
 from smm4h.reporting.hub import upload
 from smm4h.reporting.model_card import run_card, student_card
-from smm4h.reporting.privacy import Marks, Search
+from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
@@ -49,7 +49,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @cache
-def modules_from(entry: str) -> dict[str, str]:
+def source_files(entry: str) -> dict[str, str]:
     """The sources of a module and of all of ours that it imports, by file name, as they stand beside each other."""
     found, asked = {}, [entry]
     while asked:
@@ -69,14 +69,14 @@ def _path_of(module: str) -> Path:
     return LIBRARY.parent / "heads.py" if module == "heads" else LIBRARY / "models" / f"{module}.py"
 
 
-def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: Ensemble, task: Task, dtype: str) -> None:
+def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEnsemble, task: Task, dtype: str) -> None:
     """Writes all but the model card.
 
     Args:
         runs: each counting member's, see `serving.runs_with_models`.
         dtype: a key of `DTYPES`, of the encoders' weights.
     """
-    rule, sources = ensemble.rule.without_idle(), modules_from(ENTRY)
+    rule, sources = ensemble.rule.drop_zero_weight(), source_files(ENTRY)
     entries, weight_map, total = [], {}, 0
     for place, (name, of_member) in enumerate(runs.items()):
         own = folder / "members" / name
@@ -96,10 +96,10 @@ def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: Ensemble
     _write_sources(folder, sources)
 
 
-def _rule_of_one(rule: Rule, place: int) -> Rule:
+def _rule_of_one(rule: VotingRule, place: int) -> VotingRule:
     """How a member judges alone: by the decision that it has in a hard vote, or else by its highest probability."""
     own = rule.decision[place : place + 1] if rule.method == "hard" else np.ones_like(rule.decision)
-    return Rule("soft", [rule.members[place]], rule.ties, rule.mean, own)
+    return VotingRule("soft", [rule.members[place]], rule.ties, rule.mean, own)
 
 
 def _entry(member: Member) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def _member_tensors(
     return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
 
 
-def _tensors_of_words(model: CountedWords | WordNet) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    if isinstance(model, WordNet):
+def _tensors_of_words(model: HashedTfidf | WordEmbeddingClassifier) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    if isinstance(model, WordEmbeddingClassifier):
         n_classes = model.net.classifier[-1].out_features
         return dict(model.state_dict()), {"n_words": len(model.words), "n_classes": n_classes}
     arrays = {name: np.ascontiguousarray(array).view(np.int64) for name, array in model.arrays.items()}
@@ -159,7 +159,7 @@ def _forget_machine(folder: Path) -> None:
 
 
 def _write_config(
-    folder: Path, members: Sequence[dict], rule: Rule, labels: Sequence[str], task: Task, dtype: str
+    folder: Path, members: Sequence[dict], rule: VotingRule, labels: Sequence[str], task: Task, dtype: str
 ) -> None:
     config = TweetEnsembleConfig(
         members=members,
@@ -191,7 +191,7 @@ def _write_sources(folder: Path, sources: dict[str, str]) -> None:
         write_text(folder / name, source)
 
 
-def own_texts() -> list[str]:
+def project_texts() -> list[str]:
     """What may stand in published files, since it is this project's: its sources and templates."""
     files = [LIBRARY.parent / "heads.py", *LIBRARY.rglob("*.py"), *(LIBRARY / "reporting" / "templates").iterdir()]
     return [path.read_text(encoding="utf-8") for path in files]
@@ -201,12 +201,12 @@ def allowed(name: str) -> bool:
     """Whether a file of this name, relative to the folder, is one of those that may be uploaded."""
     path = Path(name)
     if path.parts[0] == "members" and len(path.parts) == 3:
-        return path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES) or path.name in modules_from(ENTRY)
+        return path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES) or path.name in source_files(ENTRY)
     if path.parts[0] == "figures" and len(path.parts) == 2:
         return path.suffix == ".png"
     if len(path.parts) > 1:
         return False
-    return name in ("README.md", CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES) or name in modules_from(ENTRY)
+    return name in ("README.md", CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES) or name in source_files(ENTRY)
 
 
 def files_to_upload(folder: Path) -> list[Path]:
@@ -218,10 +218,12 @@ def files_to_upload(folder: Path) -> list[Path]:
     return files
 
 
-def write_published_student(student: Path, folder: Path, name: str, dtype: str, license: str | None) -> Marks:
+def write_published_student(
+    student: Path, folder: Path, name: str, dtype: str, license: str | None
+) -> TweetFingerprints:
     """Writes a student's model and card; returns the marks of what must not be in them."""
-    about, marks = read_json(student / STUDENT_FILE), Marks.read(student / "marks.npz")
-    outcome = Outcome.read(Path(os.path.normpath(student / about["job"])))
+    about, marks = read_json(student / STUDENT_FILE), TweetFingerprints.read(student / "marks.npz")
+    outcome = FinishedJob.read(Path(os.path.normpath(student / about["job"])))
     for file in sorted((student / "model").iterdir()):
         if file.suffix == ".safetensors":
             tensors = {key: tensor.to(DTYPES[dtype]) for key, tensor in load_file(file).items()}
@@ -234,9 +236,9 @@ def write_published_student(student: Path, folder: Path, name: str, dtype: str, 
     return marks
 
 
-def publish_checked(folder: Path, marks: Marks, deliver: Callable[[], str]) -> str:
+def publish_checked(folder: Path, marks: TweetFingerprints, deliver: Callable[[], str]) -> str:
     """Delivers what a folder holds, if all of it belongs there and none of it must stay on this machine."""
-    Search(marks, own_texts()).check(folder, files_to_upload(folder))
+    LeakCheck(marks, project_texts()).check(folder, files_to_upload(folder))
     return deliver()
 
 
@@ -249,5 +251,5 @@ def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, 
                 shutil.copyfile(file, folder / file.name)
         _forget_machine(folder)
         run_card(plan, task, run, name, license=None).write(folder)
-        marks = Marks.read(plan.marks_file)
+        marks = TweetFingerprints.read(plan.fingerprints_file)
         return publish_checked(folder, marks, lambda: upload(folder, name, token=token, public=public))

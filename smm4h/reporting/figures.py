@@ -276,7 +276,7 @@ def folds(of_member: Mapping[str, Sequence[float]], measure: str) -> Picture:
     return Picture("folds", "What each fold scored", alt, _drawn(draw, height=1.2 + 0.3 * len(names)))
 
 
-def by_number(rows: Sequence[Mapping[str, float]], measure: str) -> Picture:
+def by_ensemble_size(rows: Sequence[Mapping[str, float]], measure: str) -> Picture:
     """How votes of so many members score: mean, lowest and highest."""
     sizes, mean = [row["members"] for row in rows], [row["mean"] for row in rows]
 

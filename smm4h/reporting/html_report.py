@@ -6,12 +6,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from smm4h.inference.finished_job import Outcome
-from smm4h.metrics import range_text
-from smm4h.models.voting import threshold
+from smm4h.inference.finished_job import FinishedJob
+from smm4h.metrics import format_interval
+from smm4h.models.voting import binary_threshold
 from smm4h.reporting import figures
 from smm4h.reporting.figures import Picture
-from smm4h.reporting.hub import shown_name
+from smm4h.reporting.hub import display_name
 from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -25,7 +25,7 @@ METHODS = {
 }
 
 
-def write_report(outcome: Outcome) -> Path:
+def write_report(outcome: FinishedJob) -> Path:
     """Writes report.html into the job's folder, and returns where it is."""
     path = outcome.plan.output_dir / "report.html"
     template = environment(autoescape=True).get_template("report.html")
@@ -42,17 +42,17 @@ def environment(*, autoescape: bool) -> jinja2.Environment:
         trim_blocks=not autoescape,
         lstrip_blocks=not autoescape,
     )
-    made.globals |= {"number": "{:.3f}".format, "signed": "{:+.3f}".format, "range": range_text}
+    made.globals |= {"number": "{:.3f}".format, "signed": "{:+.3f}".format, "range": format_interval}
     return made
 
 
-def _content(outcome: Outcome) -> dict:
+def _content(outcome: FinishedJob) -> dict:
     appraisal, costs = outcome.appraisal, outcome.costs()
     problems = _problems(outcome.plan.output_dir / "label_problems.tsv")
     return {
         "outcome": outcome,
         "measure": outcome.task.measure,
-        "flattered": outcome.flattered,
+        "flattered": outcome.leaky,
         "comparisons": [of for of in (appraisal.get("best_member"), *appraisal["baselines"]) if of],
         "rule_text": rule_text(outcome),
         "pictures": pictures_of(outcome),
@@ -62,7 +62,7 @@ def _content(outcome: Outcome) -> dict:
         "findings": read_json(outcome.plan.output_dir / "data_report.json"),
         "problems": problems[:PROBLEMS_SHOWN],
         "n_problems": len(problems),
-        "encoders": [shown_name(name) for name in outcome.encoder_names],
+        "encoders": [display_name(name) for name in outcome.encoder_names],
     }
 
 
@@ -71,7 +71,7 @@ def _problems(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def rule_text(outcome: Outcome) -> str:
+def rule_text(outcome: FinishedJob) -> str:
     """How the members' probabilities become a label, in words."""
     rule, labels = outcome.rule, outcome.task.labels
     means = "log odds" if rule.mean == "log_odds" else "probabilities"
@@ -81,7 +81,7 @@ def rule_text(outcome: Outcome) -> str:
     if rule.is_argmax:
         text += "The highest probability decides. "
     elif len(labels) == 2:
-        cuts = [threshold(weights) for weights in rule.decision]
+        cuts = [binary_threshold(weights) for weights in rule.decision]
         cut = f"{cuts[0]:.3g}" if len(cuts) == 1 else f"{min(cuts):.3g} to {max(cuts):.3g}, by member"
         text += f"{labels[1]} is given from a probability of {cut} on, tuned out of fold for the measure. "
     else:
@@ -97,7 +97,7 @@ def rule_text(outcome: Outcome) -> str:
     return text.strip()
 
 
-def pictures_of(outcome: Outcome, *, for_card: bool = False) -> list[Picture]:
+def pictures_of(outcome: FinishedJob, *, for_card: bool = False) -> list[Picture]:
     """All pictures, or the few that a model card shows."""
     task, measure, positive = outcome.task, outcome.task.measure, outcome.task.positive_indices
     rows = [(name, of["out_of_fold"], of["test"]) for name, of in outcome.scores.items()]
@@ -115,7 +115,7 @@ def pictures_of(outcome: Outcome, *, for_card: bool = False) -> list[Picture]:
         found.insert(2, figures.confusion(outcome.confusion("test"), labels, "test"))
     cut = None
     if task.n_classes == 2 and outcome.rule.method != "hard":
-        cut = threshold(outcome.fitted_decision[0])
+        cut = binary_threshold(outcome.fitted_decision[0])
         cut = cut if positive == [1] else None
     found += [figures.thresholds(label, *of, cut) for label, of in of_label.items()]
     found += [
@@ -126,5 +126,5 @@ def pictures_of(outcome: Outcome, *, for_card: bool = False) -> list[Picture]:
     if curves := outcome.learning_curves():
         found.append(figures.learning_curves(curves, measure))
     if "by_number" in outcome.appraisal:
-        found.append(figures.by_number(outcome.appraisal["by_number"], measure))
+        found.append(figures.by_ensemble_size(outcome.appraisal["by_number"], measure))
     return found

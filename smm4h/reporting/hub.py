@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 from smm4h.utils.errors import InputError
 
 
-def on_the_hub(name: str) -> bool:
+def is_hub_name(name: str) -> bool:
     """Whether an encoder's name is one of the Hub, not of a folder here."""
     try:
         validate_repo_id(name)
@@ -18,9 +18,9 @@ def on_the_hub(name: str) -> bool:
     return not Path(name).exists()
 
 
-def shown_name(name: str) -> str:
+def display_name(name: str) -> str:
     """An encoder's name; of a folder of this machine its last part only."""
-    return name if on_the_hub(name) else Path(name).name
+    return name if is_hub_name(name) else Path(name).name
 
 
 def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:

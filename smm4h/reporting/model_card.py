@@ -16,10 +16,10 @@ from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.data.prediction_files import read_predictions
 from smm4h.ensemble.scoring import FINAL
-from smm4h.inference.finished_job import Outcome
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import environment, pictures_of, rule_text
-from smm4h.reporting.hub import on_the_hub, shown_name
+from smm4h.reporting.hub import display_name, is_hub_name
 from smm4h.utils.files import read_json, write_atomically, write_text
 
 SAID_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
@@ -131,7 +131,7 @@ def _kind(member: Member) -> str:
     cleaning, pseudo = member.get("cleaning"), member.get("pseudo_labels")
     kind = member.get("classifier")
     if member.has_encoder:
-        kind = f"head {member.get('head')} on {shown_name(member.get('model_name_or_path'))}"
+        kind = f"head {member.get('head')} on {display_name(member.get('model_name_or_path'))}"
     return kind + (f", cleaned ({', '.join(cleaning)})" if cleaning else "") + (", pseudo labels" if pseudo else "")
 
 
@@ -148,7 +148,7 @@ def usage_of(name: str, more: str = "") -> str:
     )
 
 
-def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
+def ensemble_card(outcome: FinishedJob, name: str, license: str | None) -> Card:
     """Of a whole ensemble that is published as `name`."""
     task, plan = outcome.task, outcome.plan
     names = [name for name in outcome.scores if name != FINAL]
@@ -156,11 +156,11 @@ def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
     parts = ["out_of_fold", "test"] if has_test else ["out_of_fold"]
     rows = [
         (f"**{FINAL}**", [outcome.final[part] for part in parts]),
-        *((f"{n} \\*" if n in outcome.flattered else n, [outcome.scores[n][part] for part in parts]) for n in names),
+        *((f"{n} \\*" if n in outcome.leaky else n, [outcome.scores[n][part] for part in parts]) for n in names),
     ]
     members, shared = _members(list({run.member.name: run.member for run in plan.runs}.values()))
     notes = ["\\* trained on pseudo labels by teachers that saw the held-out tweets, which flatters out of fold."]
-    notes = notes if outcome.flattered else []
+    notes = notes if outcome.leaky else []
     for what, of in outcome.appraisal["unshared"].items():
         low, high = of["interval"]
         score = f"{of[task.measure]:.3f} ({low:.3f} to {high:.3f})"
@@ -169,10 +169,10 @@ def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
         )
     hashed = "Members that count words keep hashes of words that two tweets had; who tries a word can find its hash."
     counts_words = any(not run.member.has_encoder for run in plan.runs)
-    used = len(outcome.rule.without_idle().members)
+    used = len(outcome.rule.drop_zero_weight().members)
     return Card(
         title=name.split("/")[-1],
-        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(outcome.rule.without_idle().members))} "
+        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(outcome.rule.drop_zero_weight().members))} "
         "models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True"),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
@@ -190,7 +190,7 @@ def ensemble_card(outcome: Outcome, name: str, license: str | None) -> Card:
         training_note=runs_note(plan),
         commands=command_of(outcome.command),
         versions=outcome.versions,
-        encoders=[n for n in outcome.encoder_names if on_the_hub(n)],
+        encoders=[n for n in outcome.encoder_names if is_hub_name(n)],
         pictures=pictures_of(outcome, for_card=True),
         notes=notes,
         limits=[hashed] if counts_words else [],
@@ -235,12 +235,12 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         training_note=f"Trained on {len(labels) - len(gold)} of the tweets.",
         commands=command_of(made.get("command", [])),
         versions=made["versions"],
-        encoders=[encoder] if on_the_hub(encoder) else [],
+        encoders=[encoder] if is_hub_name(encoder) else [],
         license=license,
     )
 
 
-def student_card(outcome: Outcome, about: Mapping[str, Any], name: str, license: str | None) -> Card:
+def student_card(outcome: FinishedJob, about: Mapping[str, Any], name: str, license: str | None) -> Card:
     """Of one model that has learnt from an ensemble; `about` is the content of its student.json."""
     task, told = outcome.task, about["scores"]
     names = list(dict.fromkeys(name for part in told for name in part["scores"]))
@@ -250,7 +250,7 @@ def student_card(outcome: Outcome, about: Mapping[str, Any], name: str, license:
     if not told:
         rows, notes = [("**student**", [])], [*notes, "Nobody has scored it: it was made without a check."]
     confusion = told[-1]["scores"]["student"]["confusion"] if told else np.zeros((task.n_classes, task.n_classes), int)
-    settings, encoder = _listed(about["settings"]), shown_name(about["encoder"])
+    settings, encoder = _listed(about["settings"]), display_name(about["encoder"])
     distilled = ["python", "distill.py", outcome.plan.output_dir.name, "--model_name_or_path", encoder]
     return Card(
         title=name.split("/")[-1],
@@ -272,7 +272,7 @@ def student_card(outcome: Outcome, about: Mapping[str, Any], name: str, license:
         f"and {about['unlabelled_tweets']} unlabelled ones.",
         commands=f"{command_of(outcome.command)}\n{shlex.join(distilled)}",
         versions=about["versions"],
-        encoders=[about["encoder"]] if on_the_hub(about["encoder"]) else [],
+        encoders=[about["encoder"]] if is_hub_name(about["encoder"]) else [],
         notes=notes,
         data_note=f", and {about['unlabelled_tweets']} unlabelled ones",
         license=license,

@@ -1,7 +1,7 @@
-"""What must not leave this machine (tweets, ids, users' names, tokens), and the search for it in what is about to.
+"""Leak check before publishing: find tweet text, ids, user names and tokens in files.
 
-A job's folder keeps no tweets to compare with, so it keeps marks: hashes of all phrases, ids and names. They stay
-here like the folder itself: who guesses an id can tell whether its hash is among them.
+A job's folder keeps no tweets to compare with, but fingerprints: hashes of all phrases, ids and names. They stay on
+this machine like the folder itself, because a guessed id can be looked up among the hashes.
 """
 
 import html
@@ -51,15 +51,15 @@ def _phrases(hashes: np.ndarray, length: int) -> np.ndarray:
     return found
 
 
-def _places_in(marks: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Where hashes are among the marks, which are sorted: `np.isin` would sort these many once more each time."""
-    if not len(marks):
+def _matching_indices(fingerprints: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return where hashes are among the sorted fingerprints; `np.isin` would sort those many at each call."""
+    if not len(fingerprints):
         return np.zeros(0, dtype=np.int64)
-    found = np.searchsorted(marks, hashes)
-    return np.flatnonzero(marks[np.minimum(found, len(marks) - 1)] == hashes)
+    found = np.searchsorted(fingerprints, hashes)
+    return np.flatnonzero(fingerprints[np.minimum(found, len(fingerprints) - 1)] == hashes)
 
 
-def _marks_of_texts(texts: Sequence[str]) -> np.ndarray:
+def _phrase_hashes(texts: Sequence[str]) -> np.ndarray:
     """The phrases of `PHRASE` words of some texts, and shorter texts as a whole; at once, because they are many."""
     found, flat, text_of = [], [], []
     for number, text in enumerate(texts):
@@ -74,7 +74,7 @@ def _marks_of_texts(texts: Sequence[str]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Marks:
+class TweetFingerprints:
     """Sorted hashes (n,) of what tweets consist of."""
 
     phrases: np.ndarray
@@ -82,12 +82,12 @@ class Marks:
     names: np.ndarray  # users' names or numbers, and whom tweets mention, in lower case
 
     @classmethod
-    def of(cls, tables: Iterable[Dataset]) -> "Marks":
+    def from_tables(cls, tables: Iterable[Dataset]) -> "TweetFingerprints":
         """Of tables of tweets."""
         phrases, ids, names = [np.zeros(0, dtype=np.uint64)], set(), set()
         for table in tables:
             for batch in table.iter(batch_size=AT_ONCE):
-                phrases.append(_marks_of_texts(batch["text"]))
+                phrases.append(_phrase_hashes(batch["text"]))
                 ids.update(one.lower() for one in batch["id"] if len(one) >= LEAST_ID)
                 names.update(name.lower() for text in batch["text"] if "@" in text for name in MENTION.findall(text))
                 names.update(user.lower().lstrip("@") for user in batch.get("user", []) if user)
@@ -101,7 +101,7 @@ class Marks:
         write_atomically(path, save)
 
     @classmethod
-    def read(cls, path: Path) -> "Marks":
+    def read(cls, path: Path) -> "TweetFingerprints":
         """Raises `InputError` where a job has not left them."""
         try:
             with np.load(path) as kept:
@@ -110,19 +110,19 @@ class Marks:
             raise InputError(f"{path} can't be read; give the job's command again to have it made") from None
 
 
-class Search:
+class LeakCheck:
     """Looks for tweets, ids, names and tokens in files.
 
     Args:
         own: texts of this project's, whose words and phrases come from no tweet.
     """
 
-    def __init__(self, marks: Marks, own: Iterable[str]) -> None:
+    def __init__(self, fingerprints: TweetFingerprints, own: Iterable[str]) -> None:
         words = [_word_hashes(WORD.findall(text)) for text in own]
         known = [_phrases(of_text, length) for of_text in words for length in range(1, PHRASE + 1)]
-        self.phrases = np.setdiff1d(marks.phrases, np.concatenate(known))
-        self.ids = marks.ids
-        self.names = self.telling_names = np.setdiff1d(marks.names, np.concatenate(words))
+        self.phrases = np.setdiff1d(fingerprints.phrases, np.concatenate(known))
+        self.ids = fingerprints.ids
+        self.names = self.telling_names = np.setdiff1d(fingerprints.names, np.concatenate(words))
         secrets = [os.environ.get(name) for name in SECRETS] + [get_token()]
         self.secrets = [secret for secret in secrets if secret and len(secret) >= 8]
 
@@ -161,14 +161,14 @@ class Search:
         ]
         if not is_vocabulary:
             kinds.append((words, [match[0] for match in words], self.telling_names, LEAST_NAME, "a user's name"))
-        for matches, found, marks, least, what in kinds:
-            for place in _places_in(marks, _word_hashes(found)):
+        for matches, found, fingerprints, least, what in kinds:
+            for place in _matching_indices(fingerprints, _word_hashes(found)):
                 if len(found[place]) >= least:
                     yield matches[place].start(), what
         every = list(WORD.finditer(text))
         hashes = _word_hashes([match[0] for match in every])
         for length in range(1, PHRASE + 1):
-            for place in _places_in(self.phrases, _phrases(hashes, length)):
+            for place in _matching_indices(self.phrases, _phrases(hashes, length)):
                 yield every[place].start(), "words of a tweet"
 
 

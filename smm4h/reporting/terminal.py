@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from smm4h.metrics import range_text
+from smm4h.metrics import format_interval
 from smm4h.utils.console import console
 
 
@@ -51,7 +51,7 @@ def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
     return table
 
 
-def show_appraisal(appraisal: dict[str, Any], measure: str) -> None:
+def print_evaluation(appraisal: dict[str, Any], measure: str) -> None:
     """What there is to say of the final vote, out of fold; loudly where a baseline is as good."""
     score = appraisal["score"][measure]
     if best := appraisal.get("best_member"):
@@ -67,7 +67,7 @@ def show_appraisal(appraisal: dict[str, Any], measure: str) -> None:
     for what, unshared in appraisal["unshared"].items():
         console.print(
             f"on the {unshared['tweets']} tweets without {what} in another fold, the final vote's out-of-fold "
-            f"{measure} is {unshared[measure]:.3f} ({range_text(unshared['interval'])}), not {score:.3f}",
+            f"{measure} is {unshared[measure]:.3f} ({format_interval(unshared['interval'])}), not {score:.3f}",
             markup=False,
         )
     if collapsed := list(appraisal["collapsed"]):
@@ -81,7 +81,7 @@ def show_appraisal(appraisal: dict[str, Any], measure: str) -> None:
 
 
 def _compared(other: dict[str, Any]) -> str:
-    difference = f"{other['difference']:+.3f} ({range_text(other['interval'])})"
+    difference = f"{other['difference']:+.3f} ({format_interval(other['interval'])})"
     return f"{other['name']} {other['score']:.3f}, difference {difference}, p {other['p']:.3f}"
 
 

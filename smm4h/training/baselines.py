@@ -16,10 +16,10 @@ from sklearn.svm import LinearSVC
 
 from smm4h.config.plan import Run
 from smm4h.data.dataset import column
-from smm4h.data.pseudo_labels import classes_of
-from smm4h.models.word_models import TERMS, CountedWords, WordNet, hash_of, padded, words_of
+from smm4h.data.pseudo_labels import hard_labels
+from smm4h.models.word_models import TERMS, HashedTfidf, WordEmbeddingClassifier, hash_of, padded, words_of
 from smm4h.training.losses import Loss, balanced_weights, targets_of
-from smm4h.training.run_data import RunData, sweep, training_part, write_results
+from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import read_json, write_json
 
@@ -39,7 +39,7 @@ def _svm(seed: int) -> LinearSVC:
 CLASSIFIERS = {"tfidf-logistic": _logistic, "tfidf-svm": _svm}
 
 
-def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> CountedWords:
+def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> HashedTfidf:
     """One of `CLASSIFIERS`, of texts and class indices (n_tweets,); ValueError where the texts share no term."""
     from scipy.sparse import hstack  # comes with scikit-learn
 
@@ -52,7 +52,7 @@ def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: i
     classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
     arrays |= {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
     about = {"classifier": name, "n_classes": n_classes, "classes": classifier.classes_.tolist()}
-    return CountedWords(about, arrays)
+    return HashedTfidf(about, arrays)
 
 
 def fit_net(
@@ -62,7 +62,7 @@ def fit_net(
     n_classes: int,
     seed: int,
     tell: Callable[[int, int], None] = lambda step, steps: None,
-) -> WordNet:
+) -> WordEmbeddingClassifier:
     """One of `wordnets.NETS`, of texts and class indices (n_tweets,), all classes weighing the same.
 
     `tell` is told step and steps.
@@ -71,13 +71,15 @@ def fit_net(
     known = [hash_of(word) for word in sorted(word for word, count in counts.items() if count >= MIN_COUNT)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = WordNet(name, len(known), n_classes)
+        net = WordEmbeddingClassifier(name, len(known), n_classes)
         net.words.copy_(torch.tensor(known, dtype=torch.int64))
         _train(net, [net.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), tell)
     return net.eval()
 
 
-def _train(net: WordNet, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]) -> None:
+def _train(
+    net: WordEmbeddingClassifier, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]
+) -> None:
     loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     n_steps = EPOCHS * -(-len(rows) // BATCH)
@@ -86,7 +88,7 @@ def _train(net: WordNet, rows: list[torch.Tensor], targets: torch.Tensor, tell: 
     for step, places in enumerate(batches, start=1):
         logits = net(padded([rows[place] for place in places.tolist()]))
         optimizer.zero_grad()
-        (loss.of(logits, targets[places]).sum() / loss.size(targets[places])).backward()
+        (loss(logits, targets[places]).sum() / loss.normalizer(targets[places])).backward()
         optimizer.step()
         tell(step, n_steps)
 
@@ -94,9 +96,9 @@ def _train(net: WordNet, rows: list[torch.Tensor], targets: torch.Tensor, tell: 
 ABOUT, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_baseline(name: str, model: CountedWords | WordNet, folder: Path) -> None:
+def save_baseline(name: str, model: HashedTfidf | WordEmbeddingClassifier, folder: Path) -> None:
     """Writes the model of a run without an encoder; `load_baseline` reads it."""
-    if isinstance(model, CountedWords):
+    if isinstance(model, HashedTfidf):
         about, arrays = model.about, model.arrays
     else:
         arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
@@ -105,12 +107,12 @@ def save_baseline(name: str, model: CountedWords | WordNet, folder: Path) -> Non
     write_json(folder / ABOUT, about)
 
 
-def load_baseline(folder: Path) -> CountedWords | WordNet:
+def load_baseline(folder: Path) -> HashedTfidf | WordEmbeddingClassifier:
     """The model of a finished run without an encoder: the same probabilities."""
     about, arrays = read_json(folder / ABOUT), load_file(folder / WEIGHTS)
     if about["classifier"] in CLASSIFIERS:
-        return CountedWords(about, arrays)
-    net = WordNet(about["classifier"], about["n_words"], about["n_classes"])
+        return HashedTfidf(about, arrays)
+    net = WordEmbeddingClassifier(about["classifier"], about["n_words"], about["n_classes"])
     net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return net.eval()
 
@@ -137,7 +139,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    texts, labels = column(part, "text").to_pylist(), classes_of(np.asarray(column(part, "labels").to_pylist()))
+    texts, labels = column(part, "text").to_pylist(), hard_labels(np.asarray(column(part, "labels").to_pylist()))
     name, seed, n_classes = run.member.get("classifier"), run.member.get("seed"), data.task.n_classes
 
     def tell(step: int, steps: int) -> None:
@@ -161,7 +163,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     trained = time.perf_counter()
 
     def probabilities(tweets: Dataset) -> np.ndarray:
-        return model.probabilities(column(tweets, "text").to_pylist()).astype(np.float32)
+        return model.predict_proba(column(tweets, "text").to_pylist()).astype(np.float32)
 
     n_pseudo = 0 if pseudo is None else len(pseudo.rows)
     write_results(run, data, probabilities, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
@@ -180,4 +182,4 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
         "threads": torch.get_num_threads(),
     }
     write_json(run.done_file, done)
-    sweep(run)
+    remove_intermediate_files(run)

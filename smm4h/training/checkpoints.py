@@ -19,7 +19,7 @@ def _files(folder: Path) -> dict[str, int]:
     }
 
 
-def seal(folder: Path, content: dict[str, Any]) -> None:
+def mark_complete(folder: Path, content: dict[str, Any]) -> None:
     """Marks a checkpoint as whole, with whatever else a resumed run has to know, and removes the run's other ones."""
     for name in _files(folder):
         descriptor = os.open(folder / name, os.O_RDONLY)
@@ -31,8 +31,8 @@ def seal(folder: Path, content: dict[str, Any]) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def sealed_content(folder: Path) -> dict[str, Any] | None:
-    """What `seal` was given; None for a checkpoint that is torn: without a seal, or not as it was sealed."""
+def completion_record(folder: Path) -> dict[str, Any] | None:
+    """What `mark_complete` was given; None for a checkpoint that is torn: without a seal, or not as it was sealed."""
     try:
         content = json.loads((folder / SEAL).read_text())
         return content if content["files"] == _files(folder) else None
@@ -40,11 +40,11 @@ def sealed_content(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def newest_whole(run_directory: Path, fingerprint: str) -> Path | None:
+def latest_complete(run_directory: Path, fingerprint: str) -> Path | None:
     """The whole checkpoint with the most steps that a run of this fingerprint left; torn ones are passed over."""
     by_step = {int(path.name.rsplit("-", 1)[1]): path for path in run_directory.glob("checkpoint-*[0-9]")}
     for step in sorted(by_step, reverse=True):
-        content = sealed_content(by_step[step])
+        content = completion_record(by_step[step])
         if content is not None and content["fingerprint"] == fingerprint:
             return by_step[step]
     return None

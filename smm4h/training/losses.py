@@ -35,7 +35,7 @@ class Loss:
     adjustment: torch.Tensor | None = None
     smoothing: float = 0.0
 
-    def of(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss (n_tweets,) of each tweet; 0 where its targets are."""
         if self.adjustment is not None:
             logits = logits + self.adjustment.to(logits)
@@ -51,7 +51,7 @@ class Loss:
             parts = parts * (-log_p.expm1()).clamp_min(1e-7) ** self.focal_gamma  # 1 - p; its power has a slope at 0
         return -parts.sum(dim=-1)
 
-    def size(self, targets: torch.Tensor) -> torch.Tensor:
+    def normalizer(self, targets: torch.Tensor) -> torch.Tensor:
         """What the losses of these tweets are to be divided by for a mean: their number, or the sum of their weights.
 
         The divisor of torch's weighted cross-entropy. A mean over a step needs it of the whole step, not of each part.

@@ -83,7 +83,7 @@ def rectification(n_steps: int, beta2: float) -> float:
     return math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
 
 
-class UsedRows(nn.Module):
+class SparseRowEmbedding(nn.Module):
     """An embedding whose parameter is the rows in use; by its state, it is the whole embedding.
 
     Without weight decay, Adam and RAdam leave a row that never gets a gradient exactly as it is, so that the weights

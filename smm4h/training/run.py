@@ -30,17 +30,17 @@ from smm4h.config.plan import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.folds import stratified_choice
-from smm4h.data.pseudo_labels import classes_of
-from smm4h.data.tokenization import encoder_trouble, hub_arguments, load_tokenizer, longest_first, token_table, used_ids
-from smm4h.models.batching import Padding
-from smm4h.models.padding_free import PackedEncoder, can_pack
+from smm4h.data.pseudo_labels import hard_labels
+from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
+from smm4h.models.batching import PaddingCollator
+from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.losses import Loss, balanced_weights, log_prior, targets_of
-from smm4h.training.optim import UsedRows
-from smm4h.training.run_data import RunData, sweep, training_part, write_results
-from smm4h.training.sampler import Sampling
+from smm4h.training.optim import SparseRowEmbedding
+from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
+from smm4h.training.sampler import ClassSampling
 from smm4h.training.tracking import trackers_of
-from smm4h.training.trainer import BestEpoch, TweetTrainer, Watch
+from smm4h.training.trainer import BestEpoch, RunMonitor, TweetTrainer
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
@@ -66,27 +66,27 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
     try:
         return TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
     except (OSError, ValueError) as error:
-        raise InputError(encoder_trouble(name, error)) from None
+        raise InputError(loading_error(name, error)) from None
 
 
-def is_packed(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
+def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
     """Whether `models.padding_free` computes the run's encoder; settings that change its own forward are honoured."""
     changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
     alone_on_cpu = arguments.device.type == "cpu" and arguments.world_size == 1
-    return member.get("packed") and alone_on_cpu and not any(changed) and can_pack(model.encoder)
+    return member.get("packed") and alone_on_cpu and not any(changed) and supports_padding_free(model.encoder)
 
 
-def pack(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
+def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
     """Leaves out the work that changes nothing: padding, unread states, embeddings of word pieces that no tweet has."""
-    model.states_of = PackedEncoder(model.encoder, torch.bfloat16 if arguments.bf16 else torch.float32)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.bfloat16 if arguments.bf16 else torch.float32)
     if arguments.optim in ADAMS and arguments.weight_decay == 0:
         embeddings = model.encoder.embeddings
         n_rows = embeddings.word_embeddings.num_embeddings
-        embeddings.word_embeddings = UsedRows(embeddings.word_embeddings, used_ids(tweets, n_rows))
+        embeddings.word_embeddings = SparseRowEmbedding(embeddings.word_embeddings, used_ids(tweets, n_rows))
 
 
 @dataclass
-class Training:
+class TrainingResult:
     """What a run's training found out; the content of its TRAINED file."""
 
     fingerprint: str
@@ -111,21 +111,21 @@ def train_run(
     """
     done = False
     while not done:
-        done = _try_run(run, data, report, stop, on_trained)
+        done = _run_once(run, data, report, stop, on_trained)
         gc.collect()  # what is left of the trainer, by now that nobody holds it
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _try_run(run: Run, data: RunData, report, stop, on_trained) -> bool:
+def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
     """Makes whatever of a run is missing; False where it collapsed, and is to be trained with another seed."""
     began = time.perf_counter()
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    collapsed = _first_says(run.collapsed_file.is_file())
+    collapsed = broadcast_from_main(run.collapsed_file.is_file())
     trainer = _trainer(_reseeded(run) if collapsed else run, data, part, report, stop)
-    trained = _first_says(_read_training(run))
+    trained = broadcast_from_main(_read_training_result(run))
     if trained is None:
         may_collapse = run.member.get("retrain_collapsed") and not collapsed
         trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
@@ -133,18 +133,20 @@ def _try_run(run: Run, data: RunData, report, stop, on_trained) -> bool:
             trainer.accelerator.free_memory()
             return False
         on_trained()
-    elif _first_says(run.trained_model.is_dir()):
+    elif broadcast_from_main(run.trained_model.is_dir()):
         trainer.model.load_state_dict(load_file(run.trained_model / "model.safetensors"))
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # they wrap models for training only
     started = time.perf_counter()
-    if _first_says(run.trained_model.is_dir()):  # else its model was put in place, which follows its predictions
+    if broadcast_from_main(
+        run.trained_model.is_dir()
+    ):  # else its model was put in place, which follows its predictions
         write_results(
             run,
             data,
-            lambda tweets: probabilities(trainer, tweets),
+            lambda tweets: predict_proba(trainer, tweets),
             {**asdict(trained), "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
             writes=trainer.args.should_save,
-            agreed=_first_says,
+            agreed=broadcast_from_main,
         )
         _keep_model(run, data, trainer)
     if trainer.args.should_save:
@@ -159,7 +161,7 @@ def _try_run(run: Run, data: RunData, report, stop, on_trained) -> bool:
             "threads": torch.get_num_threads(),
         }
         write_json(run.done_file, done)
-        sweep(run)
+        remove_intermediate_files(run)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return True
@@ -171,32 +173,32 @@ def _reseeded(run: Run) -> Run:
     return replace(run, member=replace(run.member, settings=settings))
 
 
-def _ranks_its_own(trainer: "TweetTrainer", task: Task) -> float:
+def training_auc(trainer: "TweetTrainer", task: Task) -> float:
     """How well a trained model tells rare training tweets from others: area under the ROC curve, 0.5 by chance.
 
     Of as many of either, drawn once for all; 1.0 where there is only one kind.
     """
     part = trainer.train_dataset
     labels = np.asarray(column(part, "labels").to_pylist())
-    is_rare = np.isin(classes_of(labels), task.positive_indices)
+    is_rare = np.isin(hard_labels(labels), task.positive_indices)
     rare, others = (np.random.default_rng(0).permutation(np.flatnonzero(kind)) for kind in (is_rare, ~is_rare))
     n_each = min(len(rare), len(others), JUDGED_ON)
     if n_each == 0:
         return 1.0
     rows = np.concatenate([rare[:n_each], others[:n_each]])
-    found = probabilities(trainer, part.select(rows))
+    found = predict_proba(trainer, part.select(rows))
     return float(roc_auc_score(is_rare[rows], found[:, task.positive_indices].sum(axis=1)))
 
 
-def _first_says(found: Any) -> Any:
+def broadcast_from_main(found: Any) -> Any:
     """What the first process found: of those that train together, none may act on another look at the files."""
     return broadcast_object_list([found])[0]
 
 
-def _read_training(run: Run) -> Training | None:
+def _read_training_result(run: Run) -> TrainingResult | None:
     """What an earlier process found out by training the run to its end, if one did."""
     try:
-        found = Training(**json.loads(run.trained_file.read_text()))
+        found = TrainingResult(**json.loads(run.trained_file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
     return found if found.fingerprint == run.fingerprint else None
@@ -204,16 +206,16 @@ def _read_training(run: Run) -> Training | None:
 
 def _train(
     run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, *, may_collapse: bool
-) -> Training | None:
+) -> TrainingResult | None:
     """Makes the training steps that are left, chooses the epoch, and saves its weights.
 
     None where the run `may_collapse` and did: then that is written down, and it is to be trained with another seed.
     """
     best, watch = trainer.best, trainer.watch
-    checkpoint = _first_says(checkpoints.newest_whole(run.directory, run.fingerprint))
+    checkpoint = broadcast_from_main(checkpoints.latest_complete(run.directory, run.fingerprint))
     if checkpoint is not None:
         best.load(checkpoint)
-        watch.seconds_before = checkpoints.sealed_content(checkpoint)["training_seconds"]
+        watch.seconds_before = checkpoints.completion_record(checkpoint)["training_seconds"]
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     steps, wanted = trainer.state.global_step, trainer.state.max_steps
     if steps < wanted:
@@ -222,20 +224,20 @@ def _train(
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
-    if may_collapse and (ranks := _ranks_its_own(trainer, task)) < COLLAPSED:
+    if may_collapse and (ranks := training_auc(trainer, task)) < COLLAPSED:
         if trainer.args.should_save:
             checkpoints.remove_all(run.directory)
             write_json(run.collapsed_file, {"seed": run.member.get("seed"), "auc_of_training_tweets": ranks})
         trainer.accelerator.wait_for_everyone()
         return None
-    trained = Training(
+    trained = TrainingResult(
         run.fingerprint,
         training_tweets,
         steps,
         best.best if best.keep else "last",
         best.history,
         watch.training_seconds(),
-        _first_says(json.loads(run.collapsed_file.read_text()) if run.collapsed_file.is_file() else None),
+        broadcast_from_main(json.loads(run.collapsed_file.read_text()) if run.collapsed_file.is_file() else None),
     )
     partial = run.directory / ".trained.partial"
     trainer.save_model(str(partial))
@@ -264,7 +266,9 @@ def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
 
 
 def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "TweetTrainer":
-    from smm4h.training.task_metric import TaskMeasure  # by those who train: it takes seconds, which the job's own process saves
+    from smm4h.training.task_metric import (
+        TaskMeasure,  # by those who train: it takes seconds, which the job's own process saves
+    )
 
     task, member = data.task, run.member
     arguments = run_arguments(member, run.directory)
@@ -298,14 +302,14 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
     model = build_model(member, task)
     if meant_for := member.get("learning_rate_width"):
         arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
-    if is_packed(member, arguments, model):
-        pack(model, arguments, train_dataset)
+    if is_padding_free(member, arguments, model):
+        make_padding_free(model, arguments, train_dataset)
     trainer = TweetTrainer(
         model=model,
         args=arguments,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset.select(longest_first(eval_dataset)),
-        data_collator=Padding(tokenizer.pad_token_id),
+        data_collator=PaddingCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_metrics=score,
         loss=loss_of(member, task, labels, sampling, arguments.label_smoothing_factor),
@@ -313,21 +317,21 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         layer_decay=member.get("layer_decay"),
         fingerprint=run.fingerprint,
         best=BestEpoch(task.measure, keep=member.get("checkpoint") == "best"),
-        watch=Watch(report, stop, data.save_minutes),
+        watch=RunMonitor(report, stop, data.save_minutes),
     )
     trainer.remove_callback(PrinterCallback)  # the job's display speaks for all its runs
     return trainer
 
 
-def sampling_of(member: Member, task: Task, labels: np.ndarray) -> Sampling | None:
+def sampling_of(member: Member, task: Task, labels: np.ndarray) -> ClassSampling | None:
     """Which tweets the member's epochs show, of labels (n_tweets,) or probabilities (n_tweets, n_classes)."""
     per_positive, copies = member.get("negatives_per_positive"), member.get("positive_copies")
     if per_positive is None and copies == 1:
         return None
-    return Sampling(np.isin(classes_of(labels), task.positive_indices), per_positive, copies)
+    return ClassSampling(np.isin(hard_labels(labels), task.positive_indices), per_positive, copies)
 
 
-def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: Sampling | None, smoothing: float) -> Loss:
+def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: ClassSampling | None, smoothing: float) -> Loss:
     """The member's loss; weights and shares are those of the tweets as the run's epochs show them."""
     targets = targets_of(torch.from_numpy(labels), task.n_classes).double()
     if sampling is not None:
@@ -340,7 +344,7 @@ def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: Sampling |
     return Loss(weights, member.get("focal_gamma"), tau * log_prior(counts) if tau else None, smoothing)
 
 
-def probabilities(trainer: Trainer, tokens: Dataset) -> np.ndarray:
+def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:
     """Softmax probabilities (n_tweets, n_classes) in the order of `tokens`, computed in batches of like lengths."""
     order = longest_first(tokens)
     logits = trainer.predict(tokens.select(order).select_columns("input_ids")).predictions

@@ -15,7 +15,7 @@ from smm4h.config.plan import Run, fold_runs
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.folds import fold_column
-from smm4h.data.prediction_files import Predictions, is_whole, read_predictions, write_predictions
+from smm4h.data.prediction_files import Predictions, is_complete, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
 from smm4h.data.tokenization import token_table
 from smm4h.metrics import rare_average_precision
@@ -110,7 +110,7 @@ def write_results(
     if data.pool == "unlabelled" and run.member.name in data.teachers:
         parts.append(("unlabelled", run.unlabelled_file, token_table(data.token_folder, "unlabelled", run.member)))
     for name, path, tweets in parts:
-        if agreed(is_whole(path, {**maker, "part": name})):
+        if agreed(is_complete(path, {**maker, "part": name})):
             continue
         predicted = probabilities(tweets)
         if writes:
@@ -128,7 +128,7 @@ def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
     return {**score, "average_precision": rare_average_precision(predicted, gold, task.positive_indices)}
 
 
-def sweep(run: Run) -> None:
+def remove_intermediate_files(run: Run) -> None:
     """Removes what a finished run needed on its way: optimizer states, and weights that are not to be kept."""
     checkpoints.remove_all(run.directory)
     for path in (run.trained_model, run.trained_file, run.collapsed_file, run.running_file, *run.directory.glob(".*")):

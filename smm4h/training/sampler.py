@@ -26,7 +26,7 @@ def epoch_order(lengths: Sequence[int], step_size: int, strategy: str, seed: int
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ClassSampling:
     """Which tweets an epoch shows: of the negative ones a part that is drawn anew each time, rare ones repeatedly.
 
     Args:
@@ -67,7 +67,7 @@ class Sampling:
         return np.sort(np.concatenate([np.repeat(rare, self.positive_copies), drawn]))
 
 
-class Batches(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """One process's part of each batch: with `n_processes` side by side, their parts together are the batch of one.
 
     A short last batch may leave a process without a tweet; it gets a `FILLER`, so that all make the same steps.
@@ -82,7 +82,7 @@ class Batches(Sampler[list[int]]):
         strategy: str = "random",
         seed: int = 0,
         drop_last: bool = False,
-        sampling: Sampling | None = None,
+        sampling: ClassSampling | None = None,
         rank: int = 0,
         n_processes: int = 1,
     ) -> None:

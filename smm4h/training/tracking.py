@@ -32,14 +32,14 @@ def trackers_of(member: Member) -> list[str]:
 
 
 class Tracking:
-    """A run's presence in the trackers `names`, from the time that a `with` begins to its end.
+    """A run in the trackers `names`, for the duration of a `with`.
 
-    What Trainer logs goes there by transformers' own callbacks, which take up what is begun here; `tell` adds what is
-    known when the run is done. Of several processes that train together one `speaks`.
+    Trainer's losses reach them by transformers' own callbacks, which continue what is begun here; `log_scores` adds
+    the scores of the finished run. Of several processes that train jointly only the main process reports.
     """
 
-    def __init__(self, names: Iterable[str], run: Run, *, speaks: bool) -> None:
-        self.names = set(names) if speaks else set()
+    def __init__(self, names: Iterable[str], run: Run, *, is_main_process: bool) -> None:
+        self.names = set(names) if is_main_process else set()
         self.run = run
         self.job = run.directory.parents[1]
         self.settings = {"member": run.member.name, "fold": "none" if run.is_refit else run.fold, "stage": run.stage}
@@ -93,7 +93,7 @@ class Tracking:
 
             mlflow.end_run("FINISHED" if kind is None else "FAILED")
 
-    def tell(self) -> None:
+    def log_scores(self) -> None:
         """What the finished run scores on the tweets that it held out, if it did."""
         found = self.run.measures()
         if not self.names or "held_out" not in found:

@@ -20,7 +20,7 @@ from smm4h.data.dataset import column
 from smm4h.training import checkpoints
 from smm4h.training.losses import IGNORED, Loss, targets_of
 from smm4h.training.optim import RAdam
-from smm4h.training.sampler import FILLER, Batches, Sampling
+from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
 from smm4h.utils.errors import Stopped
 from smm4h.utils.files import write_json
 
@@ -38,11 +38,11 @@ class TweetTrainer(Trainer):
         self,
         *args,
         loss: Loss,
-        sampling: Sampling | None,
+        sampling: ClassSampling | None,
         layer_decay: float,
         fingerprint: str,
         best: "BestEpoch",
-        watch: "Watch",
+        watch: "RunMonitor",
         **kwargs,
     ):
         super().__init__(*args, compute_loss_func=self.mean_over_step, callbacks=[best, watch], **kwargs)
@@ -53,8 +53,8 @@ class TweetTrainer(Trainer):
         """The loss summed over the batch and divided by the size of the whole step."""
         logits = outputs["logits"].float()
         targets = targets_of(labels, logits.shape[-1])
-        size = self.loss.size(targets) if num_items_in_batch is None else num_items_in_batch
-        return self.loss.of(logits, targets).sum() / size
+        size = self.loss.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
+        return self.loss(logits, targets).sum() / size
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """The size of a step, over its micro-batches and over all processes: tweets, or the sum of their weights."""
@@ -62,7 +62,7 @@ class TweetTrainer(Trainer):
         if not labels:
             return None
         n_classes = self.accelerator.unwrap_model(self.model).config.num_labels
-        size = torch.stack([self.loss.size(targets_of(each, n_classes)) for each in labels]).sum().to(device)
+        size = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum().to(device)
         if self.args.world_size > 1:
             size = self.accelerator.gather(size).sum()
         return size.clamp_min(torch.finfo(size.dtype).tiny)  # a step of nothing but weights of 0
@@ -86,7 +86,7 @@ class TweetTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Our own batches, which neither Trainer nor accelerate cuts once more."""
         args = self.args
-        batches = Batches(
+        batches = ResumableBatchSampler(
             column(self.train_dataset, "length").to_pylist(),
             args.per_device_train_batch_size * args.world_size,
             accumulation=args.gradient_accumulation_steps,
@@ -130,7 +130,7 @@ class TweetTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             made = {"fingerprint": self.fingerprint, "training_seconds": self.watch.training_seconds()}
-            checkpoints.seal(folder, made)
+            checkpoints.mark_complete(folder, made)
         if self.watch.stopping:
             raise Stopped
 
@@ -217,7 +217,7 @@ class BestEpoch(TrainerCallback):
             self.weights = load_file(checkpoint / self.WEIGHTS)
 
 
-class Watch(TrainerCallback):
+class RunMonitor(TrainerCallback):
     """Stands between the steps: tells the progress, and asks for a checkpoint when it is time or the process must stop.
 
     A checkpoint due at the last step of an epoch waits for the epoch's evaluation, which a resumed run would not make
@@ -226,7 +226,7 @@ class Watch(TrainerCallback):
 
     def __init__(self, report: Callable[[int, int], None], stop: Callable[[], bool], save_minutes: float) -> None:
         self.report, self.stop, self.save_seconds = report, stop, save_minutes * 60
-        self.batches: Batches | None = None
+        self.batches: ResumableBatchSampler | None = None
         self.saved = self.started = time.perf_counter()
         self.seconds_before = 0.0  # of training, by processes before this one
         self.first_step: float | None = None
@@ -249,7 +249,7 @@ class Watch(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.report(state.global_step, state.max_steps)
         is_time = self.save_seconds > 0 and time.perf_counter() - self.saved > self.save_seconds
-        is_time, self.stopping = _agreed(args, is_time, self.stop())
+        is_time, self.stopping = any_process(args, is_time, self.stop())
         self.due = control.should_save or is_time or self.stopping
         last_of_epoch = state.global_step >= state.max_steps or float(state.epoch).is_integer()
         control.should_save = self.due and not last_of_epoch
@@ -265,11 +265,11 @@ class Watch(TrainerCallback):
 
     def on_prediction_step(self, args, state, control, **kwargs):
         """Predictions can be made again from the trained weights; an evaluation amid training is waited for."""
-        if not self.training and _agreed(args, self.stop())[0]:
+        if not self.training and any_process(args, self.stop())[0]:
             raise Stopped
 
 
-def _agreed(args: RunArguments, *wishes: bool) -> tuple[bool, ...]:
+def any_process(args: RunArguments, *wishes: bool) -> tuple[bool, ...]:
     """Each wish that any process has."""
     if args.world_size == 1:
         return wishes

@@ -12,7 +12,7 @@ if not console.is_terminal:  # a log file: no width to obey
     console = Console(highlight=False, width=140)
 
 
-def quieten() -> None:
+def silence_libraries() -> None:
     """Leaves the screen to the job's own display."""
     if not torch.cuda.device_count():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other

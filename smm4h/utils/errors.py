@@ -30,7 +30,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def sentence_of(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """What to tell the user of an error that only the user can mend: bad input, no room, no right; else None."""
     if isinstance(error, InputError):
         return str(error)
@@ -63,7 +63,7 @@ def run_main(main: Callable[[], None]) -> None:
         print("\nstopped; what is done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = sentence_of(error)
+        sentence = user_message(error)
         if sentence is None:
             raise
         if not first:

@@ -18,23 +18,23 @@ LEASE_SECONDS = 90.0  # beyond the 60 s for which an NFS client may show old att
 POLL_SECONDS = 0.1
 
 
-class Claim(SoftFileLease):
+class Lease(SoftFileLease):
     """A claim that was taken; `with` gives it back at its end, where a lease's own would only take it once more."""
 
-    def __enter__(self) -> "Claim":
+    def __enter__(self) -> "Lease":
         return self
 
 
-class Claims:
+class LeaseHolder:
     """The claims that this process holds or waits for; to be kept, since it is by watching that it sees one lapse."""
 
     def __init__(self) -> None:
-        self._claims: dict[Path, Claim] = {}
+        self._claims: dict[Path, Lease] = {}
         self._empty: dict[Path, tuple[tuple[int, int], float]] = {}  # since when which file is seen empty
 
-    def take(self, path: Path) -> Claim | None:
+    def try_acquire(self, path: Path) -> Lease | None:
         """The claim, to be held by `with`; None where someone else has it."""
-        claim = self._claims.setdefault(path, Claim(path, lease_duration=LEASE_SECONDS))
+        claim = self._claims.setdefault(path, Lease(path, lease_duration=LEASE_SECONDS))
         try:
             claim.acquire(timeout=0)
         except Timeout:
@@ -59,7 +59,7 @@ class Claims:
             path.unlink(missing_ok=True)
 
 
-def silent_for(path: Path) -> float | None:
+def seconds_since_heartbeat(path: Path) -> float | None:
     """Seconds since a claim's last sign of life, as far as the hosts' clocks agree; None where there is no claim."""
     try:
         return max(0.0, time.time() - path.stat().st_mtime)
@@ -67,21 +67,21 @@ def silent_for(path: Path) -> float | None:
         return None
 
 
-def once(path: Path, make: Callable[[], None]) -> None:
+def make_once(path: Path, make: Callable[[], None]) -> None:
     """Has `path` made by whichever process comes first; the others wait for it.
 
     What a process that was killed amid it left beside it, under a name that begins with a dot and `path`'s, is removed.
     """
-    claim_file, claims = path.parent / f".{path.name}.claim", Claims()
+    lease_file, claims = path.parent / f".{path.name}.claim", LeaseHolder()
     path.parent.mkdir(parents=True, exist_ok=True)
     while not path.exists():
-        claim = claims.take(claim_file)
+        claim = claims.try_acquire(lease_file)
         if claim is None:
             time.sleep(POLL_SECONDS)
             continue
         with claim:
             if not path.exists():
                 for left in path.parent.glob(f".{path.name}.*"):
-                    if left != claim_file:
+                    if left != lease_file:
                         shutil.rmtree(left) if left.is_dir() else left.unlink()
                 make()
