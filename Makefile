@@ -1,4 +1,5 @@
-# quickstart: the whole pipeline on invented tweets.   test: lint, format check and all tests.   bench: speed and size.
+# quickstart: the whole pipeline on invented tweets.   check: lint, format and the fast tests.   test: lint and all tests.
+# bench: speed and size.
 # faults: a hundred kills; another number with FLAGS="--kills 20 --seed 2". bench with FLAGS="--shape bert-base".
 # Each makes .venv and installs what it needs; each works a second time.
 
@@ -12,12 +13,15 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 # More flags for the job, such as FLAGS="--num_train_epochs 1".
 FLAGS ?=
 
-.PHONY: quickstart test bench faults lint
+.PHONY: quickstart check test bench faults lint
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
 		run_classification.py recipes/quickstart.yaml --task tasks/task5.yaml --data_dir quickstart/data \
 		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) $(FLAGS)
+
+check: lint
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests

@@ -1,6 +1,7 @@
-"""Bai & Zhou's four heads, and one more, over any BERT-like encoder, as a transformers model that travels to the Hub.
+"""Classification heads over any BERT-like encoder, and the transformers model that carries one of them.
 
-This file is copied beside every saved model, so it imports nothing but torch and transformers. A saved folder loads by
+Four heads of Bai & Zhou 2020 (Fig. 2) and mean pooling. This file is copied beside every saved model, so it imports
+nothing but torch and transformers. A saved folder loads by
 `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
 """
 
@@ -16,7 +17,7 @@ BIGRU_INPUTS = ("pooler", "tokens")
 
 
 class TweetClassifierConfig(PretrainedConfig):
-    """Encoder, head, and what the model must know about the tweets it was trained on.
+    """Configuration of a `TweetClassifier`: encoder, head, and the preprocessing of the tweets that it was trained on.
 
     Args:
         encoder: the encoder's own config, as a config or as its `to_dict()`.
@@ -26,10 +27,10 @@ class TweetClassifierConfig(PretrainedConfig):
         bigru_hidden_size: width of the BiGRU, each direction.
         classifier_dropout: probability of dropping a feature before the last linear layer.
         cleaning: names of the cleaning steps that texts go through before the tokenizer.
-        task_name: the task file's name for the task.
+        task_name: name of the task in its task file.
     """
 
-    # Of its own: with the encoder's, loading without trust_remote_code would give a random classifier without a word.
+    # Not the encoder's model_type: a load without trust_remote_code would silently give a random classifier.
     model_type = "smm4h_tweet_classifier"
 
     def __init__(
@@ -55,13 +56,36 @@ class TweetClassifierConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def encoder_config(self) -> PretrainedConfig:
-        """The encoder's config as an object of its own class."""
+        """Return the encoder's config as an object of its own class."""
         settings = dict(self.encoder)
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
-class BiGRU(nn.Module):
-    """A bidirectional GRU of one layer; both directions' final hidden states, (n_tweets, 2 * bigru_hidden_size)."""
+class Head(nn.Module):
+    """Base class of all heads: a module that turns an encoder's states into one feature vector a tweet.
+
+    An entry of `HEADS` makes a head of `(config, width)`, a `TweetClassifierConfig` and the encoder's hidden size. A
+    head declares what it reads in the attributes below, on the class or, before the end of `__init__`, on the object.
+    """
+
+    width: int  # of the features; every head sets it
+    n_layers = 1  # how many of the encoder's last layers `forward` reads
+    needs_tokens = False  # whether it reads the states of all tokens of the last layer, or the first token's only
+
+    def forward(self, pooled, layers, mask):
+        """Return features (n_tweets, width).
+
+        Args:
+            pooled: (n_tweets, hidden_size) pooler output.
+            layers: states of the encoder's layers up to the last, at least `n_layers`, (n_tweets, n_tokens,
+                hidden_size) each; where `needs_tokens` is False, n_tokens may be 1, the first token.
+            mask: (n_tweets, n_tokens) 1 for a token, 0 for padding.
+        """
+        raise NotImplementedError
+
+
+class BiGRU(Head):
+    """Bidirectional GRU of one layer; features are both directions' final states, (n_tweets, 2 * bigru_hidden_size)."""
 
     def __init__(self, config, width):
         super().__init__()
@@ -72,15 +96,15 @@ class BiGRU(nn.Module):
     def forward(self, pooled, layers, mask):
         if not self.needs_tokens:
             _, final = self.gru(pooled.unsqueeze(1))  # (2, n_tweets, bigru_hidden_size)
-        else:  # packed: a step over padding would change the final state
+        else:  # a packed sequence, because a step over padding would change the final state
             lengths = mask.sum(dim=1).cpu()
             packed = nn.utils.rnn.pack_padded_sequence(layers[-1], lengths, batch_first=True, enforce_sorted=False)
             _, final = self.gru(packed)
         return torch.cat([final[0], final[1]], dim=-1)
 
 
-class Concatenation(nn.Module):
-    """CLS states of the last layers, the last one first, after the pooler output where it takes part."""
+class Concatenation(Head):
+    """CLS states of the last `n_layers` layers, the last layer first, after the pooler output if `with_pooler`."""
 
     def __init__(self, config, width, n_layers, with_pooler):
         super().__init__()
@@ -92,8 +116,8 @@ class Concatenation(nn.Module):
         return torch.cat([pooled, *states] if self.with_pooler else states, dim=-1)
 
 
-class Mean(nn.Module):
-    """Mean of the last layer's token states, padding left out: what sentence encoders were trained for."""
+class Mean(Head):
+    """Mean over the last layer's token states without padding, the pooling that sentence encoders are trained for."""
 
     needs_tokens = True
 
@@ -102,8 +126,8 @@ class Mean(nn.Module):
         self.width = width
 
     def forward(self, pooled, layers, mask):
-        counted = mask.unsqueeze(-1).to(layers[-1].dtype)
-        return (layers[-1] * counted).sum(dim=1) / counted.sum(dim=1)
+        is_token = mask.unsqueeze(-1).to(layers[-1].dtype)
+        return (layers[-1] * is_token).sum(dim=1) / is_token.sum(dim=1)
 
 
 HEADS = {
@@ -116,7 +140,7 @@ HEADS = {
 
 
 class Pooler(nn.Module):
-    """BERT's pooler, tanh of a linear layer over the CLS state, for encoders that have none."""
+    """BERT's pooler, tanh of a linear layer over the CLS state, for encoders without a pooler."""
 
     def __init__(self, width):
         super().__init__()
@@ -129,8 +153,9 @@ class Pooler(nn.Module):
 class TweetClassifier(PreTrainedModel):
     """Encoder, head, dropout and one linear layer.
 
-    Raises ValueError for a head or a `bigru_input` that there is not, and for an encoder with fewer layers than its
-    head reads.
+    Raises:
+        ValueError: for a head that is not in `HEADS` or is no `Head`, for an unknown `bigru_input`, and for an encoder
+            with fewer layers than its head reads.
     """
 
     config_class = TweetClassifierConfig
@@ -140,8 +165,7 @@ class TweetClassifier(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # What computes the encoder's states in place of its own forward, where a trainer has something faster:
-    # called with token ids, mask, how many layers the head reads, and whether it reads all tokens of the last one.
+    # None, or a callable (input_ids, attention_mask, n_layers, needs_tokens) -> states of the last layers, see `Head`.
     encoder_override = None
 
     def __init__(self, config, encoder=None):
@@ -151,21 +175,23 @@ class TweetClassifier(PreTrainedModel):
         if config.bigru_input not in BIGRU_INPUTS:
             raise ValueError(f"no bigru_input {config.bigru_input}; there are {', '.join(BIGRU_INPUTS)}")
         loaded = encoder is not None
-        if not loaded:  # in the dtype that from_pretrained asks for, not in the one that the encoder once had
+        if not loaded:  # in the dtype that from_pretrained asks for, not in the dtype of the encoder's checkpoint
             encoder = AutoModel.from_config(config.encoder_config(), dtype=torch.get_default_dtype())
         self.encoder = encoder
         encoder_config = self.encoder.config
         width = encoder_config.hidden_size
         self.pooler = None if getattr(self.encoder, "pooler", None) is not None else Pooler(width)
         self.head = HEADS[config.head](config, width)
-        n_read, n_layers = getattr(self.head, "n_layers", 1), encoder_config.num_hidden_layers
-        if n_read > n_layers:
-            raise ValueError(f"head {config.head} reads {n_read} layers, the encoder has {n_layers}")
-        self.reads_layers = n_read > 1
+        if not isinstance(self.head, Head):
+            raise ValueError(f"head {config.head} is a {type(self.head).__name__}; make it a subclass of Head")
+        n_layers = encoder_config.num_hidden_layers
+        if self.head.n_layers > n_layers:
+            raise ValueError(f"head {config.head} reads {self.head.n_layers} layers, the encoder has {n_layers}")
+        self.reads_layers = self.head.n_layers > 1
         self.takes_token_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.head.width, config.num_labels)
-        if loaded:  # the pretrained weights must stay: only what is ours is drawn
+        if loaded:  # the pretrained weights must stay: initialise the other parts only
             for part in (self.pooler, self.head, self.classifier):
                 if part is not None:
                     part.apply(self._init_weights)
@@ -174,12 +200,13 @@ class TweetClassifier(PreTrainedModel):
 
     @staticmethod
     def _mark_initialised(module):
+        """Keep `post_init` from drawing the module's weights anew."""
         for part in module.modules():
             part._is_hf_initialized = True
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """As BERT draws its classifier: N(0, 0.02) weights, zero biases; a GRU as torch draws it."""
+        """Draw weights as BERT's classifier does, N(0, 0.02) with zero biases; a GRU's as torch does."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
@@ -188,13 +215,15 @@ class TweetClassifier(PreTrainedModel):
 
     @classmethod
     def from_encoder(cls, name_or_path, config, **kwargs):
-        """A classifier with a fresh head over the pretrained encoder `name_or_path`.
+        """Return a classifier with a fresh head over a pretrained encoder.
 
         Args:
-            config: a `TweetClassifierConfig`; its `encoder` is filled in here.
+            name_or_path: the encoder's name on the Hub, or its folder.
+            config: a `TweetClassifierConfig`; its `encoder` and `pad_token_id` are filled in here.
             kwargs: for `AutoModel.from_pretrained` (revision, token, cache_dir, trust_remote_code).
 
-        Raises ValueError where the checkpoint lacks weights of the encoder, which would stay random.
+        Raises:
+            ValueError: where the checkpoint lacks weights of the encoder, which would stay random.
         """
         encoder, report = AutoModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key and "position_ids" not in key)
@@ -204,19 +233,20 @@ class TweetClassifier(PreTrainedModel):
             )
         config.encoder = encoder.config.to_dict()
         config.pad_token_id = encoder.config.pad_token_id
-        if os.path.isdir(name_or_path):  # a folder of this machine is nobody else's business
+        if os.path.isdir(name_or_path):  # do not publish local paths
             config.encoder.pop("_name_or_path", None)
         return cls(config, encoder=encoder)
 
     def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, labels=None, return_dict=None):
-        """Logits (n_tweets, n_labels) of token ids (n_tweets, n_tokens), and with `labels` the mean cross-entropy.
+        """Return logits (n_tweets, n_labels) of token ids (n_tweets, n_tokens); with `labels`, mean cross-entropy too.
 
         The arguments are spelt out: with **kwargs, Trainer would take the loss to be normalised over a whole step.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         pooled, layers = self._encode(input_ids, attention_mask, token_type_ids)
-        with torch.autocast(pooled.device.type, enabled=False):  # a sliver of the work; full precision costs nothing
+        # The head is under 1 % of the FLOPs, so keep it in fp32.
+        with torch.autocast(pooled.device.type, enabled=False):
             weights = self.classifier.weight.dtype
             features = self.head(pooled.to(weights), [layer.to(weights) for layer in layers], attention_mask)
             logits = self.classifier(self.dropout(features))
@@ -226,12 +256,9 @@ class TweetClassifier(PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _encode(self, input_ids, attention_mask, token_type_ids):
-        """Pooler output (n_tweets, width), and the states of the last layers, of which the head reads some."""
+        """Return the pooler output (n_tweets, hidden_size), and layers as `Head.forward` reads them."""
         if self.encoder_override is not None and token_type_ids is None:
-            n_layers = getattr(self.head, "n_layers", 1)
-            layers = self.encoder_override(
-                input_ids, attention_mask, n_layers, getattr(self.head, "needs_tokens", False)
-            )
+            layers = self.encoder_override(input_ids, attention_mask, self.head.n_layers, self.head.needs_tokens)
             last = layers[-1].to(self.classifier.weight.dtype)
             return (self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])), layers
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -239,7 +266,7 @@ class TweetClassifier(PreTrainedModel):
             inputs["token_type_ids"] = token_type_ids
         outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
         last = outputs.last_hidden_state
-        # The last layer as the encoder gives it out: some normalise it only after they list the hidden states.
+        # Not hidden_states[-1]: some encoders apply their final norm only after they list the hidden states.
         layers = (*outputs.hidden_states[:-1], last) if self.reads_layers else (last,)
         return (outputs.pooler_output if self.pooler is None else self.pooler(last[:, 0])), layers
 

@@ -122,7 +122,7 @@ def run_recipe(recipe: str, arguments: argparse.Namespace, task: Task) -> Result
         raise SystemExit(f"{recipe} ended with {done.returncode}; {arguments.output_dir / 'log'} says how far it came")
     console.print(f"{recipe}: {time.monotonic() - started:.0f} s")
     plan, _ = read_plan(folder)
-    shown = sum(run.measures().get("steps", 0) * run.member.get("per_device_train_batch_size") for run in plan.runs)
+    shown = sum(run.measures().get("steps", 0) * run.member.args.per_device_train_batch_size for run in plan.runs)
     score = json.loads(plan.ensemble_file.read_text())["out_of_fold"]
     return Result(Path(recipe).stem, read_labels(folder / "votes" / "final.tsv").indices(task.labels), score, shown)
 

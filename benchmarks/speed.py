@@ -30,16 +30,17 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, TrainerCallback
 
-import run_classification
 from smm4h.config.job import Job
 from smm4h.config.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column
 from smm4h.data.folds import write_folds
+from smm4h.data.splits import load_splits
 from smm4h.data.tokenization import longest_first, token_table
 from smm4h.models.predictors import has_bf16
-from smm4h.parallel.environment import set_threads, threads_each
+from smm4h.parallel.environment import LaunchEnvironment, set_threads, threads_each
 from smm4h.training.run import _trainer, build_model, predict_proba, training_part
+from smm4h.training.run_data import prepare_run_data
 from smm4h.utils.console import silence_libraries
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def main() -> None:
     arguments = read_arguments()
     silence_libraries()
     transformers.utils.logging.set_verbosity_error()
-    launch = run_classification.LaunchEnvironment.detect()
+    launch = LaunchEnvironment.detect()
     set_threads(threads_each(launch, 1, arguments.threads))
     with tempfile.TemporaryDirectory() as name:
         world = World.build(arguments, Path(name))
@@ -97,11 +98,11 @@ class World:
         with contextlib.chdir(ROOT):
             job = read_command_line([str(word) for word in words])
             started = time.perf_counter()
-            tweets = run_classification.load_splits(job)
+            tweets = load_splits(job)
         read = time.perf_counter()
         plan = make_plan(job, tweets.content_hashes())
         write_folds(tweets.labelled, plan.folds_file)
-        data = run_classification.run_data(plan, job, tweets)
+        data = prepare_run_data(plan, job, tweets)
         run = plan.wanted[0]
         run.directory.mkdir(parents=True, exist_ok=True)
         part = training_part(run, data, None)
@@ -158,7 +159,7 @@ class Clock(TrainerCallback):
 def train_like_the_authors(world: World) -> tuple[int, float]:
     """Micro-batches of one tweet padded to 110 pieces, four to a step, float32, torch's RAdam."""
     model = build_model(world.run.member, world.data.task).train().to(DEVICE)
-    tokenizer = AutoTokenizer.from_pretrained(world.run.member.get("model_name_or_path"))
+    tokenizer = AutoTokenizer.from_pretrained(world.run.member.args.model_name_or_path)
     optimizer = torch.optim.RAdam(model.parameters(), lr=3e-5)
     n_tweets = 4 * TRIAL["authors"]
     batches = tokenizer(
@@ -178,7 +179,7 @@ def train_like_the_authors(world: World) -> tuple[int, float]:
 
 def train_with_a_stock_trainer(world: World) -> tuple[int, float]:
     """transformers' Trainer as its examples use it: 4 x 4, padded to 128, float32, its own defaults otherwise."""
-    name = world.run.member.get("model_name_or_path")
+    name = world.run.member.args.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(world.data.task.labels))
     n_tweets = BATCH * TRIAL["stock"]
@@ -267,7 +268,7 @@ def rate_of_products(width: int, n_tokens: int) -> float:
 
 
 def encoder_config(world: World):
-    return transformers.AutoConfig.from_pretrained(world.run.member.get("model_name_or_path"))
+    return transformers.AutoConfig.from_pretrained(world.run.member.args.model_name_or_path)
 
 
 def weights_beside_embeddings(world: World) -> int:
@@ -373,7 +374,7 @@ def tell_start(world: World) -> None:
     with tempfile.TemporaryDirectory() as name:
         settings = world.job.settings
         words = ["recipes/smm4h2020.yaml", "--task", settings.task, "--data_dir", settings.data_dir]
-        words += ["--model_name_or_path", world.run.member.get("model_name_or_path"), "--members", "last2-pooler-42"]
+        words += ["--model_name_or_path", world.run.member.args.model_name_or_path, "--members", "last2-pooler-42"]
         words += ["--max_train_samples", 200, "--max_predict_samples", 50, "--output_dir", name]
         words += ["--keep_models", "none", "--num_train_epochs", 1]
         started = time.time()

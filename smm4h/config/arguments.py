@@ -1,25 +1,82 @@
-"""Settings: every flag and recipe key with its type, default and meaning."""
+"""Settings: every flag and recipe key with its type, default, range and meaning, as dataclasses.
 
-import argparse
+Nothing here imports torch or transformers, so that a typo or `--help` is answered at once.
+"""
+
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from transformers import HfArgumentParser, TrainingArguments
-
-from heads import BIGRU_INPUTS, HEADS
 from smm4h.models.cleaning import STEPS
-from smm4h.models.predictors import has_bf16
 from smm4h.models.voting import DECISIONS, METHODS, TIES
-from smm4h.utils.errors import InputError
 
-BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")  # smm4h/baselines.py
+HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
+BIGRU_INPUTS = ("pooler", "tokens")
+BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")
 BASELINE_CLEANING = ["entities", "urls", "usernames", "case"]
+SCHEDULERS = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
+)
+INTERVALS = ("no", "steps", "epoch")
+
+# The groups of `--help`, in its order. Settings without a group are listed by `--help-all` only.
+DATA, RECIPE, FOLDS = "data", "recipe and members", "folds"
+VOTE, RARE, TRAINING = "vote and decision", "rare classes", "training"
+PSEUDO, MACHINES, HUB = "pseudo labels", "machines", "Hub and trackers"
+GROUPS = (DATA, RECIPE, FOLDS, TRAINING, RARE, VOTE, PSEUDO, MACHINES, HUB)
 
 
-def _field(default: Any, help: str, **metadata: Any) -> Any:
-    metadata["help"] = help.replace("%", "%%")
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number; `str` says them in words."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+        )
+
+    def __str__(self) -> str:
+        if self.ge is not None and self.le is not None:
+            return f"from {self.ge:g} to {self.le:g}"
+        low = f"{self.ge:g} or more" if self.ge is not None else f"above {self.gt:g}"
+        return low if self.le is None else f"{low}, {self.le:g} at most"
+
+
+def setting(
+    default: Any,
+    help: str,
+    group: str | None = None,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    flag: str | None = None,
+    effect: bool = True,
+    secret: bool = False,
+) -> Any:
+    """Return a dataclass field for a setting.
+
+    Args:
+        group: its heading in `--help`; None: only `--help-all` lists it.
+        ge, gt, le: bounds of a number.
+        choices: of each element of a list.
+        flag: the flag's and the recipe key's name, where it is not the field's.
+        effect: whether another value gives other probabilities; without effect, another value is still the same job.
+        secret: never written down.
+    """
+    bounds = None if (ge, gt, le) == (None, None, None) else Range(ge, gt, le)
+    metadata = {
+        **{"help": help, "group": group, "range": bounds, "choices": choices},
+        **{"flag": flag, "effect": effect, "secret": secret},
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -29,165 +86,234 @@ def _field(default: Any, help: str, **metadata: Any) -> Any:
 class JobSettings:
     """One value for the whole job."""
 
-    task: str | None = _field(None, "task file: labels, columns, measure, submission (tasks/*.yaml)")
-    data_dir: str | None = _field(None, "folder with the task's files under their official names")
-    train_file: str | None = _field(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)")
-    validation_file: str | None = _field(None, "more labelled tweets, which join the folds after those of --train_file")
-    test_file: str | None = _field(None, "tweets to predict")
-    gold_file: str | None = _field(
-        None, "the test tweets' labels (id and label, tab-separated), for the last table only"
+    task: str | None = setting(None, "task file: labels, columns, metric, submission", DATA, effect=False)
+    data_dir: str | None = setting(None, "folder of the task's files under their official names", DATA, effect=False)
+    train_file: str | None = setting(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)", DATA, effect=False)
+    validation_file: str | None = setting(None, "more labelled tweets; they join the folds", DATA, effect=False)
+    test_file: str | None = setting(None, "tweets to predict", DATA, effect=False)
+    gold_file: str | None = setting(None, "labels of the test tweets, for the last table only", DATA, effect=False)
+    output_dir: str | None = setting(None, "folder of all results; resumed if the job was begun", DATA, effect=False)
+    dataset_name: str | None = setting(None, "data set of the Hub, instead of files", effect=False)
+    dataset_config_name: str | None = setting(None, "configuration of that data set", effect=False)
+    encoding: str | None = setting(None, "encoding of all files (UTF-8 where valid, else cp1252)", DATA, effect=False)
+    id_column_name: str | None = setting(None, "column of the tweet id, instead of the task's", DATA, effect=False)
+    text_column_name: str | None = setting(None, "column of the text, instead of the task's", DATA, effect=False)
+    label_column_name: str | None = setting(None, "column of the label, instead of the task's", DATA, effect=False)
+    max_train_samples: int | None = setting(None, "labelled tweets kept: a stratified random choice", DATA)
+    max_eval_samples: int | None = setting(None, "held-out tweets scored after each epoch")
+    max_predict_samples: int | None = setting(None, "test tweets kept: the first ones", DATA)
+    members: list[str] = setting([], "train only these members' and baselines' runs", RECIPE, effect=False)
+    folds: list[int] = setting([], "train only these folds' runs", RECIPE, effect=False)
+    list_runs: bool = setting(
+        False, "print the runs and their states, train nothing", RECIPE, flag="list", effect=False
     )
-    dataset_name: str | None = _field(None, "data set of the Hub, instead of files")
-    dataset_config_name: str | None = _field(None, "configuration of that data set")
-    encoding: str | None = _field(None, "encoding of all input files (default: UTF-8 where valid, else cp1252)")
-    id_column_name: str | None = _field(None, "column of the tweet id, instead of the task file's")
-    text_column_name: str | None = _field(None, "column of the text, instead of the task file's")
-    label_column_name: str | None = _field(None, "column of the label, instead of the task file's")
-    members: list[str] = _field([], "train only these members' and baselines' runs (default: all)")
-    folds: list[int] = _field([], "train only these folds' runs (default: all)")
-    n_folds: int = _field(5, "stratified cross-validation folds")
-    max_train_samples: int | None = _field(None, "labelled tweets kept for the whole job: a stratified random choice")
-    max_eval_samples: int | None = _field(None, "held-out tweets scored after each epoch; all are predicted at the end")
-    max_predict_samples: int | None = _field(None, "test tweets kept: the first ones")
-    fold_by: Literal["stratified", "stratified_group"] = _field(
-        "stratified", "how folds are cut: stratified (the paper's), or stratified_group: near twins stay in one fold"
+    download_only: bool = setting(
+        False, "download encoders and data for machines that are offline", RECIPE, flag="fetch", effect=False
     )
-    group_users: bool = _field(False, "stratified_group keeps the tweets of a user in one fold, too")
-    vote: Literal[METHODS] = _field(
-        "hard",
-        "how members vote: hard (most ballots), soft (mean probability), and fitted out of fold: weighted (by score), "
-        "greedy (bagged selection), stacked (logistic regression)",
-    )
-    decision: Literal[DECISIONS] = _field(
-        "argmax", "which label the probabilities give: the highest, or by class weights tuned out of fold (a threshold)"
-    )
-    baselines: list[str] = _field(
+    baselines: list[str] = setting(
         ["tfidf-logistic", "tfidf-svm"],
-        f"what the ensemble is to beat, trained on the same folds ({', '.join(BASELINES)}, or none)",
-        choices=["none", *BASELINES],
+        "what the ensemble is to beat, on the same folds",
+        RECIPE,
+        choices=("none", *BASELINES),
+        effect=False,
     )
-    ties: Literal[TIES] = _field("probability", "who wins a hard vote's tie: highest mean probability or lowest class")
-    pseudo_teachers: list[str] = _field([], "members whose vote labels the pseudo tweets (default: all without them)")
-    pseudo_fraction: float = _field(0.1, "share of the voted test tweets that joins each fold's training part")
-    pseudo_seed: int = _field(42, "seed that cuts the voted test tweets into parts")
-    pseudo_from: Literal["vote", "unseen"] = _field(
-        "vote",
-        "who labels a fold's pseudo tweets: the vote of all teachers (the paper's; they saw the held-out tweets), or "
-        "only the teachers' runs that never saw them",
+    keep_models: Literal["all", "best", "none"] = setting(
+        "all", "weights kept: of all runs, of each member's best fold, none", RECIPE, effect=False
     )
-    pseudo_confidence: float = _field(0.0, "least probability of its label with which a pseudo tweet is accepted")
-    pseudo_agreement: float = _field(0.0, "least share of the teachers who name a pseudo tweet's label")
-    pseudo_prior: bool = _field(
-        False, "accept each label only in its share among the labelled tweets, the most probable ones first"
+    keep_models_in: Literal["float32", "bfloat16"] = setting(
+        "float32", "number format of the kept weights", effect=False
     )
-    pseudo_soft: bool = _field(False, "train on the teachers' probabilities instead of their labels")
-    unlabelled_file: str | None = _field(None, "tweets to be pseudo-labelled, instead of the test tweets")
-    parallel: Literal["auto", "runs", "data"] = _field(
+    n_folds: int = setting(5, "folds of the cross-validation", FOLDS)
+    fold_by: Literal["stratified", "stratified_group"] = setting(
+        "stratified", "stratified (the paper's), or stratified_group: duplicates stay in one fold", FOLDS
+    )
+    group_users: bool = setting(False, "with stratified_group, a user's tweets stay in one fold, too", FOLDS)
+    vote: Literal[tuple(METHODS)] = setting(
+        "hard", "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()), VOTE
+    )
+    decision: Literal[DECISIONS] = setting(
+        "argmax", "the label: highest probability, or class weights tuned out of fold", VOTE
+    )
+    ties: Literal[TIES] = setting("probability", "hard vote's ties: highest mean probability or lowest class", VOTE)
+    pseudo_teachers: list[str] = setting([], "members whose vote labels the pseudo tweets", PSEUDO)
+    pseudo_fraction: float = setting(0.1, "share of the voted tweets that joins each training part", PSEUDO, ge=0, le=1)
+    pseudo_seed: int = setting(42, "seed that cuts the voted tweets into parts")
+    pseudo_from: Literal["vote", "unseen"] = setting(
+        "vote", "all teachers vote (the paper's), or only runs that never saw the held-out tweets", PSEUDO
+    )
+    pseudo_confidence: float = setting(0.0, "least probability of an accepted label", PSEUDO, ge=0, le=1)
+    pseudo_agreement: float = setting(0.0, "least share of teachers who name the label", ge=0, le=1)
+    pseudo_prior: bool = setting(False, "accept each label only in its share among labelled tweets", PSEUDO)
+    pseudo_soft: bool = setting(False, "train on the teachers' probabilities, not their labels", PSEUDO)
+    unlabelled_file: str | None = setting(
+        None, "tweets to pseudo-label, instead of the test tweets", PSEUDO, effect=False
+    )
+    parallel: Literal["auto", "runs", "data"] = setting(
         "auto",
-        "what processes share: `runs`, each training whole ones, or the `data` of one run after the other, for "
-        "encoders too large for one device; auto: data where the accelerate config names DeepSpeed or FSDP",
+        "processes share runs, or the data of one run; auto: data with DeepSpeed or FSDP",
+        MACHINES,
+        effect=False,
     )
-    runs_per_device: int = _field(1, "runs trained side by side on each GPU, or on the CPU")
-    threads_per_worker: int = _field(0, "CPU threads of each worker (0: the cores shared out evenly)")
-    save_minutes: float = _field(
-        5.0, "a run that takes longer saves its whole state that often, to go on from there when killed (0: never)"
-    )
-    keep_models: Literal["all", "best", "none"] = _field(
-        "all", "whose weights are kept: every run's, each member's best fold's, none; predictions are always kept"
-    )
-    keep_models_in: Literal["float32", "bfloat16"] = _field("float32", "number format of the weights that are kept")
-    fetch: bool = _field(False, "download encoders and data set for machines that are offline, train nothing")
-    # Last, because it hides the type of this name from there on.
-    list: bool = _field(False, "print the runs and their state, train nothing")
+    runs_per_device: int = setting(1, "runs trained side by side on each GPU, or on the CPU", MACHINES, effect=False)
+    threads_per_worker: int = setting(0, "CPU threads of each worker (0: cores shared out evenly)", ge=0, effect=False)
+    save_minutes: float = setting(5.0, "minutes between two checkpoints of a run (0: none)", MACHINES, effect=False)
 
 
 @dataclass
 class MemberSettings:
     """May differ between members."""
 
-    classifier: Literal[("encoder", *BASELINES)] = _field(
-        "encoder", "a pretrained encoder with a head; or one of the baselines as a member that votes"
+    classifier: Literal[("encoder", *BASELINES)] = setting(
+        "encoder", "an encoder with a head, or a baseline as a member that votes", RECIPE
     )
-    model_name_or_path: str | None = _field(None, "BERT-like encoder: a name on the Hub or a folder")
-    model_revision: str = _field("main", "branch, tag or commit of the encoder")
-    cache_dir: str | None = _field(None, "where downloads are kept")
-    token: str | None = _field(None, "Hub token for private encoders and data; never saved")
-    trust_remote_code: bool = _field(False, "run the encoder's own code from the Hub")
-    head: Literal[tuple(HEADS)] = _field("bigru", "what stands on the encoder")
-    bigru_input: Literal[BIGRU_INPUTS] = _field("pooler", "what the BiGRU reads: the pooler output or all token states")
-    bigru_hidden_size: int = _field(512, "width of the BiGRU, each direction")
-    classifier_dropout: float = _field(0.1, "dropout before the last linear layer")
-    fold_seed: int = _field(42, "seed of the member's stratified folds")
-    cleaning: list[str] = _field([], f"cleaning steps ({', '.join(STEPS)}); none: raw text", choices=list(STEPS))
-    refit: bool = _field(
-        False,
-        "train one more run, on all labelled tweets: on new tweets it counts as much as the mean of the folds' runs",
+    model_name_or_path: str | None = setting(None, "BERT-like encoder: a name on the Hub or a folder", RECIPE)
+    model_revision: str = setting("main", "branch, tag or commit of the encoder")
+    cache_dir: str | None = setting(None, "where downloads are kept", effect=False)
+    token: str | None = setting(
+        None, "Hub token for private encoders and data; never saved", HUB, effect=False, secret=True
     )
-    pseudo_labels: bool = _field(False, "train in stage 2, with pseudo-labelled tweets")
-    pseudo_round: int = _field(1, "the round of pseudo labels; the teachers of the second are the members of the first")
-    max_seq_length: int = _field(110, "longest input in word pieces; batches are padded to their longest tweet")
-    class_weights: str | None = _field(
-        None,
-        "what each label counts in the loss: balanced, or a mapping such as {effect: 5}; labels not named count 1",
+    trust_remote_code: bool = setting(False, "run the encoder's own code from the Hub", HUB)
+    head: Literal[HEAD_NAMES] = setting("bigru", "what stands on the encoder", RECIPE)
+    bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
+    bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
+    classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
+    fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
+    cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=tuple(STEPS))
+    refit: bool = setting(False, "train one more run on all labelled tweets; it counts as all folds", FOLDS)
+    pseudo_labels: bool = setting(False, "train in stage 2, with pseudo-labelled tweets", PSEUDO)
+    pseudo_round: int = setting(1, "round of pseudo labels; round 2 is taught by round 1")
+    max_seq_length: int = setting(110, "longest input in word pieces", TRAINING)
+    class_weights: str | None = setting(None, "balanced, or a loss weight by label: {effect: 5}", RARE)
+    focal_gamma: float = setting(0.0, "focal loss: how much less an easy tweet counts (0: cross-entropy)", RARE, ge=0)
+    logit_adjustment: float = setting(0.0, "tau of logit adjustment (0: none)", RARE)
+    negatives_per_positive: float | None = setting(
+        None, "other tweets that an epoch shows for each rare one (all)", RARE, gt=0
     )
-    focal_gamma: float = _field(0.0, "focal loss: how much less a tweet counts for being easy (0: cross-entropy)")
-    logit_adjustment: float = _field(
-        0.0, "tau of logit adjustment: logits are trained on top of tau x log of the labels' shares (0: none)"
+    positive_copies: int = setting(1, "how often an epoch shows each rare tweet", RARE, ge=1)
+    min_steps: int = setting(0, "train whole epochs on until so many steps are made", RARE, ge=0)
+    learning_rate_width: int = setting(  # as Adam's should be: Yang et al. 2022, "Tensor Programs V", table 3
+        0, "encoder width that learning_rate is meant for; scaled for others (0: not scaled)", ge=0
     )
-    negatives_per_positive: float | None = _field(
-        None, "tweets of the other labels that an epoch shows for each of the task's `positive` ones (default: all)"
-    )
-    positive_copies: int = _field(1, "how often an epoch shows each tweet of the task's `positive` labels")
-    min_steps: int = _field(0, "train on beyond num_train_epochs, by whole epochs, until so many steps are made")
-    learning_rate_width: int = _field(  # as Adam's should be: Yang et al. 2022, "Tensor Programs V", table 3
-        0,
-        "width of the encoder that learning_rate is meant for; one that is twice as wide learns half as fast (0: "
-        "learning_rate is for any)",
-    )
-    layer_decay: float = _field(
-        1.0, "each layer of the encoder learns by this factor slower than the one above it (1: all alike)"
-    )
-    retrain_collapsed: bool = _field(
-        True, "train a run once more, with another seed, that can't tell its own training tweets apart"
-    )
-    packed: bool = _field(
-        True, "on a CPU, compute BERT and RoBERTa encoders without padding and without states that no head reads"
-    )
-    checkpoint: Literal["best", "last"] = _field(
-        "best", "which epoch's weights predict: best by the task's measure, or last"
+    layer_decay: float = setting(1.0, "factor by which each lower layer learns slower", gt=0, le=1)
+    retrain_collapsed: bool = setting(True, "retrain with another seed a run that learnt nothing", RARE)
+    packed: bool = setting(True, "on a CPU, compute BERT and RoBERTa encoders without padding", MACHINES)
+    checkpoint: Literal["best", "last"] = setting(
+        "best", "which epoch's weights predict: best by the task's metric, or last", TRAINING
     )
 
 
 @dataclass
-class RunArguments(TrainingArguments):
-    """TrainingArguments with the defaults of this project, and RAdam."""
+class TrainerSettings:
+    """Transformers' TrainingArguments that a recipe may set, under their names, with this project's defaults.
 
-    optim: str = _field("radam", "radam, or any optimizer name of transformers (adamw_torch, adafactor, ...)")
-    adam_epsilon: float = _field(1e-6, "epsilon of the optimizer")
-    bf16: bool | None = _field(None, "bf16 autocast (default: where the machine has it in hardware)")
-    eval_strategy: str = _field("epoch", "when the held-out tweets are scored: epoch, steps or no")
-    per_device_eval_batch_size: int = _field(128, "tweets scored at once; no result depends on it")
-    save_strategy: str = _field("no", "save a run's state besides --save_minutes: no, epoch or steps (--save_steps)")
-    report_to: list[str] = _field([], "trackers: tensorboard, wandb, trackio, mlflow; a run of theirs for each of ours")
-    logging_steps: float = _field(10, "steps between two losses that --report_to is told")
-    disable_tqdm: bool | None = _field(True, "no progress bar for each run; the job has its own")
+    A test holds names and defaults against the installed transformers.
+    """
 
-    def __post_init__(self):
-        radam = self.optim == "radam"
-        if radam:
-            self.optim = "adamw_torch"  # a name that TrainingArguments knows, while it checks
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-        if self.bf16 is None:
-            device = "cpu" if self.use_cpu else torch.accelerator.current_accelerator().type
-            self.bf16 = not self.fp16 and has_bf16(device)
-        super().__post_init__()
-        if radam:
-            self.optim = "radam"
+    learning_rate: float = setting(5e-5, "initial learning rate", TRAINING)
+    num_train_epochs: float = setting(3.0, "epochs", TRAINING)
+    max_steps: int = setting(-1, "training steps, instead of epochs")
+    per_device_train_batch_size: int = setting(8, "tweets a batch", TRAINING, ge=1)
+    gradient_accumulation_steps: int = setting(1, "batches a step", ge=1)
+    per_device_eval_batch_size: int = setting(128, "tweets scored at once; no result depends on it", ge=1, effect=False)
+    seed: int = setting(42, "seed of weights, batches and dropout", TRAINING)
+    data_seed: int | None = setting(None, "seed of the batches alone")
+    optim: str = setting("radam", "radam, or an optimizer of transformers (adamw_torch, ...)", TRAINING)
+    optim_args: str | None = setting(None, "arguments of the optimizer")
+    optim_target_modules: str | None = setting(None, "modules that GaLore and the like optimize")
+    adam_beta1: float = setting(0.9, "decay of the first moment")
+    adam_beta2: float = setting(0.999, "decay of the second moment; 0.95 to 0.98 for short runs", TRAINING)
+    adam_epsilon: float = setting(1e-6, "epsilon of the optimizer")
+    weight_decay: float = setting(0.0, "decoupled weight decay")
+    max_grad_norm: float = setting(1.0, "gradients are clipped at this norm")
+    lr_scheduler_type: Literal[SCHEDULERS] = setting("linear", "learning-rate schedule", TRAINING)
+    lr_scheduler_kwargs: str | None = setting(None, "arguments of the schedule, as JSON")
+    warmup_steps: float = setting(0, "steps of warm-up; below 1, their share of all steps", TRAINING)
+    label_smoothing_factor: float = setting(0.0, "label smoothing")
+    neftune_noise_alpha: float | None = setting(None, "noise on embeddings (NEFTune)")
+    train_sampling_strategy: str = setting("random", "random, group_by_length or sequential", TRAINING)
+    length_column_name: str = setting("length", "column of precomputed lengths")
+    average_tokens_across_devices: bool = setting(True, "count the tokens of a step over all devices")
+    bf16: bool | None = setting(None, "bf16 autocast (where the machine has it)", MACHINES)
+    fp16: bool = setting(False, "fp16 autocast", MACHINES)
+    bf16_full_eval: bool = setting(False, "evaluate in bf16 weights")
+    fp16_full_eval: bool = setting(False, "evaluate in fp16 weights")
+    tf32: bool | None = setting(None, "TF32 matrix products on Ampere GPUs and later")
+    use_cpu: bool = setting(False, "no GPU", MACHINES, effect=False)
+    gradient_checkpointing: bool | None = setting(None, "recompute activations to save memory")
+    gradient_checkpointing_kwargs: str | None = setting(None, "its arguments, as JSON")
+    activation_checkpointing: bool | None = setting(None, "newer name of gradient_checkpointing")
+    activation_checkpointing_kwargs: str | None = setting(None, "its arguments, as JSON")
+    torch_compile: bool = setting(False, "compile the model")
+    torch_compile_backend: str | None = setting(None, "backend of torch.compile")
+    torch_compile_mode: str | None = setting(None, "mode of torch.compile")
+    torch_empty_cache_steps: int | None = setting(None, "steps between two clearings of the GPU's cache", effect=False)
+    use_liger_kernel: bool = setting(False, "Liger kernels")
+    liger_kernel_config: str | None = setting(None, "their configuration, as JSON")
+    use_cache: bool = setting(False, "key-value cache of the model")
+    full_determinism: bool = setting(False, "deterministic kernels on GPUs, slower")
+    eval_strategy: str = setting("epoch", "when held-out tweets are scored: epoch, steps or no", TRAINING)
+    eval_steps: float | None = setting(None, "steps between two scorings")
+    eval_delay: float = setting(0, "epochs or steps before the first scoring")
+    eval_on_start: bool = setting(False, "score once before training")
+    eval_accumulation_steps: int | None = setting(
+        None, "batches predicted before they are moved to the CPU", effect=False
+    )
+    eval_do_concat_batches: bool = setting(True, "join the batches of an evaluation")
+    eval_use_gather_object: bool = setting(False, "gather nested objects in an evaluation")
+    batch_eval_metrics: bool = setting(False, "compute metrics batch by batch")
+    include_for_metrics: list[str] = setting([], "more inputs for the metrics")
+    save_strategy: str = setting("no", "save a run's state besides --save_minutes: no, epoch, steps", effect=False)
+    save_steps: float = setting(500, "steps between two states", effect=False)
+    save_on_each_node: bool = setting(False, "save on each node", effect=False)
+    restore_callback_states_from_checkpoint: bool = setting(False, "restore callbacks from a checkpoint")
+    report_to: list[str] = setting([], "trackers: tensorboard, wandb, trackio, mlflow", HUB, effect=False)
+    project: str = setting("huggingface", "the trackers' project (the output folder's name)", effect=False)
+    logging_steps: float = setting(10, "steps between two losses that trackers get", effect=False)
+    logging_strategy: Literal[INTERVALS] = setting("steps", "when trackers get losses", effect=False)
+    logging_first_step: bool = setting(False, "report the first step's loss", effect=False)
+    logging_nan_inf_filter: bool = setting(True, "leave losses that are not finite out of the report", effect=False)
+    log_level: str = setting("passive", "log level of transformers", effect=False)
+    log_level_replica: str = setting("warning", "log level on the other processes", effect=False)
+    log_on_each_node: bool = setting(True, "log on each node", effect=False)
+    disable_tqdm: bool | None = setting(True, "no progress bar for each run", effect=False)
+    include_num_input_tokens_seen: str = setting("no", "count tokens: all, non_padding or no", effect=False)
+    skip_memory_metrics: bool = setting(True, "do not measure memory", effect=False)
+    trackio_space_id: str | None = setting(None, "Space of trackio")
+    trackio_bucket_id: str | None = setting(None, "bucket of trackio")
+    trackio_static_space_id: str | None = setting(None, "static Space of trackio")
+    push_to_hub: bool = setting(False, "upload the one run that --members and --folds name", HUB, effect=False)
+    hub_model_id: str | None = setting(None, "repository of --push_to_hub", HUB, effect=False)
+    hub_token: str | None = setting(None, "token with write access; never saved", HUB, effect=False, secret=True)
+    hub_private_repo: bool | None = setting(None, "false: let everybody see it (private)", effect=False)
+    dataloader_drop_last: bool = setting(False, "drop an epoch's last, smaller batch")
+    dataloader_num_workers: int = setting(0, "processes that collate batches", effect=False)
+    dataloader_pin_memory: bool = setting(True, "pinned memory", effect=False)
+    dataloader_persistent_workers: bool = setting(False, "keep those processes between epochs", effect=False)
+    dataloader_prefetch_factor: int | None = setting(None, "batches that each of them prepares", effect=False)
+    dataloader_multiprocessing_context: str | None = setting(None, "how those processes are started")
+    dataloader_in_order: bool = setting(True, "batches in their order")
+    accelerator_config: str | None = setting(None, "configuration of the Accelerator, as JSON")
+    fsdp_config: str | None = setting(None, "FSDP's tuning")
+    ddp_find_unused_parameters: bool | None = setting(None, "DDP: find unused parameters")
+    ddp_bucket_cap_mb: int | None = setting(None, "DDP: size of a bucket")
+    ddp_broadcast_buffers: bool | None = setting(None, "DDP: broadcast buffers")
+    ddp_static_graph: bool | None = setting(None, "DDP: static graph")
+    ddp_backend: str | None = setting(None, "DDP: backend")
+    ddp_timeout: int = setting(1800, "DDP: seconds until a collective operation fails")
+    debug: list[str] = setting([], "underflow_overflow", effect=False)
+    do_train: bool = setting(False, "accepted for compatibility", effect=False)
+    do_eval: bool = setting(False, "accepted for compatibility", effect=False)
+    do_predict: bool = setting(False, "accepted for compatibility", effect=False)
+    local_rank: int = setting(-1, "accepted for compatibility", effect=False)
+
+
+@dataclass
+class MemberArguments(MemberSettings, TrainerSettings):
+    """All settings of a member."""
 
 
 # Names that TrainingArguments or the examples had in version 4, which people paste.
-GONE = {
+RENAMED = {
     "evaluation_strategy": "--eval_strategy",
     "per_gpu_train_batch_size": "--per_device_train_batch_size",
     "per_gpu_eval_batch_size": "--per_device_eval_batch_size",
@@ -214,7 +340,7 @@ GONE = {
     "max_val_samples": "--max_eval_samples",
     "max_test_samples": "--max_predict_samples",
 }
-# Flags that this job decides itself, and where to say what they would say.
+# Flags of TrainingArguments that this job decides itself, and where to say what they would say.
 DECIDED = {
     "load_best_model_at_end": "use --checkpoint best or last",
     "metric_for_best_model": "the task file's `measure:` chooses the epoch",
@@ -236,61 +362,28 @@ DECIDED = {
     "fsdp": "launch with an accelerate config that names FSDP",
     "deepspeed": "launch with an accelerate config that names DeepSpeed (cluster/deepspeed_zero2.yaml)",
 }
-# Settings that leave every probability as it is (but for float noise): another value is still the same job.
-WITHOUT_EFFECT = {
-    *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name"),
-    *("dataset_config_name", "encoding", "id_column_name", "text_column_name", "label_column_name"),
-    *("members", "folds", "list", "fetch", "output_dir", "cache_dir", "token", "baselines", "unlabelled_file"),
-    *("keep_models", "keep_models_in", "parallel", "runs_per_device", "threads_per_worker"),
-    *("save_minutes", "save_strategy", "save_steps", "save_on_each_node"),
-    *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_level"),
-    *("log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "project", "debug", "use_cpu"),
-    *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "local_rank"),
-    *("dataloader_prefetch_factor", "per_device_eval_batch_size", "skip_memory_metrics", "do_train", "do_eval"),
-    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"),
-    *("do_predict", "include_num_input_tokens_seen", "eval_accumulation_steps", "torch_empty_cache_steps"),
-}
 
 
-SECRET = {"token", "hub_token"}  # settings that are nobody's business
-OF_PUSHING = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # done by the job, not by its Trainers
-RANGES = {
-    "focal_gamma": "0 or more",
-    "negatives_per_positive": "more than 0",
-    "positive_copies": "1 or more",
-    "learning_rate_width": "0 or more",
-    "layer_decay": "above 0, 1 at most",
-    "min_steps": "0 or more",
-}
+def flag_of(setting_field: dataclasses.Field) -> str:
+    """Return the name of a setting's flag and recipe key, without dashes."""
+    return setting_field.metadata["flag"] or setting_field.name
 
 
-class _Parser(HfArgumentParser):
-    """Whose complaints are `InputError`s, with the name that was meant."""
-
-    def error(self, message: str) -> None:
-        raise InputError(message)
+def fields_by_flag(settings: type) -> dict[str, dataclasses.Field]:
+    """Return the fields of a settings class by the names of their flags."""
+    return {flag_of(f): f for f in dataclasses.fields(settings)}
 
 
-def _names(kind: type) -> set[str]:
-    return {f.name for f in dataclasses.fields(kind) if f.init}
+def default_of(setting_field: dataclasses.Field) -> Any:
+    """Return a setting's default."""
+    if setting_field.default is not dataclasses.MISSING:
+        return setting_field.default
+    return setting_field.default_factory()
 
 
-JOB_NAMES, MEMBER_NAMES, RUN_NAMES = _names(JobSettings), _names(MemberSettings), _names(RunArguments)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        (JobSettings, MemberSettings, RunArguments),
-        allow_abbrev=False,
-        description="Trains the runs (member x fold) of a recipe, votes, and writes the submission.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("recipe", help="recipe file: shared settings and members (recipes/*.yaml)")
-    for action in parser._actions:
-        if action.dest == "bf16":  # a truth value that also has "ask the machine": the parser has no form for it
-            action.nargs, action.const = "?", True
-    return parser
-
-
-# As parsed, since the parser turns some of the dataclasses' defaults into other values.
-DEFAULTS: dict[str, Any] = vars(_parser().parse_args(["no recipe"]))
+JOB_FIELDS, MEMBER_FIELDS = fields_by_flag(JobSettings), fields_by_flag(MemberArguments)
+FIELDS = JOB_FIELDS | MEMBER_FIELDS
+TRAINER_NAMES = frozenset(fields_by_flag(TrainerSettings))
+DEFAULTS: dict[str, Any] = {flag: default_of(f) for flag, f in FIELDS.items()}
+WITHOUT_EFFECT = frozenset(flag for flag, f in FIELDS.items() if not f.metadata["effect"])
+SECRET = frozenset(flag for flag, f in FIELDS.items() if f.metadata["secret"])

@@ -1,4 +1,4 @@
-"""Recipe x folds -> runs with stages and fingerprints; which are done; and whose folder this is."""
+"""Plan of a job: its runs (members x folds) with stages and fingerprints, the paths of all files, and plan.json."""
 
 import dataclasses
 import hashlib
@@ -7,29 +7,30 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smm4h.config.arguments import DEFAULTS, WITHOUT_EFFECT, JobSettings
+from smm4h.config.arguments import DEFAULTS, JOB_FIELDS, WITHOUT_EFFECT, JobSettings
 from smm4h.config.job import Job, Member
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
-REFIT = "refit"  # the folder of the run beside those of the folds
-DESCRIPTIVE = ("about", "meanings", "published")  # of a task: for people, without effect
+REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
+DESCRIPTIVE = ("about", "meanings", "published")  # keys of a task that readers need and no result depends on
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One member trained on one fold's training part, or refitted: trained on all labelled tweets."""
+    """One training of a member: on one fold's training part or, as a refit, on all labelled tweets."""
 
     member: Member
-    fold: int | None  # None: refitted, which holds no tweet out
+    fold: int | None  # None: a refit, which holds no tweet out
     directory: Path
     fingerprint: str
 
@@ -43,11 +44,15 @@ class Run:
 
     @property
     def part_name(self) -> str:
-        """What it is of its member, in words."""
+        """The fold, or the refit, in words."""
         return "refit" if self.is_refit else f"fold {self.fold}"
 
     def holds_out(self, folds: np.ndarray) -> np.ndarray:
-        """Which tweets (n_tweets,) it must not learn from, of the fold that holds each out."""
+        """Return a mask (n_tweets,) of the tweets that the run must not learn from.
+
+        Args:
+            folds: (n_tweets,) the fold that holds each tweet out.
+        """
         return np.zeros(len(folds), dtype=bool) if self.is_refit else folds == self.fold
 
     @property
@@ -64,7 +69,7 @@ class Run:
 
     @property
     def unlabelled_file(self) -> Path:
-        """Its probabilities of the pool of unlabelled tweets, where there is one of its own."""
+        """A teacher's probabilities of the unlabelled tweets; none where the test tweets are pseudo-labelled."""
         return self.directory / "unlabelled.parquet"
 
     @property
@@ -77,12 +82,12 @@ class Run:
 
     @property
     def trained_file(self) -> Path:
-        """There from the last training step until `DONE`: what training found out; and `trained_model` is whole."""
+        """Result of the training; exists from the completion of `trained_model` until the run is done."""
         return self.directory / "TRAINED"
 
     @property
     def collapsed_file(self) -> Path:
-        """There while a run is trained with another seed, since the first one taught it nothing."""
+        """Exists while a run is trained with another seed, since it collapsed with the first one."""
         return self.directory / "COLLAPSED"
 
     @property
@@ -95,35 +100,36 @@ class Run:
 
     @property
     def running_file(self) -> Path:
-        """Where the run is trained and how far it is, while it is."""
+        """Heartbeat: where the run is trained, and its step; exists while it is trained."""
         return self.directory / "RUNNING"
 
     @property
     def attempts_file(self) -> Path:
-        """What has happened to the run, an event a line."""
+        """Event log, a JSON object per line."""
         return self.directory / "attempts.jsonl"
 
     @property
     def lease_file(self) -> Path:
-        """Held while the run is trained."""
+        """Lease of the process that trains the run."""
         return self.directory.parent / f".{self.directory.name}.claim"
 
     def is_done(self) -> bool:
         return self.done_file.is_file()
 
     def measures(self) -> dict[str, Any]:
+        """Return the content of the metrics file."""
         return json.loads(self.metrics_file.read_text())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a job, those asked for by --members and --folds, and where everything lies."""
+    """All runs of a job, the runs asked for by --members and --folds, and the paths of the job's files."""
 
     output_dir: Path
     runs: list[Run]
     wanted: list[Run]
     identity: dict[str, Any]  # what a result depends on: recipe, task, data
-    baselines: list[Run] = field(default_factory=list)  # they have no vote
+    baselines: list[Run] = field(default_factory=list)  # without a vote
 
     @property
     def plan_file(self) -> Path:
@@ -135,7 +141,7 @@ class Plan:
 
     @property
     def fingerprints_file(self) -> Path:
-        """Hashes of what must not be published."""
+        """Hashes of the phrases, ids and user names in tweets, which must not be published."""
         return self.output_dir / "marks.npz"
 
     @property
@@ -144,28 +150,35 @@ class Plan:
 
     @property
     def ensemble_file(self) -> Path:
-        """How the members' probabilities become a label."""
+        """The fitted voting rule and its scores."""
         return self.output_dir / "ensemble.json"
 
-    def shared(self, name: str) -> Any:
-        """A setting of the whole job that changes its results."""
-        return self.identity["recipe"]["shared"].get(name, DEFAULTS[name])
+    @cached_property
+    def settings(self) -> JobSettings:
+        """The settings of the job that its results depend on; all others have their defaults."""
+        return shared_settings(self.identity)
 
     @property
     def members(self) -> list[str]:
+        """Names of the members, in the recipe's order."""
         return list(dict.fromkeys(run.member.name for run in self.runs))
 
     def runs_of(self, members: Iterable[str]) -> list[Run]:
-        chosen = set(members)
-        return [run for run in self.runs if run.member.name in chosen]
+        """Return the runs of the members with these names."""
+        names = set(members)
+        return [run for run in self.runs if run.member.name in names]
 
 
 def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
-    """The plan of a job on data with these content hashes (`labelled`, `test`)."""
+    """Return the plan of a job.
+
+    Args:
+        data: content hashes of the tweets by part (`labelled`, `test`, `unlabelled`), as far as they are known.
+    """
     identity = {
         "recipe": {
             "shared": job.shared_settings,
-            "members": {member.name: _with_effect(member) for member in job.members},
+            "members": {member.name: _effective_settings(member) for member in job.members},
         },
         "task": {
             key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files", *DESCRIPTIVE)
@@ -178,19 +191,19 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
 
 
 def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
-    """The runs that --members and --folds ask for."""
+    """Return the runs that --members and --folds ask for; all runs without these flags."""
     members, folds = settings.members, settings.folds
     return [r for r in runs if (not members or r.member.name in members) and (not folds or r.fold in folds)]
 
 
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:
-    """The plan and the task of a job's folder; raises `InputError` for a folder that is none."""
+    """Read the plan and the task of a job; raise `InputError` where `output_dir` is not a job's output folder."""
     try:
-        made = json.loads((output_dir / "plan.json").read_text())
-        identity = {part: made[part] for part in ("recipe", "task", "data")}
-        submission, columns = Submission(**made["task"]["submission"]), Columns(**made["columns"])
-        told = made.get("told", {})
-        task = Task(**{**made["task"], **told, "submission": submission, "columns": columns})
+        content = json.loads((output_dir / "plan.json").read_text())
+        identity = {part: content[part] for part in ("recipe", "task", "data")}
+        submission, columns = Submission(**content["task"]["submission"]), Columns(**content["columns"])
+        descriptive = content.get("told", {})
+        task = Task(**{**content["task"], **descriptive, "submission": submission, "columns": columns})
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
     members = [Member(name, settings) for name, settings in identity["recipe"]["members"].items()]
@@ -198,35 +211,41 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
     return Plan(output_dir, runs, runs, identity), task
 
 
+def shared_settings(identity: dict[str, Any]) -> JobSettings:
+    """Return the job's settings that a plan's identity holds."""
+    return JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in identity["recipe"]["shared"].items()})
+
+
 def _runs(output_dir: Path, members: Iterable[Member], identity: dict[str, Any]) -> list[Run]:
-    n_folds = identity["recipe"]["shared"].get("n_folds", DEFAULTS["n_folds"])
+    n_folds = shared_settings(identity).n_folds
     return [
-        Run(member, fold, output_dir / member.name / _folder_of(fold), _fingerprint(identity, member, fold))
+        Run(member, fold, output_dir / member.name / _folder_name(fold), _fingerprint(identity, member, fold))
         for member in members
-        for fold in [*range(n_folds), *([None] if member.get("refit") else [])]
+        for fold in [*range(n_folds), *([None] if member.args.refit else [])]
     ]
 
 
-def _folder_of(fold: int | None) -> str:
+def _folder_name(fold: int | None) -> str:
     return REFIT if fold is None else f"fold-{fold}"
 
 
 def fold_runs(runs: Iterable[Run]) -> list[Run]:
-    """Those that hold tweets out."""
+    """Return the runs that hold tweets out, which are all but the refits."""
     return [run for run in runs if not run.is_refit]
 
 
-def _with_effect(member: Member) -> dict[str, Any]:
+def _effective_settings(member: Member) -> dict[str, Any]:
+    """Return the member's settings that differ from the defaults and change results."""
     return {name: value for name, value in sorted(member.settings.items()) if name not in WITHOUT_EFFECT}
 
 
 def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> str:
-    """SHA-256 of all that a run's result depends on; a pseudo-labelled run depends on its teachers too."""
+    """Return a SHA-256 of all that a run's result depends on; with pseudo labels, this includes all members."""
     members = identity["recipe"]["members"]
     content = {
         "shared": identity["recipe"]["shared"],
-        "member": _with_effect(member),
-        "teachers": members if member.get("pseudo_labels") else None,
+        "member": _effective_settings(member),
+        "teachers": members if member.args.pseudo_labels else None,
         "fold": fold,
         "task": identity["task"],
         "data": identity["data"],
@@ -235,16 +254,16 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> 
 
 
 def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
-    """Where unlabelled tweets came from: the file's name, the hash of its bytes, when it was written."""
+    """Return the provenance of unlabelled tweets: file name, hash of its bytes, time of its last change."""
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
 
 
 def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
-    """Makes the output folder this job's, or sees that it is; returns notices on what differs without effect.
+    """Write plan.json, or check that an existing one is of this job; return notices on changed library versions.
 
-    Raises `InputError` where the folder was made by another recipe, task or data, with the first difference named.
+    Raises `InputError` with the first difference, where the folder was made with another recipe, task or data.
     """
     try:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
@@ -264,36 +283,46 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
             content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
         write_json(plan.plan_file, content)
         return []
-    made = json.loads(plan.plan_file.read_text())
+    stored = json.loads(plan.plan_file.read_text())
     for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
-        if difference := _difference(made[part], plan.identity[part], part):
+        if difference := _first_difference(stored[part], plan.identity[part], part):
             raise InputError(
                 f"{plan.output_dir} was made with another {part}: {difference}; "
                 f"choose another --output_dir, or the {remedy} that it was made with"
             )
     return [
-        f"{name} {made['versions'].get(name)} made the runs that are done, the others get {now}"
-        for name, now in versions.items()
-        if made["versions"].get(name) != now
+        f"{name} {stored['versions'].get(name)} made the runs that are done, the others get {current}"
+        for name, current in versions.items()
+        if stored["versions"].get(name) != current
     ]
 
 
-def _difference(made: Any, now: Any, path: str) -> str | None:
-    """The first difference between what a folder was made with and what is asked of it now, in words."""
-    if isinstance(made, dict) and isinstance(now, dict):
-        for key in [*made, *(k for k in now if k not in made)]:
-            if found := _difference(made.get(key), now.get(key), f"{path} {key}"):
-                return found
+def _first_difference(stored: Any, current: Any, path: str) -> str | None:
+    """Return the first difference between a folder's settings and the current ones, in words; None if equal.
+
+    Args:
+        path: the keys down to these values, separated by spaces.
+    """
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in [*stored, *(k for k in current if k not in stored)]:
+            if difference := _first_difference(stored.get(key), current.get(key), f"{path} {key}"):
+                return difference
         return None
-    if json.loads(json.dumps(now)) == made:
+    if json.loads(json.dumps(current)) == stored:
         return None
     default = DEFAULTS.get(path.rsplit(" ", 1)[-1])
-    return f"{path} was {_shown(made, default)} and is {_shown(now, default)} now"
+    return f"{path} was {_shown(stored, default)} and is {_shown(current, default)} now"
 
 
 def _shown(value: Any, default: Any) -> str:
+    """Return a value for a message; hashes are cut, and large mappings left out."""
     if value is None:
         return "not there" if default is None else str(default)
     if isinstance(value, dict):
         return "another one" if len(value) > 3 else json.dumps(value)
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def teacher_runs(plan: Plan, job: Job, stage: int) -> list[Run]:
+    """Return the runs whose vote labels the pseudo tweets of a stage; for stage 2 that vote is the paper's result-A."""
+    return plan.runs_of(member.name for member in job.teachers_of(stage))

@@ -1,101 +1,246 @@
-"""What is trained: a recipe file and the command line -> the job's settings and each member's own.
+"""Recipe file and command line -> the job's settings and each member's own.
 
-A recipe has `shared:` settings once and under `members:` what differs. Settings are read as if they were flags, so
-that they get the flags' types and checks; flags follow the shared settings, so that they win; a member's row has the
-last word.
+A recipe has `shared:` settings once and under `members:` what differs. The order of precedence is: defaults, `shared:`,
+flags, a member's row.
 """
 
-import argparse
 import json
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smm4h.config.arguments import (
     DECIDED,
     DEFAULTS,
-    GONE,
-    JOB_NAMES,
-    MEMBER_NAMES,
-    RUN_NAMES,
+    FIELDS,
+    JOB_FIELDS,
+    MEMBER_FIELDS,
+    RENAMED,
     SECRET,
     JobSettings,
-    _Parser,
-    _parser,
 )
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.task import read_task
-from smm4h.config.validation import _check_job, _check_member
+from smm4h.config.validation import check_job, check_member, check_range
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import read_yaml
 
+YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+Values = dict[str, Any]  # settings by the names of their flags
 
-def _check_name(name: str, known: set[str], where: str = "") -> None:
-    """Raises `InputError` unless `name`, which may begin with the dashes of a flag, is a setting of the user's."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """The content of a recipe file, checked: values that differ by name, for all members and for each."""
+
+    path: str
+    shared: Values
+    rows: dict[str, Values]
+    lines: Mapping[tuple[str, ...], int]
+
+    def where(self, *keys: str) -> str:
+        return f"{self.path}, line {self.lines[keys]}: "
+
+
+def read_command_line(words: Sequence[str]) -> Job:
+    """Read recipe, task file and flags; raise `InputError` for whatever is wrong with any of them."""
+    flags, rest = read_flags(words)
+    if not rest and flags.get("list") and flags.get("output_dir"):  # a begun job's folder has its plan
+        return _job_of_folder(flags, words)
+    if not rest:
+        raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
+    if len(rest) > 1:
+        raise InputError(f"unrecognized arguments: {' '.join(rest[1:])}")
+    recipe = read_recipe(rest[0])
+    common = {**recipe.shared, **flags}
+    settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
+    if settings.task is None and not settings.list_runs:
+        raise InputError("name the task: --task tasks/task5.yaml")
+    if settings.output_dir is None:
+        raise InputError("name the folder for the results: --output_dir runs/task5")
+    task = with_columns(read_task(settings.task), settings) if settings.task else None
+    members, notices = [], []
+    for name, row in recipe.rows.items():
+        values = {flag: value for flag, value in {**common, **row}.items() if flag in MEMBER_FIELDS}
+        member = Member(name, {flag: value for flag, value in values.items() if value != DEFAULTS[flag]})
+        if task is not None:
+            check_member(member, task, f"{recipe.path}, line {recipe.lines[('members', name)]}, member {name}: ")
+        members.append(member)
+        notices += [f"member {name} keeps its own {flag} {row[flag]}" for flag in flags if flag in row]
+    check_job(settings, members, recipe.path)
+    return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
+
+
+def _job_of_folder(flags: Values, words: Sequence[str]) -> Job:
+    """Return a job that is known by its output folder alone, for `--list`."""
+    settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in flags.items() if flag in JOB_FIELDS})
+    return Job("", settings, None, Path(settings.output_dir), [], [], without_secrets(words))
+
+
+def read_flags(words: Sequence[str]) -> tuple[Values, list[str]]:
+    """Return the settings that a command line's flags give, by name, and its words that belong to no flag.
+
+    Flags are written `--name value`, `--name=value`, `--na-me value`; of truth values also `--name` and `--no_name`.
+    """
+    values: Values = {}
+    rest: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            rest.append(word)
+            continue
+        given, has_value, inline = word.partition("=")
+        name, negated = _known_name(given)
+        kind = FIELDS[name].type
+        if negated:
+            values[name] = False
+            continue
+        following = [inline] if has_value else []
+        while words and not has_value and not _is_flag(words[0]) and _takes(kind, len(following), words[0]):
+            following.append(words.pop(0))
+        if not following and not _is_bool(kind):
+            raise InputError(f"{given}: expected {'at least ' if _is_list(kind) else ''}one argument")
+        text = following if _is_list(kind) else following[0] if following else "true"
+        values[name] = parse_value(name, text)
+    return values, rest
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--")
+
+
+def _takes(kind: Any, n_taken: int, word: str) -> bool:
+    """Whether a flag of this type takes one more word; of truth values only a word that says yes or no."""
+    if _is_bool(kind):
+        return n_taken == 0 and word.lower() in YES + NO
+    return _is_list(kind) or n_taken == 0
+
+
+def _known_name(flag: str) -> tuple[str, bool]:
+    """Return the setting that a flag names, and whether the flag says `--no_`."""
+    check_name(flag)
+    bare = flag.lstrip("-").replace("-", "_")
+    return (bare, False) if bare in FIELDS else (bare.removeprefix("no_"), True)
+
+
+def check_name(name: str, where: str = "") -> None:
+    """Raise `InputError` unless `name`, which may begin with the dashes of a flag, is a setting of the user's."""
     bare = name.lstrip("-").replace("-", "_")
     dashes = "--" if name.startswith("--") else ""
     if bare in DECIDED:
         raise InputError(f"{where}{name} is decided by the job: {DECIDED[bare]}")
-    if bare in known or bare == "help" or (dashes and bare.removeprefix("no_") in known):
+    if bare in FIELDS or (dashes and bare.startswith("no_") and _is_negatable(bare.removeprefix("no_"))):
         return
-    if bare in GONE:
-        raise InputError(f"{where}{name} is gone; use {GONE[bare]}")
-    raise InputError(f"{where}there is no setting {name}{nearest(dashes + bare, [dashes + k for k in known])}")
+    if bare in RENAMED:
+        raise InputError(f"{where}{name} is gone; use {RENAMED[bare]}")
+    known = [f"{dashes}{flag}" for flag in (*FIELDS, *(["help", "help-all"] if dashes else []))]
+    raise InputError(f"{where}there is no setting {name}{nearest(dashes + bare, known)}")
 
 
-def _flag_names(words: Sequence[str]) -> list[str]:
-    return [word.split("=")[0] for word in words if word.startswith("--")]
+def _is_negatable(name: str) -> bool:
+    return name in FIELDS and _is_bool(FIELDS[name].type)
 
 
-def as_flags(settings: dict[str, Any]) -> list[str]:
-    """YAML values as the words of a command line; keys without a value or with an empty list say nothing."""
-    words = []
-    for name, value in settings.items():
-        if value is None or value == []:
-            continue
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is list
+
+
+def _without_none(kind: Any) -> Any:
+    """Return T of `T | None`."""
+    if isinstance(kind, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def _is_bool(kind: Any) -> bool:
+    return _without_none(kind) is bool
+
+
+def parse_value(name: str, value: Any, where: str = "") -> Any:
+    """Return a setting's value in its type, of a YAML value or of the words of a flag.
+
+    Raises `InputError`, with `where` (file and line) before it, for a value of another type, none of the choices, or
+    out of range.
+    """
+    setting: Field = FIELDS[name]
+    kind, place = _without_none(setting.type), f"{where}--{name}: "
+    if _is_list(kind):
         values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
-    return words
+        (element,) = typing.get_args(kind)
+        parsed: Any = [_parse_one(element, one, setting.metadata["choices"], place) for one in values]
+    else:
+        if isinstance(value, list):
+            raise InputError(f"{place}one value is expected, not a list")
+        parsed = _parse_one(kind, value, None, place)
+    check_range(name, parsed, where)
+    return parsed
 
 
-def read_command_line(argv: Sequence[str]) -> Job:
-    """Reads recipe, task file and flags; raises `InputError` for whatever is wrong with any of them."""
-    parser = _parser()
-    if any(word in ("-h", "--help") for word in argv):
-        parser.print_help()
-        raise SystemExit(0)
-    for flag in _flag_names(argv):
-        _check_name(flag, JOB_NAMES | MEMBER_NAMES | RUN_NAMES)
-    if not argv or argv[0].startswith("-"):
-        raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
-    recipe, flags = argv[0], list(argv[1:])
-    shared, rows, lines = _read_recipe(recipe)
-    common = [recipe, *as_flags(shared)]
-    _parse(parser, common, f"{recipe}: ")
-    values = _parse(parser, [*common, *flags], "")
-    settings = JobSettings(**{name: values[name] for name in JOB_NAMES})
-    if settings.task is None:
-        raise InputError("name the task: --task tasks/task5.yaml")
-    task = with_columns(read_task(settings.task), settings)
-    members, notices = [], []
+def _parse_one(kind: Any, value: Any, choices: Sequence[str] | None, where: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        kind, choices = str, typing.get_args(kind)
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    if kind is bool:
+        if text.lower() in YES + NO:
+            return text.lower() in YES
+        raise InputError(f"{where}invalid truth value: {text!r}; write true or false")
+    try:
+        parsed = kind(text)
+    except ValueError:
+        raise InputError(f"{where}invalid {kind.__name__} value: {text!r}") from None
+    if choices is not None and parsed not in choices:
+        raise InputError(f"{where}invalid choice: {text!r}{nearest(text, choices)}; choose {', '.join(choices)}")
+    return parsed
+
+
+def read_recipe(path: str) -> Recipe:
+    """Read and check a recipe file; raise `InputError` with file, line and remedy."""
+    content, lines = read_yaml(path)
+    for key in content:
+        if key not in ("shared", "members"):
+            raise InputError(
+                f"{path}, line {lines[(str(key),)]}: a recipe has `shared:` and `members:`, no {key}"
+                f"{nearest(str(key), ('shared', 'members'))}"
+            )
+    shared, rows = content.get("shared") or {}, content.get("members") or {}
+    if not isinstance(shared, dict) or not isinstance(rows, dict) or not rows:
+        raise InputError(f"{path}: `shared:` with settings and `members:` with a row for each member are expected")
+    recipe = Recipe(path, {}, {}, lines)
+    recipe.shared.update(_parse_settings(shared, recipe, ("shared",)))
     for name, row in rows.items():
-        where = f"{recipe}, line {lines[('members', name)]}, member {name}: "
-        own = _parse(parser, [*common, *flags, *as_flags(row)], where)
-        differing = {n: own[n] for n in MEMBER_NAMES | RUN_NAMES if own[n] != DEFAULTS[n]}
-        members.append(Member(name, differing))
-        _check_member(members[-1], task, where)
-        notices += [
-            f"member {name} keeps its own {flag[2:]} {own[flag[2:]]}" for flag in _flag_names(flags) if flag[2:] in row
-        ]
-    _check_job(settings, members, recipe)
-    output_dir = values["output_dir"]
-    if output_dir is None:
-        raise InputError("name the folder for the results: --output_dir runs/task5")
-    return Job(recipe, settings, task, Path(output_dir), members, notices, without_secrets(argv))
+        line = lines[("members", str(name))]
+        if not isinstance(row, dict):
+            raise InputError(
+                f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}"
+            )
+        if not str(name).replace("-", "").replace("_", "").isalnum():
+            raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
+        for key in row:
+            if key in JOB_FIELDS:
+                where = recipe.where("members", str(name), str(key))
+                raise InputError(f"{where}{key} is one for the whole job; move it to `shared:`")
+        recipe.rows[str(name)] = _parse_settings(row, recipe, ("members", str(name)))
+    return recipe
+
+
+def _parse_settings(settings: Mapping[Any, Any], recipe: Recipe, keys: tuple[str, ...]) -> Values:
+    """Return typed values; keys without a value or with an empty list leave the default."""
+    member = f", member {keys[1]}: " if len(keys) > 1 else ": "
+    values = {}
+    for key, value in settings.items():
+        where = recipe.where(*keys, str(key))
+        check_name(str(key), where)
+        if value is not None and value != []:
+            values[str(key)] = parse_value(str(key), value, where.removesuffix(": ") + member)
+    return values
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """A command line's words but for the tokens in it."""
+    """Return a command line's words but for the tokens in it."""
     kept, skip = [], False
     for word in words:
         if skip:
@@ -107,41 +252,3 @@ def without_secrets(words: Sequence[str]) -> list[str]:
             continue
         kept.append(word)
     return kept
-
-
-def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[tuple[str, ...], int]]:
-    content, lines = read_yaml(path)
-    for key in content:
-        if key not in ("shared", "members"):
-            raise InputError(
-                f"{path}, line {lines[(str(key),)]}: a recipe has `shared:` and `members:`, no {key}"
-                f"{nearest(str(key), ('shared', 'members'))}"
-            )
-    shared, rows = content.get("shared") or {}, content.get("members") or {}
-    if not isinstance(shared, dict) or not isinstance(rows, dict) or not rows:
-        raise InputError(f"{path}: `shared:` with settings and `members:` with a row for each member are expected")
-    for key in shared:
-        _check_name(str(key), JOB_NAMES | MEMBER_NAMES | RUN_NAMES, f"{path}, line {lines[('shared', str(key))]}: ")
-    for name, row in rows.items():
-        line = lines[("members", str(name))]
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}"
-            )
-        if not str(name).replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
-        for key in row:
-            where = f"{path}, line {lines[('members', str(name), str(key))]}: "
-            if key in JOB_NAMES:
-                raise InputError(f"{where}{key} is one for the whole job; move it to `shared:`")
-            _check_name(str(key), MEMBER_NAMES | RUN_NAMES, where)
-    return shared, {str(name): row for name, row in rows.items()}, lines
-
-
-def _parse(parser: _Parser, words: list[str], where: str) -> dict[str, Any]:
-    try:
-        return vars(parser.parse_args(words))
-    except InputError as error:
-        raise InputError(f"{where}{error}") from None
-    except argparse.ArgumentError as error:
-        raise InputError(f"{where}{error}") from None

@@ -1,4 +1,4 @@
-"""What is classified: a task's labels, columns, official files, measure and submission, read from `tasks/*.yaml`."""
+"""Task: labels, columns, official files, metric and submission of what is classified, read from `tasks/*.yaml`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +14,7 @@ from smm4h.utils.files import read_yaml
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names in the input files; where several are named, the first that a file has is read."""
+    """Column names in the input files; of several names, the first that occurs in a file is read."""
 
     text: list[str]
     label: list[str]
@@ -32,16 +32,18 @@ class Submission:
 
 @dataclass(frozen=True)
 class Task:
+    """A classification task; the content of a task file."""
+
     name: str
     labels: list[str]  # in the order of the class indices
-    positive: list[str]  # the rare ones, which the measure is about
-    measure: str
+    positive: list[str]  # the rare labels, which the metric is about
+    measure: str  # the metric, a key of `MEASURES`
     columns: Columns
     files: dict[str, str] = field(default_factory=dict)  # training, validation, test, gold: names within --data_dir
     submission: Submission = Submission("prediction.tsv", ["tweet_id", "Class"])
-    about: str = ""  # what is to be found, in a line, for report and model card
-    meanings: dict[str, str] = field(default_factory=dict)  # of labels that do not speak for themselves
-    published: dict[str, float] = field(default_factory=dict)  # what others have scored, by who they are
+    about: str = ""  # the goal in one line, for report and model card
+    meanings: dict[str, str] = field(default_factory=dict)  # of labels that need an explanation
+    published: dict[str, float] = field(default_factory=dict)  # scores of other systems, by their names
 
     @property
     def n_classes(self) -> int:
@@ -56,7 +58,7 @@ class Task:
         return Objective(MEASURES[self.measure], tuple(self.positive_indices))
 
     def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-        """The task's measure of class indices (n_tweets,), its bootstrap interval, and what it is made of."""
+        """Return the task's metric for class indices (n_tweets,), with interval, precision, recall and confusion."""
         confusion = confusion_matrix(gold, predicted, self.n_classes)
         measure, positive = MEASURES[self.measure], self.positive_indices
         return {
@@ -68,12 +70,12 @@ class Task:
         }
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:
-        """Class indices (n_tweets,) of labels; raises KeyError for one that the task lacks."""
+        """Return the class indices (n_tweets,) of labels; raise KeyError for an unknown label."""
         index = {label: i for i, label in enumerate(self.labels)}
         return np.array([index[label] for label in labels], dtype=np.int64)
 
     def named(self, label: str) -> str:
-        """The label with its meaning, where it has one."""
+        """Return the label with its meaning in brackets, if the task names one."""
         return f"{label} ({self.meanings[label]})" if label in self.meanings else label
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +86,7 @@ FILE_PARTS = ("training", "validation", "test", "gold")
 
 
 def read_task(path: str | Path) -> Task:
-    """Reads and checks a task file; raises `InputError` with file, line and remedy."""
+    """Read and check a task file; raise `InputError` with file, line and remedy."""
     content, lines = read_yaml(path)
 
     def fail(key: str, message: str) -> None:
@@ -150,10 +152,10 @@ def _list(names) -> str:
 
 def _strings(value: Any, key: str, fail) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    for one in values:
-        if isinstance(one, bool) or not isinstance(one, str | int):
-            fail(key, f"{one!r} is not a name here; put it in quotes (YAML reads yes and no as truth values)")
-    return [str(one) for one in values]
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            fail(key, f"{item!r} is not a name here; put it in quotes (YAML reads yes and no as truth values)")
+    return [str(item) for item in values]
 
 
 def _columns(value: Any, fail) -> Columns:

@@ -1,37 +1,59 @@
 """Checks of settings: whatever can be wrong with a recipe is said before anything is read or trained."""
 
+from typing import Any
+
 import yaml
 
-from smm4h.config.arguments import RANGES, JobSettings
-from smm4h.config.job import Member, class_weights, teachers_of
+from smm4h.config.arguments import FIELDS, JobSettings
+from smm4h.config.job import Job, Member, teachers_of
 from smm4h.config.task import Task
 from smm4h.utils.errors import InputError, nearest
+from smm4h.utils.files import check_is_file
 
 
-def _check_member(member: Member, task: Task, where: str) -> None:
-    if member.has_encoder and member.get("model_name_or_path") is None:
+def check_range(name: str, value: Any, where: str) -> None:
+    """Raise `InputError` for a number outside its setting's range."""
+    bounds = FIELDS[name].metadata["range"]
+    if bounds is not None and value not in bounds:
+        raise InputError(f"{where}--{name} {value} is out of its range: {bounds}")
+
+
+def check_input_files(job: Job) -> None:
+    """Raise `InputError` for an input file that is not there, before anything slow is imported."""
+    if job.settings.dataset_name is None:
+        files = job.input_files()
+        for path in [*files.labelled, files.test, files.gold, job.settings.unlabelled_file]:
+            if path is not None:
+                check_is_file(path)
+    elif job.settings.unlabelled_file:
+        check_is_file(job.settings.unlabelled_file)
+
+
+def check_member(member: Member, task: Task, where: str) -> None:
+    """Raise `InputError` for settings of a member that contradict each other or the task."""
+    if member.has_encoder and member.args.model_name_or_path is None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
-    if member.get("checkpoint") == "best" and member.get("eval_strategy") == "no":
+    if member.args.checkpoint == "best" and member.args.eval_strategy == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
-    if member.get("refit") and member.has_encoder and member.get("checkpoint") == "best":
+    if member.args.refit and member.has_encoder and member.args.checkpoint == "best":
         raise InputError(
             f"{where}refit holds no tweets out that could choose an epoch; choose --checkpoint last, or --refit false"
         )
-    if member.get("refit") and member.get("pseudo_labels"):
+    if member.args.refit and member.args.pseudo_labels:
         raise InputError(f"{where}pseudo labels are made for folds; write refit: false in the member's row")
-    if member.get("save_strategy") not in ("no", "epoch", "steps"):
-        raise InputError(f"{where}--save_strategy {member.get('save_strategy')}: choose no, epoch or steps")
-    if member.get("train_sampling_strategy") == "batch_rebalance":
+    if member.args.save_strategy not in ("no", "epoch", "steps"):
+        raise InputError(f"{where}--save_strategy {member.args.save_strategy}: choose no, epoch or steps")
+    if member.args.train_sampling_strategy == "batch_rebalance":
         raise InputError(f"{where}--train_sampling_strategy: choose random, group_by_length or sequential")
-    _check_balance(member, task, where)
-    if member.get("max_seq_length") < 4:
-        raise InputError(f"{where}--max_seq_length {member.get('max_seq_length')} leaves no room for a tweet")
+    _check_class_weights(member, task, where)
+    if member.args.max_seq_length < 4:
+        raise InputError(f"{where}--max_seq_length {member.args.max_seq_length} leaves no room for a tweet")
 
 
-def _check_balance(member: Member, task: Task, where: str) -> None:
-    value = member.get("class_weights")
+def _check_class_weights(member: Member, task: Task, where: str) -> None:
+    value = member.args.class_weights
     try:
-        weights = class_weights(member)
+        weights = member.class_weights()
     except (ValueError, yaml.YAMLError):
         raise InputError(
             f"{where}class_weights {value}: write balanced, or a weight for each label, such as "
@@ -45,21 +67,10 @@ def _check_balance(member: Member, task: Task, where: str) -> None:
             )
     if isinstance(weights, dict) and not any(weights.get(label, 1.0) for label in task.labels):
         raise InputError(f"{where}class_weights {value}: at least one label must count")
-    per_positive = member.get("negatives_per_positive")
-    checks = {
-        "focal_gamma": member.get("focal_gamma") >= 0,
-        "negatives_per_positive": per_positive is None or per_positive > 0,
-        "positive_copies": member.get("positive_copies") >= 1,
-        "learning_rate_width": member.get("learning_rate_width") >= 0,
-        "layer_decay": 0 < member.get("layer_decay") <= 1,
-        "min_steps": member.get("min_steps") >= 0,
-    }
-    for name, is_right in checks.items():
-        if not is_right:
-            raise InputError(f"{where}--{name} {member.get(name)} is out of its range: {RANGES[name]}")
 
 
-def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
+def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
+    """Raise `InputError` for settings of the job that contradict each other or its members."""
     names = [member.name for member in members]
     baselines = [name for name in settings.baselines if name != "none"]
     for flag, known in (("members", [*names, *baselines]), ("pseudo_teachers", names)):
@@ -68,7 +79,7 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
                 raise InputError(
                     f"--{flag}: {recipe} has no member {name}{nearest(name, known)}; it has {', '.join(names)}"
                 )
-    pseudo = [member.name for member in members if member.get("pseudo_labels")]
+    pseudo = [member.name for member in members if member.args.pseudo_labels]
     for name in settings.pseudo_teachers:
         if name in pseudo:
             raise InputError(f"--pseudo_teachers: {name} is itself trained on pseudo labels")
@@ -93,8 +104,8 @@ def _check_job(settings: JobSettings, members: list[Member], recipe: str) -> Non
 
 
 def _check_push(settings: JobSettings, members: list[Member]) -> None:
-    """Raises `InputError` where more than one run, or no model, would be pushed."""
-    if not any(member.get("push_to_hub") for member in members):
+    """Raise `InputError` where more than one run, or no model, would be pushed."""
+    if not any(member.args.push_to_hub for member in members):
         return
     names = [member.name for member in members]
     if len(settings.members) != 1 or len(settings.folds) != 1 or settings.members[0] not in names:
@@ -102,34 +113,30 @@ def _check_push(settings: JobSettings, members: list[Member]) -> None:
             "--push_to_hub pushes one run of a member: name it with --members and --folds; publish.py publishes the "
             "whole ensemble"
         )
-    if members[0].get("hub_model_id") is None:
+    if members[0].args.hub_model_id is None:
         raise InputError("--push_to_hub: name the repository, such as --hub_model_id me/task5-bigru")
     if settings.keep_models == "none":
         raise InputError("--push_to_hub needs the run's model; leave --keep_models none out")
 
 
 def _check_pseudo(settings: JobSettings, members: list[Member]) -> None:
-    """Raises `InputError` for filters out of range and for members whose teachers would be missing."""
-    for flag in ("pseudo_confidence", "pseudo_agreement", "pseudo_fraction"):
-        if not 0 <= (value := getattr(settings, flag)) <= 1:
-            raise InputError(f"--{flag} {value}: a share from 0 to 1 is expected")
+    """Raise `InputError` for members whose teachers would be missing."""
     if settings.group_users and settings.fold_by == "stratified":
         raise InputError("--group_users needs --fold_by stratified_group")
-    students = [member for member in members if member.get("pseudo_labels")]
-    if settings.unlabelled_file and not students:
+    learners = [member for member in members if member.args.pseudo_labels]
+    if settings.unlabelled_file and not learners:
         raise InputError("--unlabelled_file: no member of the recipe trains on pseudo labels")
     stages = {member.stage for member in members}
-    for member in students:
-        if member.get("pseudo_round") < 1 or member.stage - 1 not in stages:
+    for member in learners:
+        if member.args.pseudo_round < 1 or member.stage - 1 not in stages:
             raise InputError(
-                f"member {member.name}: pseudo_round {member.get('pseudo_round')} has no teachers; rounds are numbered "
+                f"member {member.name}: pseudo_round {member.args.pseudo_round} has no teachers; rounds are numbered "
                 "from 1, and each is taught by the members of the one before"
             )
         if settings.pseudo_from == "unseen" and not any(
-            teacher.get("fold_seed") == member.get("fold_seed")
-            for teacher in teachers_of(settings, members, member.stage)
+            teacher.args.fold_seed == member.args.fold_seed for teacher in teachers_of(settings, members, member.stage)
         ):
             raise InputError(
                 f"member {member.name}: every teacher has seen tweets that its folds hold out; --pseudo_from unseen "
-                f"needs a teacher with fold_seed {member.get('fold_seed')}"
+                f"needs a teacher with fold_seed {member.args.fold_seed}"
             )

@@ -1,6 +1,6 @@
-"""Files of tweets (TSV, CSV, JSON lines, Parquet) as tables of strings, with what was odd about each file.
+"""Readers of tweet files (TSV, CSV, JSON lines, Parquet): tables of strings, with findings about each file.
 
-Nothing here prints or raises a tweet's text: messages name file and line instead.
+No message contains a tweet's text: messages name file and line instead.
 """
 
 import csv
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_is_file
 
 WRAPPED = re.compile(r'"((?:[^"]|"")*)"')
 
@@ -30,24 +31,25 @@ class Finding(NamedTuple):
 
 @dataclass
 class Table:
-    """A file as columns of strings, and the line that each row stands on."""
+    """A file's columns of strings, with the line of each row."""
 
     path: str
     names: list[str]
     columns: list[list[str]]
     lines: Sequence[int]
     findings: list[Finding] = field(default_factory=list)
-    unit: str = "line"  # what `lines` counts; tables that have no lines count rows
+    unit: str = "line"  # what `lines` counts; `row` for formats without lines
 
     def where(self, index: int) -> str:
-        """The place of a row, for a message."""
+        """Return file and line of a row, for a message."""
         return f"{self.path}, {self.unit} {self.lines[index]}"
 
 
 def decode(content: bytes, path: str, encoding: str | None = None) -> tuple[str, str]:
-    """Text and the encoding it was in: the given one, or UTF-8 where it is valid, or else cp1252.
+    """Return the text and the encoding that it was in: the given one, else UTF-8 where it is valid, else cp1252.
 
-    Raises `InputError` with the line where no encoding fits.
+    Raises:
+        InputError: with the line where no encoding fits, and for an unknown encoding.
     """
     for candidate in [encoding] if encoding else ["utf-8-sig", "cp1252"]:
         try:
@@ -60,24 +62,29 @@ def decode(content: bytes, path: str, encoding: str | None = None) -> tuple[str,
 
 
 def unwrap_quotes(text: str) -> str:
-    """A tweet wholly wrapped as a CSV field, `"a ""b"" c"`, gets back the text it had: `a "b" c`."""
+    """Return a tweet that is wholly wrapped as a CSV field, `"a ""b"" c"`, as the text it was: `a "b" c`."""
     match = WRAPPED.fullmatch(text) if text[:1] == '"' else None
     return match[1].replace('""', '"') if match else text
 
 
 def wrap_quotes(text: str) -> str:
-    """The inverse of `unwrap_quotes`, for writing: only what reading would unwrap is wrapped."""
+    """Invert `unwrap_quotes`, for writing: wrap only texts that reading would unwrap."""
     return '"' + text.replace('"', '""') + '"' if WRAPPED.fullmatch(text) else text
 
 
 def read_tsv(path: Path, encoding: str | None, content: bytes | None = None, first_line: int = 2) -> Table:
-    """One tweet a physical line, fields between tabs; quotes are text, and so are U+0085 and U+2028.
+    """Read tab-separated tweets, one a physical line; quotes, U+0085 and U+2028 are part of the text.
 
-    Fields beyond the header's are dropped and counted. A wrapped field is unwrapped and counted. `content`, where it is
-    given, is the header and the lines from `first_line` on.
+    Fields beyond the header's are dropped and counted.
+
+    Args:
+        content: instead of the file's content, the header and the lines from `first_line` on.
+
+    Raises:
+        InputError: with the line, for a line with too few fields; for an empty file.
     """
-    text, used = decode(path.read_bytes() if content is None else content, str(path), encoding)
-    findings = [Finding(str(path), 0, f"read as {used}")]
+    text, used_encoding = decode(path.read_bytes() if content is None else content, str(path), encoding)
+    findings = [Finding(str(path), 0, f"read as {used_encoding}")]
     raw_lines = text.split("\n")
     if raw_lines[-1] == "":
         raw_lines.pop()
@@ -86,7 +93,7 @@ def read_tsv(path: Path, encoding: str | None, content: bytes | None = None, fir
     rows, lines, extra, blank = [], [], 0, 0
     names = [name.strip() for name in raw_lines[0].removesuffix("\r").split("\t")]
     width = len(names)
-    while width and not names[width - 1]:  # columns without a name hold nothing that anyone asks for
+    while width and not names[width - 1]:  # no flag or task file can name a column without a name
         width -= 1
     for number, line in enumerate(raw_lines[1:], start=first_line):
         fields = line.removesuffix("\r").split("\t")
@@ -112,15 +119,23 @@ def read_tsv(path: Path, encoding: str | None, content: bytes | None = None, fir
 
 
 def read_csv(path: Path, encoding: str | None) -> Table:
-    """Comma-separated, quoted as spreadsheets do; a quoted field may hold line ends."""
-    text, used = decode(path.read_bytes(), str(path), encoding)
+    """Read comma-separated tweets, quoted as spreadsheets do; a quoted field may hold line ends."""
+    text, used_encoding = decode(path.read_bytes(), str(path), encoding)
     (table,) = csv_tables(io.StringIO(text, newline=""), str(path))
-    table.findings.append(Finding(str(path), 0, f"read as {used}"))
+    table.findings.append(Finding(str(path), 0, f"read as {used_encoding}"))
     return table
 
 
 def csv_tables(lines: Iterable[str], path: str, size: int | None = None) -> Iterator[Table]:
-    """Tables of so many rows each, or a single one, of comma-separated lines with their ends."""
+    """Yield tables of comma-separated lines.
+
+    Args:
+        lines: with their line ends.
+        size: rows of each table; None: a single table.
+
+    Raises:
+        InputError: with the line, for a row of another width than the header and for unclosed quotes; for no lines.
+    """
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(lines, strict=True)
     rows, numbers, names = [], [], None
@@ -156,8 +171,15 @@ def csv_tables(lines: Iterable[str], path: str, size: int | None = None) -> Iter
 
 
 def read_jsonl(path: Path, encoding: str | None, content: bytes | None = None, first_line: int = 1) -> Table:
-    """One JSON object a line; numbers must be whole. `content`, where it is given, begins at `first_line`."""
-    text, used = decode(path.read_bytes() if content is None else content, str(path), encoding)
+    """Read JSON lines, one object a line, all with the keys of the first.
+
+    Args:
+        content: instead of the file's content, the lines from `first_line` on.
+
+    Raises:
+        InputError: with the line, for a line that is no object or lacks a key; for an empty file.
+    """
+    text, used_encoding = decode(path.read_bytes() if content is None else content, str(path), encoding)
     rows, lines, names = [], [], None
     for number, line in enumerate(text.split("\n"), start=first_line):
         if not line.strip():
@@ -177,11 +199,11 @@ def read_jsonl(path: Path, encoding: str | None, content: bytes | None = None, f
     if names is None:
         raise InputError(f"{path} is empty; one JSON object a line is expected")
     columns = [list(column) for column in zip(*rows, strict=True)]
-    return Table(str(path), names, columns, lines, [Finding(str(path), 0, f"read as {used}")])
+    return Table(str(path), names, columns, lines, [Finding(str(path), 0, f"read as {used_encoding}")])
 
 
 def read_parquet(path: Path, encoding: str | None) -> Table:
-    """Parquet; a row's number stands for its line."""
+    """Read Parquet; a row's number stands for its line. The encoding is ignored."""
     try:
         table = pa.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -190,7 +212,7 @@ def read_parquet(path: Path, encoding: str | None) -> Table:
 
 
 def arrow_table(table: pa.Table, path: str, first_row: int = 0) -> Table:
-    """Arrow's columns as strings."""
+    """Return Arrow columns as a table of strings, its rows numbered from `first_row`."""
     columns = []
     for name in table.column_names:
         values = enumerate(table.column(name).to_pylist(), start=first_row)
@@ -199,12 +221,15 @@ def arrow_table(table: pa.Table, path: str, first_row: int = 0) -> Table:
 
 
 def _as_text(value: object, name: str, where: str) -> str:
-    """A cell as a string. Floats are refused where they could be ids or labels: they lose digits."""
+    """Return a cell as a string, None as an empty one.
+
+    Whole floats keep their `.0`, by which the id check recognises ids that have lost digits.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
         if value.is_integer() and abs(value) < 2**53:
-            return f"{value:.1f}"  # `1.0`, so that the id check speaks up
+            return f"{value:.1f}"  # `1.0`, which the id check refuses
         return repr(value)
     return str(value)
 
@@ -220,13 +245,12 @@ READERS: dict[str, Callable[[Path, str | None], Table]] = {
 
 
 def read_table(path: str | Path, encoding: str | None = None) -> Table:
-    """Reads a file by its extension; raises `InputError` for one that is missing or of another kind."""
+    """Read a file by its extension; raise `InputError` for a missing file or an unknown kind."""
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path} is none of {', '.join(READERS)}; convert it, or rename it to what it is")
-    if not path.is_file():
-        raise InputError(f"{path} is not there; name an existing file, or its folder with --data_dir")
+    check_is_file(path)
     try:
         return reader(path, encoding)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A job's tweets, as its settings name them: labelled ones with their folds, those to predict, and gold labels."""
+"""A job's splits: labelled tweets with their folds, test tweets, unlabelled tweets, and gold labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,47 +15,27 @@ from smm4h.data.readers import Finding
 from smm4h.utils.errors import InputError
 
 
-def input_files(job: Job) -> tuple[list[Path], Path | None, Path | None]:
-    """The labelled files in order, the test and the gold file, as flags name them or the task within --data_dir."""
-    settings, official = job.settings, {}
-    if settings.data_dir:
-        official = {part: Path(settings.data_dir) / name for part, name in job.task.files.items()}
-        if "training" not in official:
-            raise InputError(
-                f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file"
-            )
-    if settings.train_file:
-        official.pop("validation", None)  # it belongs to the official training file
-    if settings.test_file or ("gold" in official and not official["gold"].is_file()):
-        official.pop("gold", None)  # it belongs to the official test file, and few have it
-    flags = ("train_file", "training"), ("validation_file", "validation"), ("test_file", "test"), ("gold_file", "gold")
-    named = {part: getattr(settings, flag) or official.get(part) for flag, part in flags}
-    training, validation, test, gold = (Path(path) if path else None for path in named.values())
-    if training is None:
-        raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
-    return [path for path in (training, validation) if path], test, gold
-
-
 @dataclass(frozen=True)
 class Splits:
-    """A job's tweets: the labelled ones with their fold columns, those to predict, and those to be pseudo-labelled."""
+    """Labelled tweets with their fold columns, tweets to predict, and further tweets to pseudo-label."""
 
     labelled: Dataset
     test: Dataset | None
     unlabelled: Dataset | None
-    findings: list[Finding]  # what was odd about any of them
+    findings: list[Finding]  # about all files, and between them
 
     @property
     def pool(self) -> Dataset | None:
-        """Where pseudo-labelled tweets come from."""
+        """The tweets to pseudo-label: the unlabelled ones, else the test tweets."""
         return self.test if self.unlabelled is None else self.unlabelled
 
     @property
     def gold(self) -> np.ndarray:
-        """Class indices (n_tweets,) of the labelled ones."""
+        """Class indices (n_tweets,) of the labelled tweets."""
         return column(self.labelled, "label").to_numpy()
 
     def content_hashes(self) -> dict[str, str | None]:
+        """Return the `content_hash` of each split, for the job's fingerprint; None without test tweets."""
         hashes = {"labelled": content_hash(self.labelled), "test": self.test and content_hash(self.test)}
         if self.unlabelled is not None:
             hashes["unlabelled"] = content_hash(self.unlabelled)
@@ -63,35 +43,39 @@ class Splits:
 
 
 def load_splits(job: Job) -> Splits:
-    """Reads all files, or the data set of the Hub, and cuts the folds."""
+    """Read all of a job's files, or its data set of the Hub, and assign folds.
+
+    Raises:
+        InputError: for input that cannot be read, and for members with pseudo labels without tweets to label.
+    """
     settings = job.settings
     if settings.dataset_name:
         labelled, test, findings = read_hub_tweets(
             settings.dataset_name,
             settings.dataset_config_name,
             job.task,
-            token=job.members[0].get("token"),
-            cache_dir=job.members[0].get("cache_dir"),
+            token=job.members[0].args.token,
+            cache_dir=job.members[0].args.cache_dir,
         )
     else:
-        training, test_file, _ = input_files(job)
-        labelled, findings = read_tweets(training, job.task, labelled=True, encoding=settings.encoding)
-        test, more = read_unlabelled(test_file, job)
+        files = job.input_files()
+        labelled, findings = read_tweets(files.labelled, job.task, labelled=True, encoding=settings.encoding)
+        test, more = read_unlabelled(files.test, job)
         findings += more
     unlabelled, more = read_unlabelled(settings.unlabelled_file, job)
     findings += more
     if settings.max_train_samples:
         labels = column(labelled, "label").to_numpy()
-        kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].get("seed"))
+        kept = stratified_choice(labels, settings.max_train_samples, seed=job.members[0].args.seed)
         labelled = renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
         test = renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
-    if test is None and unlabelled is None and any(member.get("pseudo_labels") for member in job.members):
+    if test is None and unlabelled is None and any(member.args.pseudo_labels for member in job.members):
         raise InputError(
             "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
             "such members"
         )
-    seeds = sorted({member.get("fold_seed") for member in job.members})
+    seeds = sorted({member.args.fold_seed for member in job.members})
     is_grouped = settings.fold_by == "stratified_group"
     groups = leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
     labelled = add_folds(labelled, settings.n_folds, seeds, groups)
@@ -99,14 +83,19 @@ def load_splits(job: Job) -> Splits:
 
 
 def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[Finding]]:
+    """Return a file's tweets and its findings; without a file None and no findings."""
     if not path:
         return None, []
     return read_tweets([path], job.task, labelled=False, encoding=job.settings.encoding)
 
 
 def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
-    """The test tweets' right labels (n_tweets,), where a gold file is there; nothing but the last table uses them."""
-    path = None if job.settings.dataset_name else input_files(job)[2]
+    """Return the test tweets' gold labels (n_tweets,), or None without a gold file; only the final scores use them.
+
+    Raises:
+        InputError: where the gold file has other tweets than the test file, or an unknown label.
+    """
+    path = None if job.settings.dataset_name else job.input_files().gold
     if path is None or test is None:
         return None
     gold = read_labels(path)

@@ -1,4 +1,4 @@
-"""The fitted ensemble: the rule that makes one label of all members' probabilities, and ensemble.json."""
+"""The fitted ensemble: the voting rule that predicts labels from all members' probabilities, and ensemble.json."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ from smm4h.utils.files import read_json, write_json
 
 @dataclass(frozen=True)
 class FittedEnsemble:
-    """The content of ensemble.json: the rule that every script uses, and what it scores."""
+    """The content of ensemble.json: the voting rule that every script uses, and its scores."""
 
     rule: VotingRule
     labels: list[str]
-    out_of_fold: dict[str, Any]  # by rules that were fitted without each tweet
+    out_of_fold: dict[str, Any]  # scores of rules that were fitted without each tweet
 
     @classmethod
     def read(cls, path: Path) -> "FittedEnsemble":
-        """Raises `InputError` for a file that is not there or of another kind."""
+        """Read ensemble.json; raise `InputError` for a file that is missing or of another kind."""
         content = read_json(path)
         try:
             return cls(VotingRule.from_dict(content["rule"]), content["labels"], content["out_of_fold"])
@@ -39,45 +39,51 @@ class FittedEnsemble:
             raise InputError(f"{path} is no ensemble of this project; remove it and give the job's command") from None
 
     def for_new_tweets(self, runs: Sequence[Run], part: str = "test") -> tuple["FittedEnsemble", MemberPredictions]:
-        """Return the ensemble adjusted for means over runs (see `adjust_for_averaging`) and its members' predictions.
+        """Return the ensemble as `adjust_for_averaging` adjusts it, and its members' mean predictions over runs.
 
-        Argmax stays argmax.
+        An argmax decision is not adjusted.
         """
         if self.rule.is_argmax:
             return self, mean_predictions(runs, part, self.rule.mean)
-        folds, ballots = fold_and_mean_predictions(runs, part, self.rule.mean)
-        return replace(self, rule=adjust_for_averaging(self.rule, folds, ballots.probabilities)), ballots
+        folds, predictions = fold_and_mean_predictions(runs, part, self.rule.mean)
+        return replace(self, rule=adjust_for_averaging(self.rule, folds, predictions.probabilities)), predictions
 
-    def predict(self, ballots: MemberPredictions) -> np.ndarray:
-        """The class (n_tweets,) of each tweet, of the ballots of the rule's members."""
-        if ballots.members != self.rule.members or ballots.labels != self.labels:
+    def predict(self, predictions: MemberPredictions) -> np.ndarray:
+        """Return the class (n_tweets,) of each tweet; raise `InputError` for predictions of other members or labels."""
+        if predictions.members != self.rule.members or predictions.labels != self.labels:
             raise InputError(f"the ensemble's rule is one for {', '.join(self.rule.members)}; let just these vote")
-        return self.rule.predict(ballots.probabilities)
+        return self.rule.predict(predictions.probabilities)
 
 
 def fit_ensemble(
-    ballots: MemberPredictions, gold: np.ndarray, fitting: VotingConfig, task: Task
+    predictions: MemberPredictions, gold: np.ndarray, config: VotingConfig, task: Task
 ) -> tuple[FittedEnsemble, np.ndarray]:
-    """The ensemble of some held-out ballots, and each tweet's class (n_tweets,) by rules fitted without it."""
-    honest = fitting.choices(ballots.members, ballots.probabilities, gold)
-    rule = fitting.rule(ballots.members, ballots.probabilities, gold)
-    return FittedEnsemble(rule, ballots.labels, task.score(gold, honest)), honest
+    """Fit an ensemble to out-of-fold predictions.
+
+    Args:
+        gold: class indices (n_tweets,).
+
+    Returns the ensemble, and each tweet's class (n_tweets,) by rules that were fitted without the tweet.
+    """
+    predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold)
+    rule = config.fit_rule(predictions.members, predictions.probabilities, gold)
+    return FittedEnsemble(rule, predictions.labels, task.score(gold, predicted)), predicted
 
 
-def _named(ensemble: FittedEnsemble) -> list[dict[str, float]]:
-    """Class weights by label; of a hard vote for each member."""
+def _weights_by_label(ensemble: FittedEnsemble) -> list[dict[str, float]]:
+    """Return the class weights by label, one dict for all members, or one per member of a hard vote."""
     return [dict(zip(ensemble.labels, weights.tolist(), strict=True)) for weights in ensemble.rule.decision]
 
 
 def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
-    """The content of ensemble.json: the rule twice, for people and for scripts."""
+    """Return the content of ensemble.json: the rule in readable form, the scores, and the rule for scripts."""
     rule = ensemble.rule
     content: dict[str, Any] = {
         "task": task.name,
         "labels": ensemble.labels,
         "tuned_for": f"{task.measure} of {', '.join(task.positive)}",
         "method": rule.method,
-        "decision": _named(ensemble),
+        "decision": _weights_by_label(ensemble),
     }
     if task.n_classes == 2:
         content["thresholds"] = [binary_threshold(weights) for weights in rule.decision]
@@ -86,12 +92,16 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
     return content | {"out_of_fold": ensemble.out_of_fold, "rule": rule.to_dict()}
 
 
-def write_ensemble(plan: Plan, fitting: VotingConfig, task: Task, *, has_test: bool) -> None:
-    """Fits the ensemble of all members on the out-of-fold table, and writes it as it judges new tweets."""
-    ballots, gold = read_out_of_fold(plan.out_of_fold_file)
-    fitted, _ = fit_ensemble(ballots, gold, fitting, task)
-    used = fitted.for_new_tweets(plan.runs)[0] if has_test else fitted
-    content = describe(used, task)
-    content["fitted_decision"] = _named(fitted)  # on single folds, before `adjust_for_averaging`
-    content["as_fitted"] = task.score(gold, fitted.rule.predict(ballots.probabilities))
+def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool) -> None:
+    """Fit the ensemble of all members to the out-of-fold table, and write it as it applies to new tweets.
+
+    Args:
+        has_test: whether there are test tweets, which the rule is adjusted on; see `adjust_for_averaging`.
+    """
+    predictions, gold = read_out_of_fold(plan.out_of_fold_file)
+    fitted, _ = fit_ensemble(predictions, gold, config, task)
+    adjusted = fitted.for_new_tweets(plan.runs)[0] if has_test else fitted
+    content = describe(adjusted, task)
+    content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
+    content["as_fitted"] = task.score(gold, fitted.rule.predict(predictions.probabilities))
     write_json(plan.ensemble_file, content)

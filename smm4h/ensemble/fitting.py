@@ -1,4 +1,4 @@
-"""Several members' probabilities -> one label a tweet, by a rule that is fitted on out-of-fold probabilities."""
+"""Fit voting rules, which combine members' probabilities into labels, on out-of-fold probabilities."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +8,18 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from smm4h.config.arguments import JobSettings
+from smm4h.config.task import Task
 from smm4h.ensemble.thresholds import N_SAMPLES, class_shares, match_class_shares, tune_class_weights
 from smm4h.metrics import Objective, average_precision
 from smm4h.models import voting
-from smm4h.models.voting import FITTED, VotingRule, calibrate, decide, stack_features
+from smm4h.models.voting import METHODS, VotingRule, calibrate, decide, stack_features
 
 BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
-RIDGE = 1.0  # inverse strength of the stack's penalty, scikit-learn's C
+RIDGE = 1.0  # inverse strength of calibration's L2 penalty, scikit-learn's C
 
 
-def fit(
+def fit_rule(
     probabilities: np.ndarray,
     gold: np.ndarray,
     members: Sequence[str],
@@ -28,24 +30,24 @@ def fit(
     ties: str = "probability",
     n_samples: int = N_SAMPLES,
 ) -> VotingRule:
-    """The rule of this method for `gold` (n_tweets,), of out-of-fold probabilities (n_members, n_tweets, n_classes).
+    """Fit a voting rule to gold class indices (n_tweets,).
 
-    A decision is the median over `n_samples` bootstrap samples, a greedy selection has as many bags, up to `BAGS`.
+    Args:
+        probabilities: (n_members, n_tweets, n_classes), out of fold.
+        members: their names.
+        objective: what decisions and greedy selections maximise.
+        method: a key of `voting.METHODS`.
+        decision: `argmax`, or `tuned` class weights.
+        ties: how a hard vote breaks ties, see `voting.hard_vote`.
+        n_samples: bootstrap samples for each tuned decision, and bags of a greedy selection up to `BAGS`.
     """
     n_members, _, n_classes = probabilities.shape
-    mean = "probability" if decision == "argmax" and method not in FITTED else "log_odds"
+    mean = "probability" if decision == "argmax" and not METHODS[method].is_fitted else "log_odds"
     rule = VotingRule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
-    if method in FITTED:
+    if METHODS[method].is_fitted:
         rule = replace(rule, calibration=fit_calibration(probabilities, gold))
         calibrated = calibrate(probabilities, rule.calibration)
-        if method == "weighted":
-            rule = replace(rule, weights=_score_weights(calibrated, gold, objective))
-        elif method == "greedy":
-            rule = replace(
-                rule, weights=greedy_weights(calibrated, gold, objective.positive, n_bags=min(n_samples, BAGS))
-            )
-        else:
-            rule = replace(rule, stack=_fit_stack(calibrated, gold))
+        rule = replace(rule, **FITTERS[method](calibrated, gold, objective, n_samples))
     if decision == "argmax":
         return rule
     parts = probabilities if method == "hard" else [rule.combine(probabilities)]
@@ -56,11 +58,12 @@ def fit(
 
 
 def adjust_for_averaging(rule: VotingRule, folds: np.ndarray, means: np.ndarray) -> VotingRule:
-    """The rule for members that are means over their runs, of one that was fitted on single folds' probabilities.
+    """Return a rule fitted on single folds' probabilities, adjusted for members that are means over their runs.
 
-    What is held out is predicted by one fold's model, new tweets by the mean of all models, and a mean of models that
-    disagree says "rare" less often, or more, than each does. So its class weights are moved until it gives each class
-    the share of tweets that the ensembles of single folds give it, on average, on the same tweets; no labels are asked.
+    Held-out tweets are predicted by one fold's model, new tweets by the mean of all models. A mean of models that
+    disagree predicts rare classes less often, or more often, than each model does. The class weights are therefore
+    moved until each class gets the share of tweets that ensembles of single folds give it on average, on the same
+    tweets. No labels are needed.
 
     Args:
         folds: (n_folds, n_members, n_tweets, n_classes) probabilities of unlabelled tweets.
@@ -68,62 +71,76 @@ def adjust_for_averaging(rule: VotingRule, folds: np.ndarray, means: np.ndarray)
     """
     n_classes = folds.shape[3]
     if rule.method == "hard":
-        singles, wholes = folds.swapaxes(0, 1), means
+        singles, averages = folds.swapaxes(0, 1), means
     else:
-        singles, wholes = np.stack([rule.combine(fold) for fold in folds])[None], rule.combine(means)[None]
+        singles, averages = np.stack([rule.combine(fold) for fold in folds])[None], rule.combine(means)[None]
     decision = []
-    for weights, each, whole in zip(rule.decision, singles, wholes, strict=True):
-        shares = np.mean([class_shares(decide(one, weights), n_classes) for one in each], axis=0)
-        decision.append(match_class_shares(whole, weights, shares))
+    for weights, per_fold, average in zip(rule.decision, singles, averages, strict=True):
+        shares = np.mean([class_shares(decide(probs, weights), n_classes) for probs in per_fold], axis=0)
+        decision.append(match_class_shares(average, weights, shares))
     return replace(rule, decision=np.stack(decision))
 
 
 def cross_fitted_predictions(
     probabilities: np.ndarray,
     gold: np.ndarray,
-    fitted: Callable[[np.ndarray, np.ndarray], VotingRule],
+    fit: Callable[[np.ndarray, np.ndarray], VotingRule],
     *,
     n_folds: int = 5,
     seed: int = 7,
 ) -> np.ndarray:
-    """The class (n_tweets,) of each tweet by a rule that was fitted without it.
+    """Return the class (n_tweets,) of each tweet by a rule that was fitted without the tweet.
 
-    `fitted` makes a rule of probabilities and gold labels. A score of these choices does not profit from the fitting.
+    A score of these predictions is not optimistically biased by the fit.
+
+    Args:
+        probabilities: (n_members, n_tweets, n_classes), out of fold.
+        gold: class indices (n_tweets,).
+        fit: fits a rule to probabilities and gold labels of some of the tweets.
+        n_folds: at most this many, at most one per tweet of the rarest class, and at least 2.
     """
-    choices = np.empty(len(gold), dtype=np.int64)
-    n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))  # a rare class in each of them
+    predicted = np.empty(len(gold), dtype=np.int64)
+    # Not more folds than tweets of the rarest class, or some folds would lack it.
+    n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))
     for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
-        choices[held_out] = fitted(probabilities[:, rest], gold[rest]).predict(probabilities[:, held_out])
-    return choices
+        predicted[held_out] = fit(probabilities[:, rest], gold[rest]).predict(probabilities[:, held_out])
+    return predicted
 
 
 def _logistic(features: np.ndarray, gold: np.ndarray, n_classes: int, ridge: float) -> np.ndarray:
-    """Coefficients and, last, intercepts (n_classes, n_features + 1) of a multinomial logistic regression."""
+    """Return coefficients and, last, intercepts (n_classes, n_features + 1) of a multinomial logistic regression.
+
+    Classes without gold labels get coefficients of 0 and the intercept log `voting.SMALLEST`.
+    """
     model = LogisticRegression(C=ridge, max_iter=1000).fit(features, gold)
-    found = np.zeros((n_classes, features.shape[1] + 1))
-    found[:, -1] = np.log(voting.SMALLEST)
+    weights = np.zeros((n_classes, features.shape[1] + 1))
+    weights[:, -1] = np.log(voting.SMALLEST)
     rows = np.column_stack([model.coef_, model.intercept_])
-    if len(model.classes_) == 2:  # scikit-learn gives the difference of the two
+    if len(model.classes_) == 2:  # scikit-learn returns one row, the difference of both classes
         rows = np.stack([-rows[0] / 2, rows[0] / 2])
-    found[model.classes_] = rows
-    return found
+    weights[model.classes_] = rows
+    return weights
 
 
 def fit_calibration(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Of each member (n_members, n_tweets, n_classes) a logistic regression from its log probabilities to `gold`.
+    """Return calibrations (n_members, n_classes, n_classes + 1) for `voting.calibrate`, fitted to `gold` (n_tweets,).
 
-    Platt's scaling (1999) for any number of classes: matrix scaling in Guo et al. 2017, with a penalty.
+    Each member's calibration is a logistic regression from its log probabilities to the gold labels: Platt scaling
+    (1999) for any number of classes, or matrix scaling in Guo et al. 2017 with a penalty.
+
+    Args:
+        probabilities: (n_members, n_tweets, n_classes), out of fold.
     """
     n_classes = probabilities.shape[2]
-    return np.stack([_logistic(voting.log_odds(part), gold, n_classes, RIDGE) for part in probabilities])
+    return np.stack([_logistic(voting.log_odds(probs), gold, n_classes, RIDGE) for probs in probabilities])
 
 
 def _score_weights(probabilities: np.ndarray, gold: np.ndarray, objective: Objective) -> np.ndarray:
-    """Weights (n_members,), summing to 1, in proportion to what each member scores alone with its own decision."""
+    """Return weights (n_members,), summing to 1, proportional to each member's score with its own decision."""
     scores = []
-    for part in probabilities:
-        weights = tune_class_weights(part, gold, objective.measure, objective.positive, n_samples=5)
-        scores.append(objective.score(gold, decide(part, weights), part.shape[1]))
+    for probs in probabilities:
+        weights = tune_class_weights(probs, gold, objective.measure, objective.positive, n_samples=5)
+        scores.append(objective.score(gold, decide(probs, weights), probs.shape[1]))
     total = sum(scores)
     return np.array(scores) / total if total > 0 else np.full(len(scores), 1 / len(scores))
 
@@ -131,65 +148,96 @@ def _score_weights(probabilities: np.ndarray, gold: np.ndarray, objective: Objec
 def greedy_weights(
     probabilities: np.ndarray, gold: np.ndarray, positive: Sequence[int], *, n_bags: int = BAGS, seed: int = 42
 ) -> np.ndarray:
-    """Weights (n_members,), summing to 1, by bagged greedy selection with replacement (Caruana et al. 2004).
+    """Return weights (n_members,), summing to 1, by bagged greedy selection with replacement (Caruana et al. 2004).
 
-    Each bag may draw on a random half of the members and is judged on a bootstrap sample of the tweets, by the average
-    precision of the positive classes, pooled; every bag adds whichever member helps most, and ends at its best.
+    Each bag draws a random half of the members and a bootstrap sample of the tweets, repeatedly adds the member that
+    gives the highest average precision of the pooled positive classes, and keeps the selection up to its best score.
+
+    Args:
+        probabilities: (n_members, n_tweets, n_classes), calibrated, out of fold.
+        gold: class indices (n_tweets,).
+        positive: indices of the classes that the metric is about.
     """
     n_members, n_tweets, _ = probabilities.shape
     rng = np.random.default_rng(seed)
-    votes = np.zeros(n_members)
-    asked = probabilities[:, :, list(positive)]
+    weights = np.zeros(n_members)
+    positives = probabilities[:, :, list(positive)]
     is_right = gold[:, None] == np.array(list(positive))
     for _ in range(n_bags):
         chosen = rng.choice(n_members, max(min(2, n_members), round(n_members * BAG_SHARE)), replace=False)
         rows = rng.integers(0, n_tweets, n_tweets)
-        truth, parts = is_right[rows].ravel(), asked[np.sort(chosen)][:, rows].reshape(len(chosen), -1)
-        picked, scores, total = [], [], np.zeros(parts.shape[1])
+        is_hit, candidates = is_right[rows].ravel(), positives[np.sort(chosen)][:, rows].reshape(len(chosen), -1)
+        picked, scores, total = [], [], np.zeros(candidates.shape[1])
         for _ in range(GREEDY_STEPS):
-            each = [average_precision(total + part, truth) for part in parts]
-            picked.append(int(np.argmax(each)))
-            scores.append(max(each))
-            total += parts[picked[-1]]
+            precisions = [average_precision(total + candidate, is_hit) for candidate in candidates]
+            picked.append(int(np.argmax(precisions)))
+            scores.append(max(precisions))
+            total += candidates[picked[-1]]
         best = int(np.argmax(scores)) + 1
-        np.add.at(votes, np.sort(chosen)[picked[:best]], 1 / best)
-    return votes / votes.sum()
+        np.add.at(weights, np.sort(chosen)[picked[:best]], 1 / best)
+    return weights / weights.sum()
 
 
 def _fit_stack(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Return the stacking coefficients (n_classes, n_members * n_classes + 1) of calibrated probabilities."""
     return _logistic(stack_features(probabilities), gold, probabilities.shape[2], ridge=0.1)
+
+
+# By fitted method of `voting.METHODS`: a function that returns the rule's fields, given calibrated probabilities
+# (n_members, n_tweets, n_classes), gold class indices (n_tweets,), the objective and the number of samples.
+FITTERS: dict[str, Callable[[np.ndarray, np.ndarray, Objective, int], dict[str, np.ndarray]]] = {
+    "weighted": lambda probs, gold, objective, n: {"weights": _score_weights(probs, gold, objective)},
+    "greedy": lambda probs, gold, objective, n: {
+        "weights": greedy_weights(probs, gold, objective.positive, n_bags=min(n, BAGS))
+    },
+    "stacked": lambda probs, gold, objective, n: {"stack": _fit_stack(probs, gold)},
+}
 
 
 @dataclass(frozen=True)
 class VotingConfig:
-    """How rules are to be fitted: method, decision, ties; and what for."""
+    """Settings for fitting voting rules: what to maximise, and how members vote.
+
+    Args:
+        objective: metric and positive classes.
+        method: a key of `voting.METHODS`.
+        decision: `argmax`, or `tuned` class weights.
+        ties: how a hard vote breaks ties, see `voting.hard_vote`.
+    """
 
     objective: Objective
     method: str
     decision: str
     ties: str = "probability"
 
+    @classmethod
+    def from_settings(cls, settings: JobSettings, task: Task) -> "VotingConfig":
+        """Return the voting settings of a job."""
+        return cls(task.objective, settings.vote, settings.decision, settings.ties)
+
     @property
     def learns(self) -> bool:
-        """Whether a fit looks at gold labels at all."""
-        return self.decision != "argmax" or self.method in FITTED
+        """Whether fitting a rule uses gold labels."""
+        return self.decision != "argmax" or METHODS[self.method].is_fitted
 
-    def rule(self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any) -> VotingRule:
-        """The rule of these members, of probabilities (n_members, n_tweets, n_classes)."""
-        kinds = {"method": self.method, "decision": self.decision, "ties": self.ties}
-        return fit(probabilities, gold, members, self.objective, **(kinds | options))
+    def fit_rule(
+        self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any
+    ) -> VotingRule:
+        """Return a rule fitted to these members' probabilities (n_members, n_tweets, n_classes)."""
+        settings = {"method": self.method, "decision": self.decision, "ties": self.ties}
+        return fit_rule(probabilities, gold, members, self.objective, **(settings | options))
 
-    def choices(
+    def predict_out_of_fold(
         self, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, **options: Any
     ) -> np.ndarray:
-        """The class (n_tweets,) of each tweet by rules that were fitted without it."""
+        """Return the class (n_tweets,) of each tweet by rules that were fitted without the tweet."""
         if not self.learns:
-            return self.rule(members, probabilities, gold).predict(probabilities)
+            return self.fit_rule(members, probabilities, gold).predict(probabilities)
         return cross_fitted_predictions(
-            probabilities, gold, lambda part, truth: self.rule(members, part, truth, **options)
+            probabilities, gold, lambda probs, labels: self.fit_rule(members, probs, labels, **options)
         )
 
     @property
     def for_one(self) -> "VotingConfig":
-        """How one member alone is to be fitted: nothing but its decision."""
+        """The settings for a single member: a soft vote, of which only the decision is fitted."""
         return replace(self, method="soft")

@@ -1,4 +1,4 @@
-"""Teachers' probabilities of unlabelled tweets -> the pseudo-labelled part of each fold, and a count of them."""
+"""Pseudo-labeling: write the pseudo-labelled part of each fold from the teachers' predictions, with counts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,25 +18,30 @@ from smm4h.ensemble.member_predictions import MemberPredictions, run_predictions
 from smm4h.utils.files import read_json, write_json
 from smm4h.utils.leases import make_once
 
-COUNTS = "counts.json"  # beside a seed's parts
+COUNTS = "counts.json"  # in the folder of a fold seed's parts
 
 
 def never_trained_on(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
-    """Whether no held-out tweet, of a mask (n_tweets,), was in the run's training part; by rows, not by fold numbers.
+    """Return True if none of the held-out tweets was in the run's training part.
 
-    What a later round's run learnt from pseudo labels, it learnt from teachers of whom the same was asked.
+    Tweets are compared by row, because a fold's number means other tweets with another fold seed. In later rounds the
+    runs have pseudo labels in their training set, too, whose teachers were chosen by this same check.
+
+    Args:
+        held_out: mask (n_tweets,).
     """
-    trained_on = ~run.holds_out(folds_of(labelled, run.member.get("fold_seed")))
+    trained_on = ~run.holds_out(folds_of(labelled, run.member.args.fold_seed))
     return not (trained_on & held_out).any()
 
 
 class PseudoLabeler:
-    """Labels the pool for a stage's runs.
+    """Writes the pseudo-labelled tweets of a stage's runs.
 
     Args:
-        teachers: the runs whose word counts.
-        elect: the teachers' ballots on the test tweets or on the `unlabelled` ones, and the elected class indices
-            (n_tweets,); for `--pseudo_from vote`.
+        pool: the tweets to be labelled.
+        teachers: the runs whose predictions label them.
+        vote: takes `test` or `unlabelled`, and returns the teachers' predictions on these tweets and the voted class
+            indices (n_tweets,); called for `--pseudo_from vote` only.
     """
 
     def __init__(
@@ -46,10 +51,10 @@ class PseudoLabeler:
         labelled: Dataset,
         pool: Dataset,
         teachers: Sequence[Run],
-        elect: Callable[[str], tuple[MemberPredictions, np.ndarray]],
+        vote: Callable[[str], tuple[MemberPredictions, np.ndarray]],
     ) -> None:
         self.settings, self.task, self.labelled, self.pool = settings, task, labelled, pool
-        self.teachers, self.elect = teachers, elect
+        self.teachers, self.vote = teachers, vote
         self.part = "unlabelled" if settings.unlabelled_file else "test"
         prior = None
         if settings.pseudo_prior:
@@ -58,59 +63,72 @@ class PseudoLabeler:
         self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior)
 
     def write(self, folder: Path, stage: int, fold_seed: int) -> bool:
-        """Writes each fold's part, in a folder that appears when it is whole; says whether this process had to."""
-        place, made = pseudo_labels.part_file(folder, stage, fold_seed, 0).parent, []
-        make_once(place, lambda: made.append(self._write_parts(place, fold_seed)))
-        return bool(made)
+        """Write each fold's part, in a folder that appears once it is complete.
 
-    def _write_parts(self, place: Path, fold_seed: int) -> None:
-        settings, partial = self.settings, place.with_name(f".{place.name}.partial")
+        Args:
+            folder: of all pseudo labels of the job.
+
+        Returns True if this process wrote the parts, False if they were there or another process wrote them.
+        """
+        target, written = pseudo_labels.part_file(folder, stage, fold_seed, 0).parent, []
+        make_once(target, lambda: written.append(self._write_parts(target, fold_seed)))
+        return bool(written)
+
+    def _write_parts(self, target: Path, fold_seed: int) -> None:
+        """Write the parts and their counts to a temporary folder, and rename it to `target`."""
+        settings, partial = self.settings, target.with_name(f".{target.name}.partial")
         n_tweets, folds = len(self.pool), range(settings.n_folds)
         if settings.pseudo_from == "vote":
             drawn = pseudo_labels.cut_disjoint_parts(
                 n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed
             )
-            ballots, elected = self.elect(self.part)
+            predictions, voted = self.vote(self.part)
         else:
             seeds = [settings.pseudo_seed + fold for fold in folds]
             drawn = [pseudo_labels.draw_random_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]
-            elected = None
+            voted = None
         counts = {}
         held_out = pseudo_labels.held_out_keys_by_fold(self.labelled, self.task, fold_seed, settings.n_folds)
         for fold in folds:
             if settings.pseudo_from == "unseen":
                 is_held_out = folds_of(self.labelled, fold_seed) == fold
-                unseeing = [run for run in self.teachers if never_trained_on(run, is_held_out, self.labelled)]
-                ballots = run_predictions(unseeing, self.part)
-            part, counts[f"fold-{fold}"] = self._choose(drawn[fold], ballots, elected, held_out[fold])
-            counts[f"fold-{fold}"]["teachers"] = ballots.members
+                unbiased = [run for run in self.teachers if never_trained_on(run, is_held_out, self.labelled)]
+                predictions = run_predictions(unbiased, self.part)
+            part, counts[f"fold-{fold}"] = self._select(drawn[fold], predictions, voted, held_out[fold])
+            counts[f"fold-{fold}"]["teachers"] = predictions.members
             pseudo_labels.write_part(partial / f"fold-{fold}.tsv", self.pool, part, self.task)
         write_json(partial / COUNTS, counts)
-        partial.rename(place)
+        partial.rename(target)
 
-    def _choose(
+    def _select(
         self,
         rows: np.ndarray,
-        ballots: MemberPredictions,
-        elected: np.ndarray | None,
+        predictions: MemberPredictions,
+        voted: np.ndarray | None,
         held_out: pseudo_labels.HeldOutKeys,
     ) -> tuple[PseudoLabels, dict[str, Any]]:
-        """The accepted ones of some rows of the pool, and what became of all."""
-        probabilities = ballots.probabilities[:, rows]
-        known = elected is None or self.filters.prior is not None
-        labels = self.filters.labels(probabilities) if known else elected[rows]
+        """Return the accepted pseudo labels of some rows of the pool, and the counts for `COUNTS`.
+
+        Args:
+            rows: (n_drawn,) indices in the pool.
+            voted: class indices (n_tweets,) of the whole pool; None: labels by the teachers' probabilities.
+            held_out: keys of the tweets that the fold holds out, which are rejected.
+        """
+        probabilities = predictions.probabilities[:, rows]
+        by_probability = voted is None or self.filters.prior is not None
+        labels = self.filters.labels(probabilities) if by_probability else voted[rows]
         leaks = pseudo_labels.is_held_out(self.pool.select(rows), held_out)
-        believed = self.filters.believed(probabilities, labels)
-        accepted = believed & ~leaks
+        passed = self.filters.believed(probabilities, labels)
+        accepted = passed & ~leaks
         part = PseudoLabels(rows, probabilities.mean(axis=0) if self.settings.pseudo_soft else labels).select(accepted)
         return part, {
             "drawn": len(rows),
             "held_out": int(leaks.sum()),
-            "doubted": int((~believed & ~leaks).sum()),
+            "doubted": int((~passed & ~leaks).sum()),
             "accepted": pseudo_labels.counts_by_label(labels[accepted], self.task.labels),
         }
 
 
 def counts_of(folder: Path, stage: int, fold_seed: int) -> dict[str, Any]:
-    """What became of the tweets of each fold's part, as `PseudoLabeler.write` found it."""
+    """Read by fold how many tweets were drawn, held out, rejected and accepted, as `PseudoLabeler.write` counted."""
     return read_json(pseudo_labels.part_file(folder, stage, fold_seed, 0).parent / COUNTS)

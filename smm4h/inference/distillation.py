@@ -1,15 +1,18 @@
-"""One small model that has learnt from a finished ensemble: an ordinary checkpoint, and what it scores.
+"""Distillation: one small model trained on a finished ensemble's probabilities, saved as an ordinary checkpoint.
 
-Labelled tweets come with the probabilities that the ensemble gave them out of fold, others with those of the whole
-ensemble, so that no tweet teaches what a model remembers of it (Hinton et al. 2015, section 2).
+Labelled tweets have the probabilities that the ensemble gave them out of fold, others those of the whole ensemble, so
+that no target is what a model remembers of a tweet (Hinton et al. 2015, section 2).
 """
 
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,51 +27,67 @@ from transformers import (
     set_seed,
 )
 
-from smm4h.config.arguments import RunArguments
+from smm4h.config.arguments import TrainerSettings
+from smm4h.config.job import Job
+from smm4h.config.plan import LIBRARIES
+from smm4h.config.recipe import read_command_line
 from smm4h.config.task import Task
+from smm4h.data.dataset import column, read_tweets
+from smm4h.data.folds import folds_of
+from smm4h.data.prediction_files import write_labels
+from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
+from smm4h.data.splits import Splits, load_splits
 from smm4h.data.tokenization import loading_error
-from smm4h.ensemble.thresholds import match_class_shares
+from smm4h.ensemble.fitted_ensemble import fit_ensemble
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
+from smm4h.ensemble.thresholds import class_shares, match_class_shares
+from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
+from smm4h.inference.predictor import EnsemblePredictor
+from smm4h.metrics import paired_bootstrap
 from smm4h.models.batching import PaddingCollator, predict_proba
 from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
 from smm4h.training.losses import Loss
-from smm4h.training.trainer import BestEpoch, RunMonitor, TweetTrainer
+from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_json, write_json
 
-STUDENT_FILE = "student.json"
 SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
+SAVE_MINUTES = 5.0
+SPEED_TWEETS, REPEATS = 512, 3
 
 
 @dataclass(frozen=True)
 class DistillationSet:
-    """What a student learns from: texts, and the teachers' probabilities (n_tweets, n_classes) of them."""
+    """Texts, and the ensemble's probabilities (n_tweets, n_classes) for them."""
 
     texts: list[str]
     targets: np.ndarray
 
     def select(self, kept: np.ndarray) -> "DistillationSet":
-        """The tweets under a mask (n_tweets,)."""
+        """Return the tweets under a mask (n_tweets,)."""
         return DistillationSet([text for text, keep in zip(self.texts, kept, strict=True) if keep], self.targets[kept])
 
     def __add__(self, other: "DistillationSet") -> "DistillationSet":
         return DistillationSet(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
 
     def fingerprint(self, encoder: str, max_length: int, arguments: RunArguments) -> str:
-        """Of all that a student's weights depend on, so that no other student's state is taken up."""
+        """Return a hash of all that a student's weights depend on, so that only its own checkpoint is resumed."""
         settings = {name: getattr(arguments, name) for name in SHAPING}
         content = [encoder, max_length, settings, self.texts, np.round(self.targets, 6).tolist()]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 class Student:
-    """A sequence classifier as transformers has them, with its tokenizer."""
+    """A sequence classifier of transformers, with its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
 
     @classmethod
     def of_encoder(cls, name: str, task: Task, max_length: int, seed: int) -> "Student":
-        """Pretrained, with a fresh classifier; raises `InputError` for an encoder that does not load."""
+        """Return a pretrained encoder with a fresh classifier; raise `InputError` for an encoder that does not load."""
         set_seed(seed)
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
         try:
@@ -80,38 +99,47 @@ class Student:
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         return cls(model, tokenizer)
 
-    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """Word pieces of texts as they are."""
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts as they are."""
         longest = self.tokenizer.model_max_length
         return self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
 
-    def table(self, lesson: DistillationSet) -> Dataset:
-        """Rows that a trainer reads."""
-        pieces = self.pieces(lesson.texts)
-        columns = {"input_ids": pieces, "length": [len(ids) for ids in pieces], "labels": lesson.targets.tolist()}
+    def table(self, examples: DistillationSet) -> Dataset:
+        """Return the rows that a trainer reads: input_ids, length, labels (probabilities)."""
+        input_ids = self.tokenize(examples.texts)
+        columns = {
+            "input_ids": input_ids,
+            "length": [len(ids) for ids in input_ids],
+            "labels": examples.targets.tolist(),
+        }
         kinds = {"input_ids": List(Value("int32")), "length": Value("int32"), "labels": List(Value("float32"))}
         return Dataset.from_dict(columns, Features(kinds))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """(n_tweets, n_classes), computed as its users will: in float32, in batches of like lengths."""
+        """Return probabilities (n_tweets, n_classes) as users of the checkpoint get them: in float32."""
         self.model.eval()
         model, pad_id = self.model, self.tokenizer.pad_token_id
-        return predict_proba(self.pieces(texts), pad_id, model.device, lambda batch: model(**batch).logits)
+        return predict_proba(self.tokenize(texts), pad_id, model.device, lambda batch: model(**batch).logits)
 
     def learn(
         self,
-        lesson: DistillationSet,
+        examples: DistillationSet,
         arguments: RunArguments,
         fingerprint: str,
         report: Callable[[int, int], None],
         stop: Callable[[], bool],
         save_minutes: float,
     ) -> None:
-        """Trains on soft labels; a killed training goes on from its last checkpoint in the arguments' folder."""
+        """Train on soft labels; an interrupted training resumes from its checkpoint in the arguments' folder.
+
+        Args:
+            report: called with step and number of steps.
+            stop: whether to save a checkpoint and raise `Stopped`.
+        """
         trainer = TweetTrainer(
             model=self.model,
             args=arguments,
-            train_dataset=self.table(lesson),
+            train_dataset=self.table(examples),
             data_collator=PaddingCollator(self.tokenizer.pad_token_id),
             processing_class=self.tokenizer,
             loss=Loss(),
@@ -127,19 +155,21 @@ class Student:
         checkpoint = checkpoints.latest_complete(folder, fingerprint)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         checkpoints.remove_all(folder)
-        # Without the autocast that accelerate has put around its forward: its users will not have that.
+        # Without the autocast that accelerate puts around the forward pass: users of the checkpoint do not have it.
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
-    def match_class_shares(self, found: np.ndarray, shares: np.ndarray) -> None:
-        """Moves the classifier's bias until each class gets its share (n_classes,) of the tweets whose probabilities
-        (n_tweets, n_classes) were `found`.
+    def match_class_shares(self, probs: np.ndarray, shares: np.ndarray) -> None:
+        """Move the classifier's bias until each class gets its share (n_classes,) of the tweets.
 
-        A class weight on a probability is its logarithm on the logit, so that the highest probability then is the
-        ensemble's decision, and nobody needs to know of a threshold.
+        A class weight on a probability is its logarithm on the logit: afterwards the highest probability is the
+        ensemble's decision, and no threshold has to be published.
+
+        Args:
+            probs: (n_tweets, n_classes), this model's.
         """
-        level = np.exp(np.log(np.clip(found, SMALLEST, None)).mean(axis=0))
+        level = np.exp(np.log(np.clip(probs, SMALLEST, None)).mean(axis=0))
         start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
-        moved = np.log(match_class_shares(found, start, shares))
+        moved = np.log(match_class_shares(probs, start, shares))
         last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
         if last.out_features != len(shares):
             raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")
@@ -147,11 +177,249 @@ class Student:
             last.bias += torch.from_numpy(moved).to(last.bias)
 
     def save(self, folder: Path) -> None:
-        """Writes an ordinary checkpoint, all or nothing."""
+        """Write an ordinary checkpoint, all or nothing."""
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self.model.config._name_or_path = ""  # perhaps a folder of this machine
+        self.model.config._name_or_path = ""  # perhaps a local folder
         self.model.save_pretrained(partial)
         self.tokenizer.save_pretrained(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """How a student is trained, and where it is written."""
+
+    model_name_or_path: str
+    output_dir: Path
+    learning_rate: float
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    max_seq_length: int
+    seed: int
+    use_cpu: bool
+
+    def run_arguments(self, name: str) -> RunArguments:
+        """Return the Trainer's arguments for a student of this name."""
+        settings = TrainerSettings(
+            learning_rate=self.learning_rate,
+            num_train_epochs=self.num_train_epochs,
+            per_device_train_batch_size=self.per_device_train_batch_size,
+            seed=self.seed,
+            warmup_steps=0.1,
+            adam_beta2=0.98,
+            eval_strategy="no",
+            use_cpu=self.use_cpu,
+        )
+        return to_run_arguments(settings, self.output_dir / f".{name}")
+
+
+@dataclass(frozen=True)
+class UnlabelledTweets:
+    """Tweets whose labels no member has seen, with the whole ensemble's predictions."""
+
+    examples: DistillationSet
+    tables: list[Dataset]  # in the order of the examples
+    predicted: np.ndarray  # (n_tweets,) class indices
+
+
+def command_of_job(job: FinishedJob, moved: Sequence[str]) -> Job:
+    """Return the job as it was commanded, with flags for files that have moved.
+
+    Raises `InputError` for a plan without a command.
+    """
+    if not job.command:
+        raise InputError(f"{job.plan.plan_file} does not say how the job was commanded; it is an older one's")
+    return read_command_line([*job.command, *moved])
+
+
+def load_job_splits(job: FinishedJob, command: Job) -> Splits:
+    """Read the job's tweets; raise `InputError` where the files hold others by now."""
+    splits = load_splits(command)
+    for part, content in splits.content_hashes().items():
+        if content != job.plan.identity["data"].get(part):
+            raise InputError(
+                f"the {part} tweets are not those that {job.plan.output_dir} was made with; name the files by "
+                "--data_dir, or --train_file, --validation_file and --test_file"
+            )
+    return splits
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Students of one finished job.
+
+    Args:
+        stop: whether to save a checkpoint and raise `Stopped`.
+        report: called with a student's name, step and number of steps.
+    """
+
+    job: FinishedJob
+    splits: Splits
+    settings: StudentSettings
+    stop: Callable[[], bool]
+    report: Callable[[str, int, int], None]
+
+    def labelled(self) -> DistillationSet:
+        """Return the labelled tweets with the ensemble's out-of-fold probabilities."""
+        return DistillationSet(column(self.splits.labelled, "text").to_pylist(), self.job.combined)
+
+    def unlabelled(self, files: Sequence[str]) -> UnlabelledTweets:
+        """Return the test tweets as the job predicted them, and those of other files as the ensemble does now."""
+        job, splits = self.job, self.splits
+        n_classes = job.task.n_classes
+        examples, predicted = DistillationSet([], np.zeros((0, n_classes))), np.zeros(0, dtype=np.int64)
+        tables = []
+        if splits.test is not None:
+            predictions = mean_predictions(job.plan.runs, mean=job.rule.mean)
+            tables.append(splits.test)
+            texts = column(splits.test, "text").to_pylist()
+            examples += DistillationSet(texts, job.rule.combine(predictions.probabilities))
+            predicted = job.ensemble.predict(predictions)
+        if files:
+            table, _ = read_tweets(files, job.task, labelled=False)
+            texts = column(table, "text").to_pylist()
+            output = self.predictor().predict(texts)
+            tables.append(table)
+            examples += DistillationSet(texts, output.probabilities)
+            predicted = np.concatenate([predicted, output.predicted])
+        return UnlabelledTweets(examples, tables, predicted)
+
+    def predictor(self) -> EnsemblePredictor:
+        """Return the job's ensemble; raise `InputError` where its models were not kept."""
+        device = "cuda:0" if torch.cuda.is_available() and not self.settings.use_cpu else "cpu"
+        return EnsemblePredictor(self.job.plan, self.job.rule, self.job.task.labels, device)
+
+    def train(
+        self, name: str, labelled: DistillationSet, shown: DistillationSet, unlabelled: UnlabelledTweets
+    ) -> Student:
+        """Return a student of labelled tweets and of those unlabelled ones that are `shown` to it.
+
+        Its decision is moved until each class has the ensemble's share: of all unlabelled tweets where there are some,
+        or else of the labelled ones.
+        """
+        settings = self.settings
+        examples, arguments = labelled + shown, settings.run_arguments(name)
+        encoder, longest = settings.model_name_or_path, settings.max_seq_length
+        student = Student.of_encoder(encoder, self.job.task, longest, settings.seed)
+        fingerprint = examples.fingerprint(encoder, longest, arguments)
+        student.learn(
+            examples, arguments, fingerprint, lambda *steps: self.report(name, *steps), self.stop, SAVE_MINUTES
+        )
+        if len(unlabelled.predicted):
+            texts, predicted = unlabelled.examples.texts, unlabelled.predicted
+        else:
+            texts = labelled.texts
+            predicted = (labelled.targets * self.job.fitted_decision.mean(axis=0)).argmax(axis=1)
+        student.match_class_shares(student.predict_proba(texts), class_shares(predicted, self.job.task.n_classes))
+        return student
+
+    def check(
+        self, fold: int, rivals: dict[str, np.ndarray], labelled: DistillationSet, unlabelled: UnlabelledTweets
+    ) -> dict[str, Any]:
+        """Score a student that was trained without a fold and without duplicates of its tweets, beside its rivals.
+
+        Args:
+            rivals: predicted class indices (n_tweets,) of all labelled tweets, by name.
+        """
+        job, labelled_table = self.job, self.splits.labelled
+        seed, n_folds = job.plan.runs[0].member.args.fold_seed, job.plan.settings.n_folds
+        held_out = folds_of(labelled_table, seed) == fold
+        keys = held_out_keys_by_fold(labelled_table, job.task, seed, n_folds)[fold]
+        kept = ~is_held_out(labelled_table, keys) & ~held_out
+        free = np.concatenate([*(~is_held_out(table, keys) for table in unlabelled.tables), np.zeros(0, dtype=bool)])
+        student = self.train(f"check-{fold}", labelled.select(kept), unlabelled.examples.select(free), unlabelled)
+        contenders = {
+            "student": student.predict_proba(labelled.select(held_out).texts).argmax(axis=1),
+            **{name: predicted[held_out] for name, predicted in rivals.items()},
+        }
+        return compare(f"held-out fold {fold}", contenders, job.gold[held_out], job)
+
+    def rivals(self) -> dict[str, np.ndarray]:
+        """Return classes (n_tweets,) of the labelled tweets by ensemble and best member, with out-of-fold rules."""
+        job, config = self.job, VotingConfig.from_settings(self.job.plan.settings, self.job.task)
+        predictions, best = out_of_fold_predictions(job.plan.runs), job.best_member
+        alone = predictions.probabilities[[predictions.members.index(best)]]
+        return {
+            "ensemble": config.predict_out_of_fold(predictions.members, predictions.probabilities, job.gold),
+            best: config.for_one.predict_out_of_fold([best], alone, job.gold),
+        }
+
+    def score_on_test(self, student: Student, gold: np.ndarray) -> dict[str, Any]:
+        """Score the student on the test tweets, beside ensemble and best member."""
+        job, best = self.job, self.job.best_member
+        runs = job.plan.runs_of([best])
+        config = VotingConfig.from_settings(job.plan.settings, job.task).for_one
+        fitted, _ = fit_ensemble(out_of_fold_predictions(runs), job.gold, config, job.task)
+        alone, predictions = fitted.for_new_tweets(runs)
+        contenders = {
+            "student": student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1),
+            "ensemble": job.ensemble.predict(mean_predictions(job.plan.runs, mean=job.rule.mean)),
+            best: alone.predict(predictions),
+        }
+        return compare("test", contenders, gold, job)
+
+    def measure_speed(
+        self, student: Student, texts: Sequence[str], predictor: EnsemblePredictor | None
+    ) -> dict[str, float]:
+        """Return tweets a second of student, best member and ensemble on the same texts, medians of `REPEATS`.
+
+        The contenders take turns, so that a machine that slows down slows down all. Without a `predictor` the student
+        is alone.
+        """
+        texts, best = list(texts[:SPEED_TWEETS]), self.job.best_member
+        contenders: dict[str, Callable[[], Any]] = {"student": lambda: student.predict_proba(texts)}
+        if predictor is not None:
+            contenders[best] = lambda: predictor.predict_member(best, texts, {})
+            contenders["ensemble"] = lambda: predictor.predict(texts)
+        taken: dict[str, list[float]] = {name: [] for name in contenders}
+        for repeat in range(REPEATS + 1):
+            for name, predict in contenders.items():
+                started = time.perf_counter()
+                predict()
+                if repeat:  # the first one loads models
+                    taken[name].append(time.perf_counter() - started)
+        return {name: len(texts) / float(np.median(seconds)) for name, seconds in taken.items()}
+
+    def save(self, student: Student, scores: list[dict[str, Any]], speeds: dict[str, float], n_unlabelled: int) -> None:
+        """Write the student's model, its labels of the test tweets, and student.json."""
+        folder, task, settings = self.settings.output_dir, self.job.task, self.settings
+        student.save(folder / "model")
+        if self.splits.test is not None:
+            predicted = student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1)
+            write_labels(folder / "test.tsv", column(self.splits.test, "id"), [task.labels[i] for i in predicted])
+        versions = read_json(self.job.plan.plan_file)["versions"]
+        shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "max_seq_length", "seed")
+        content = {
+            "task": task.name,
+            "job": os.path.relpath(self.job.plan.output_dir, folder),
+            "encoder": settings.model_name_or_path,
+            "settings": {name: getattr(settings, name) for name in shown},
+            "unlabelled_tweets": n_unlabelled,
+            "parameters": sum(parameter.numel() for parameter in student.model.parameters()),
+            "versions": {name: versions[name] for name in ("python", *LIBRARIES)},
+            "scores": scores,
+            "tweets_per_second": speeds,
+        }
+        write_json(folder / STUDENT_FILE, content)
+        for path in folder.glob(".*"):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def compare(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, job: FinishedJob) -> dict[str, Any]:
+    """Return the scores of predicted class indices (n_tweets,) by name, and the student's paired differences."""
+    task, objective = job.task, job.task.objective
+    student = contenders["student"]
+    return {
+        "where": where,
+        "tweets": len(gold),
+        "scores": {name: task.score(gold, predicted) for name, predicted in contenders.items()},
+        "student_against": {
+            name: paired_bootstrap(gold, student, predicted, task.n_classes, objective.measure, objective.positive)
+            for name, predicted in contenders.items()
+            if name != "student"
+        },
+        "agrees_with_ensemble": float((student == contenders["ensemble"]).mean()),
+    }

@@ -1,4 +1,4 @@
-"""A finished job as report and model card tell of it: everything read once from the output folder."""
+"""Results of a finished job for report, model card and distillation, read once from the output folder."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,19 +17,22 @@ from smm4h.models.voting import VotingRule, log_odds
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
 
-Scores = dict[str, Any]  # as `Task.score` has them
+STUDENT_FILE = "student.json"  # in the folder of a student that was distilled from a job
+Scores = dict[str, Any]  # the result of `Task.score`
 
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """What came of a job.
+    """The results of a job.
 
     Args:
         scores: by name, of members, votes and baselines: `out_of_fold` and `test` scores, or None.
         gold: class indices (n_tweets,) of the labelled tweets.
-        members: out-of-fold probabilities (n_members, n_tweets, n_classes).
-        combined: the ensemble's of them (n_tweets, n_classes).
+        members: the members' out-of-fold probabilities (n_members, n_tweets, n_classes).
+        combined: the ensemble's out-of-fold probabilities (n_tweets, n_classes).
         fitted_decision: class weights (n_rows, n_classes), as tuned on single folds' models.
+        leaky: names of scores whose teachers saw the held-out tweets.
+        command: words of the command line that the job was first given.
     """
 
     plan: Plan
@@ -41,34 +44,34 @@ class FinishedJob:
     members: np.ndarray
     combined: np.ndarray
     fitted_decision: np.ndarray
-    leaky: frozenset[str]  # names of scores whose teachers saw the held-out tweets
+    leaky: frozenset[str]
     versions: dict[str, str]
-    command: list[str]  # words that the job was first given
+    command: list[str]
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedJob":
-        """Raises `InputError` for a job that is not finished."""
+        """Read a job's folder; raise `InputError` for a job that is not finished."""
         plan, task = read_plan(folder)
         missing = [run.name for run in plan.runs if not run.is_done()]
         if missing:
             raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
         ensemble = FittedEnsemble.read(plan.ensemble_file)
-        ballots, gold = read_out_of_fold(plan.out_of_fold_file)
+        predictions, gold = read_out_of_fold(plan.out_of_fold_file)
         scores = read_json(folder / "scores.json")
-        made, fitted = read_json(plan.plan_file), read_json(plan.ensemble_file)["fitted_decision"]
+        content, fitted = read_json(plan.plan_file), read_json(plan.ensemble_file)["fitted_decision"]
         return cls(
             plan=plan,
             task=task,
             ensemble=ensemble,
-            scores={name.removesuffix(LEAKY): of for name, of in scores.items()},
+            scores={name.removesuffix(LEAKY): score for name, score in scores.items()},
             leaky=frozenset(name.removesuffix(LEAKY) for name in scores if name.endswith(LEAKY)),
             appraisal=read_json(folder / "appraisal.json"),
             gold=gold,
-            members=ballots.probabilities,
-            combined=ensemble.rule.combine(ballots.probabilities),
+            members=predictions.probabilities,
+            combined=ensemble.rule.combine(predictions.probabilities),
             fitted_decision=np.array([[row[label] for label in task.labels] for row in fitted]),
-            versions=made["versions"],
-            command=made.get("command", []),
+            versions=content["versions"],
+            command=content.get("command", []),
         )
 
     @property
@@ -78,78 +81,83 @@ class FinishedJob:
 
     @property
     def rule(self) -> VotingRule:
+        """The ensemble's voting rule."""
         return self.ensemble.rule
 
     @property
     def best_member(self) -> str:
-        """The one with the highest out-of-fold score."""
-        found = self.appraisal.get("best_member")
-        return found["name"] if found else self.names[0]
+        """Name of the member with the highest out-of-fold score."""
+        best = self.appraisal.get("best_member")
+        return best["name"] if best else self.names[0]
 
     @cached_property
     def measures(self) -> dict[str, dict[str, Any]]:
-        """What each run found out, by its name."""
+        """The content of each run's metrics file, by the run's name."""
         return {run.name: run.measures() for run in self.plan.runs}
 
     @property
     def encoder_names(self) -> list[str]:
         """The members' encoders, as the recipe or the command named them."""
-        return sorted({run.member.get("model_name_or_path") for run in self.plan.runs if run.member.has_encoder})
+        return sorted({run.member.args.model_name_or_path for run in self.plan.runs if run.member.has_encoder})
 
     @property
     def counts(self) -> dict[str, int]:
-        """Labelled tweets by label."""
+        """Number of labelled tweets by label."""
         counted = np.bincount(self.gold, minlength=self.task.n_classes)
         return dict(zip(self.task.labels, counted.tolist(), strict=True))
 
     def agreement(self) -> np.ndarray:
-        """Correlation (n_members, n_members) of the members' log odds of the rare labels, out of fold."""
+        """Return the correlation (n_members, n_members) of the members' out-of-fold log odds of the rare labels."""
         rare = log_odds(self.members)[:, :, self.task.positive_indices]
         flat = rare.reshape(len(rare), -1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.corrcoef(flat) if len(flat) > 1 else np.ones((1, 1))
-        return np.nan_to_num(np.atleast_2d(found))
+            correlation = np.corrcoef(flat) if len(flat) > 1 else np.ones((1, 1))
+        return np.nan_to_num(np.atleast_2d(correlation))
 
     def fold_scores(self) -> dict[str, list[float]]:
-        """Each member's measure on each fold that it held out, as its runs found it (by the highest probability)."""
+        """Return each member's metric on each held-out fold, with labels by argmax, as its runs scored themselves."""
         return {
             name: [self.measures[run.name]["held_out"][self.task.measure] for run in runs]
             for name, runs in self._fold_runs().items()
         }
 
     def learning_curves(self) -> dict[str, list[list[dict[str, float]]]]:
-        """Each member's evaluations while its runs were trained, a list a run; only of those with two or more."""
+        """Return by member a list of evaluations per run, for members whose runs all had two or more of them."""
         runs = self._fold_runs()
-        found = {name: [self.measures[run.name].get("evaluations", []) for run in own] for name, own in runs.items()}
-        return {name: curves for name, curves in found.items() if all(len(curve) > 1 for curve in curves)}
+        curves = {name: [self.measures[run.name].get("evaluations", []) for run in own] for name, own in runs.items()}
+        return {name: by_run for name, by_run in curves.items() if all(len(curve) > 1 for curve in by_run)}
 
     def _fold_runs(self) -> dict[str, list[Run]]:
-        """Each member's runs that hold tweets out."""
+        """Return each member's runs that hold tweets out."""
         return {name: fold_runs(self.plan.runs_of([name])) for name in self.names}
 
     @property
     def names(self) -> list[str]:
+        """Names of the members."""
         return self.plan.members
 
     def costs(self) -> list[dict[str, Any]]:
-        """For each member what its runs took: seconds, steps, tweets shown, device."""
+        """Return for each member the number of its runs and their seconds, steps and most frequent device."""
         rows = []
         for name in self.names:
             runs = self.plan.runs_of([name])
-            done = [read_json(run.done_file) for run in runs]
+            records = [read_json(run.done_file) for run in runs]
             steps = sum(self.measures[run.name].get("steps", 0) for run in runs)
             rows.append(
                 {
                     "name": name,
                     "runs": len(runs),
-                    "seconds": sum(one["seconds"] for one in done),
-                    "training_seconds": sum(one["training_seconds"] for one in done),
+                    "seconds": sum(record["seconds"] for record in records),
+                    "training_seconds": sum(record["training_seconds"] for record in records),
                     "steps": steps,
-                    "device": Counter(one["device"] for one in done).most_common(1)[0][0],
+                    "device": Counter(record["device"] for record in records).most_common(1)[0][0],
                 }
             )
         return rows
 
     def confusion(self, part: str) -> np.ndarray:
-        """Counts (n_classes, n_classes) of the final vote, `out_of_fold` by rules fitted without each tweet."""
+        """Return the final vote's confusion matrix (n_classes, n_classes) on a part: `test`, or `out_of_fold`.
+
+        Out of fold, each tweet's label is predicted by a rule that was fitted without this tweet.
+        """
         return np.array(self.final[part]["confusion"])

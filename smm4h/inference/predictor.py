@@ -1,40 +1,50 @@
-"""A finished ensemble as it is used: texts in, labels out, from a job's folder or as it was published."""
+"""A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
+import hashlib
 import math
+import shutil
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet
 import torch
 
 from heads import TweetClassifier
-from smm4h.config.plan import Plan, Run
+from smm4h.config.plan import Plan, Run, read_plan
 from smm4h.config.task import Columns, Submission, Task
+from smm4h.data.streaming import PIPE, Block, Writer
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule, mean_of_models
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_json, write_atomically, write_json
+from smm4h.utils.leases import LeaseHolder
 
-SHARE_OF_MEMORY = 0.5  # of what is free, that models may be kept in
+SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept
 
 
 def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
-    """A finished run's model, ready to predict."""
-    cleaning = run.member.get("cleaning")
+    """Return the model of a finished run, ready to predict."""
+    args = run.member.args
     if not run.member.has_encoder:
-        return TextPredictor(load_baseline(run.model), cleaning)
+        return TextPredictor(load_baseline(run.model), args.cleaning)
     model = TweetClassifier.from_pretrained(run.model, dtype=torch.float32).eval().to(device)
     tokenizer = load_saved_tokenizer(run.model, model.encoder.config)
-    variant = " ".join(str(run.member.get(name)) for name in VARIANT)
-    return EncoderPredictor(model, tokenizer, cleaning, variant, run.member.precision, packed=run.member.get("packed"))
+    variant = " ".join(str(getattr(args, name)) for name in VARIANT)
+    return EncoderPredictor(model, tokenizer, args.cleaning, variant, run.member.precision, packed=args.packed)
 
 
 def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
-    """The runs of a rule's members; raises `InputError` where their models were not kept."""
+    """Return the runs of a rule's members by name; raise `InputError` where their models were not kept."""
     runs = {name: plan.runs_of([name]) for name in rule.members}
     missing = [run for of_member in runs.values() for run in of_member if not run.model.is_dir()]
     if missing:
@@ -46,19 +56,19 @@ def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
 
 
 def free_memory(device: str, n_processes: int) -> float:
-    """Bytes that are free for each of the processes that share this machine, where `device` keeps its models."""
+    """Return the free bytes for each of the processes that share this machine, where `device` keeps its models."""
     if not device.startswith("cuda"):
         return psutil.virtual_memory().available / n_processes
     return torch.cuda.mem_get_info(device)[0] / math.ceil(n_processes / torch.cuda.device_count())
 
 
 class EnsemblePredictor:
-    """The members of a finished job. Models stay in memory where all of them find room, else they come one by one.
+    """The members of a finished job. Models stay in memory if all of them fit; else each is loaded when it is needed.
 
     Args:
-        n_processes: how many share this machine.
+        n_processes: number of processes that share this machine.
 
-    Raises `InputError` for a folder that has not kept them.
+    Raises `InputError` for a folder that has not kept the models.
     """
 
     def __init__(self, plan: Plan, rule: VotingRule, labels: Sequence[str], device: str, n_processes: int = 1) -> None:
@@ -69,17 +79,19 @@ class EnsemblePredictor:
         self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
 
     def predict(self, texts: Sequence[str]) -> EnsembleOutput:
-        """What the ensemble says of some texts."""
-        made: dict = {}
-        return EnsembleOutput.from_rule(
-            self.rule, np.stack([self.predict_member(name, texts, made) for name in self.rule.members])
-        )
+        """Return the ensemble's predictions for some texts."""
+        cache: dict = {}
+        members = [self.predict_member(name, texts, cache) for name in self.rule.members]
+        return EnsembleOutput.from_rule(self.rule, np.stack(members))
 
-    def predict_member(self, name: str, texts: Sequence[str], made: dict) -> np.ndarray:
-        """A member's probabilities (n_tweets, n_classes): the mean over its runs, as the rule was fitted for it."""
+    def predict_member(self, name: str, texts: Sequence[str], cache: dict) -> np.ndarray:
+        """Return a member's probabilities (n_tweets, n_classes): the mean over its runs, as the rule asks for it.
+
+        `cache` keeps token ids for members that read the same.
+        """
         runs = self.runs[name]
-        found = [self._load(run).predict_proba(texts, made) for run in runs]
-        return mean_of_models(self.rule.mean, found, [run.is_refit for run in runs])
+        probs = [self._load(run).predict_proba(texts, cache) for run in runs]
+        return mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
 
     def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
         if run.name in self.loaded:
@@ -91,7 +103,7 @@ class EnsemblePredictor:
 
 
 def load_published(name: str, device: str) -> TweetEnsemble:
-    """A published ensemble, by its folder or its name on the Hub; raises `InputError` where that is none."""
+    """Return a published ensemble, by its folder or its name on the Hub; raise `InputError` where that is none."""
     try:
         model = TweetEnsemble.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -102,7 +114,120 @@ def load_published(name: str, device: str) -> TweetEnsemble:
 
 
 def task_of(config: TweetEnsembleConfig) -> Task:
-    """As much of its task as a published ensemble has to know: labels, and how columns are called."""
+    """Return what a published ensemble's config holds of its task: labels, and names of columns."""
     labels = [config.id2label[index] for index in range(config.num_labels)]
     submission = Submission("prediction.tsv", config.submission_columns)
     return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), submission=submission)
+
+
+def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[EnsemblePredictor | TweetEnsemble, Task, str]:
+    """Return the ensemble of a job's folder or of a published one, its task, and a hash of how it decides.
+
+    Raises `InputError` for a name that is neither.
+    """
+    if (Path(name) / "plan.json").is_file():
+        plan, task = read_plan(Path(name))
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
+        return predictor, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
+    published = load_published(name, device)
+    config = published.config.to_json_string(use_diff=False)
+    return published, task_of(published.config), hashlib.sha256(config.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PartialPredictions:
+    """The predictions so far, a Parquet file a block, in a folder beside the output; shared by several processes."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, output: str, inputs: Sequence[Path], ensemble_hash: str, block_size: int) -> "PartialPredictions":
+        """Begin or resume; raise `InputError` where the folder beside the output belongs to other tweets.
+
+        Args:
+            output: a file's name, or `PIPE`, whose predictions are not resumed.
+            inputs: files that a resume must be of; empty for a pipe, whose content cannot be compared.
+        """
+        if output == PIPE:
+            return cls(Path(tempfile.mkdtemp(prefix="answers")))
+        folder = Path(output).with_name(f".{Path(output).name}.parts")
+        content = {
+            "ensemble": ensemble_hash,
+            "inputs": [[path.name, path.stat().st_size, path.stat().st_mtime] for path in inputs],
+            "block": block_size,
+        }
+        if not inputs:
+            shutil.rmtree(folder, ignore_errors=True)
+        if (folder / "about.json").exists():
+            if read_json(folder / "about.json") != content:
+                raise InputError(f"{folder} was begun with other tweets, ensemble or --block; remove it to start over")
+        else:
+            write_json(folder / "about.json", content)
+        return cls(folder)
+
+    def path(self, number: int) -> Path:
+        """Return the file of a block."""
+        return self.folder / f"{number:08}.parquet"
+
+    def predict_missing(
+        self,
+        blocks: Iterable[Block],
+        predictor: EnsemblePredictor | TweetEnsemble,
+        leases: LeaseHolder,
+        on_block: Callable[[Block], None],
+    ) -> tuple[int, int]:
+        """Predict the blocks that no process has predicted or holds; return how many there are and how many miss."""
+        n_blocks = n_missing = 0
+        for block in blocks:
+            n_blocks += 1
+            n_missing += not self._predict(block, predictor, leases)
+            on_block(block)
+        return n_blocks, n_missing
+
+    def _predict(self, block: Block, predictor: EnsemblePredictor | TweetEnsemble, leases: LeaseHolder) -> bool:
+        """Return whether the block's predictions are there, made by this process or another."""
+        path = self.path(block.number)
+        if path.exists():
+            return True
+        lease = leases.try_acquire(path.with_suffix(".claim"))
+        if lease is None:
+            return False
+        with lease:
+            if not path.exists():
+                output = predictor.predict(block.texts)
+                labels = np.asarray(predictor.labels, dtype=object)[output.predicted]
+                table = pa.table(
+                    {
+                        "id": pa.array(block.ids, pa.string()),
+                        "label": pa.array(labels, pa.string()),
+                        "probability": pa.array(output.probability, pa.float64()),
+                        "margin": pa.array(output.margin, pa.float64()),
+                        "votes": pa.array(output.votes, pa.int64()),
+                    }
+                )
+                write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
+        return True
+
+    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> None:
+        """Write all blocks, in order, to the output, and remove the folder.
+
+        Args:
+            names: what each column of the output is called, by its name in the blocks.
+        """
+        block_schema = pa.parquet.read_schema(self.path(0))
+        schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
+
+        def write(path: Path | None) -> None:
+            with Writer(path, schema) as writer:
+                for number in range(n_blocks):
+                    table = pa.parquet.read_table(self.path(number), columns=list(names))
+                    writer.write(table.rename_columns(list(names.values())))
+
+        if output == PIPE:
+            write(None)
+        else:
+            partial = self.folder / Path(output).name
+            write(partial)
+            partial.replace(output)
+        shutil.rmtree(self.folder)

@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""Predictors, from texts to probabilities, for each kind of member; and an ensemble's output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,24 +16,25 @@ from smm4h.models.voting import VotingRule
 
 
 def has_bf16(device: str) -> bool:
-    """Whether this machine's devices of a kind (`cuda`, `cpu`, ...) have bf16 matrix products in hardware."""
+    """Return whether a kind of device (`cuda`, `cpu`, ...) of this machine has bf16 matrix products in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-TokenCache = dict[str, list]  # by text variant, what was made of the texts: for members that read the same
+# Token ids or cleaned texts by preprocessing variant, shared by predictors with the same tokenizer and cleaning.
+TokenCache = dict[str, list]
 
 
 @dataclass(frozen=True)
 class EnsembleOutput:
-    """What an ensemble predicts for some tweets, (n_tweets,) each but the last."""
+    """An ensemble's predictions for some tweets, arrays (n_tweets,) but for `probabilities`."""
 
     predicted: np.ndarray  # class indices
-    probability: np.ndarray  # of the label
-    margin: np.ndarray  # by how much its weighted probability is ahead of the next one's
-    votes: np.ndarray  # how many members choose it, each by its own highest weighted probability
-    probabilities: np.ndarray  # (n_tweets, n_classes), before the decision's weights
+    probability: np.ndarray  # of the predicted class, before decision weights
+    margin: np.ndarray  # weighted probability of the predicted class minus the highest among the rest
+    votes: np.ndarray  # number of members whose own highest weighted probability is the predicted class's
+    probabilities: np.ndarray  # (n_tweets, n_classes), before decision weights
 
     @classmethod
     def from_rule(cls, rule: VotingRule, probabilities: np.ndarray) -> "EnsembleOutput":
@@ -43,23 +44,28 @@ class EnsembleOutput:
         weighted = combined * (decision[0] if len(decision) == 1 else decision.mean(axis=0))
         weighted /= weighted.sum(axis=1, keepdims=True)
         rows = np.arange(len(predicted))
-        others = weighted.copy()
-        others[rows, predicted] = -np.inf
+        rest = weighted.copy()
+        rest[rows, predicted] = -np.inf
         votes = (probabilities * decision[:, None, :]).argmax(axis=2)
-        margin = weighted[rows, predicted] - others.max(axis=1)
+        margin = weighted[rows, predicted] - rest.max(axis=1)
         return cls(predicted, combined[rows, predicted], margin, (votes == predicted).sum(axis=0), combined)
 
 
 class TextModel(Protocol):
-    """A model that takes texts as they are."""
+    """A model that predicts from texts, without a tokenizer of its own."""
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray: ...
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes)."""
+        ...
 
 
 def dtype_for(precision: str | None, device: str) -> torch.dtype:
-    """What matrix products are computed in on a kind of device, as a run of this precision trained and predicted.
+    """Return the dtype of matrix products on a kind of device, the one that a run of this precision was trained with.
 
-    A run in float16 was one on a GPU; elsewhere it is answered in float32.
+    A run in float16 was trained on a GPU; on any other device it predicts in float32.
+
+    Args:
+        precision: `float32`, `bfloat16`, `float16`, or None: bf16 where the device has it, else float32.
     """
     if precision is None:
         precision = "bfloat16" if has_bf16(device) else "float32"
@@ -67,13 +73,13 @@ def dtype_for(precision: str | None, device: str) -> torch.dtype:
 
 
 class EncoderPredictor:
-    """A model with an encoder, ready to predict on the device where it is.
+    """Predictor over a fine-tuned encoder, on the device where the model is.
 
     Args:
-        cleaning: steps that a text goes through before the tokenizer.
-        variant: the same for members whose tokenizers make the same of a text.
+        cleaning: cleaning steps for texts before the tokenizer.
+        variant: name of the preprocessing, equal for members whose tokenizers give equal token ids.
         precision: `float32`, `bfloat16` or `float16`, of matrix products; None: bf16 where the device has it.
-        packed: whether a CPU may compute it by `smm4h.models.padding_free`.
+        packed: whether a CPU may compute the encoder by `smm4h.models.padding_free`.
     """
 
     def __init__(
@@ -89,30 +95,32 @@ class EncoderPredictor:
         self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
         self.key = f"{variant} {' '.join(cleaning)}"
         self.dtype = dtype_for(precision, model.device.type)
-        if packed and model.device.type == "cpu" and supports_padding_free(model.encoder):
+        if packed and model.device.type == "cpu" and supports_padding_free(model.encoder, model.head):
             model.encoder_override = PaddingFreeEncoder(model.encoder, self.dtype)
 
-    def predict_proba(self, texts: Sequence[str], made: TokenCache) -> np.ndarray:
-        """(n_tweets, n_classes)."""
-        if self.key not in made:
+    def predict_proba(self, texts: Sequence[str], cache: TokenCache) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes), float32; token ids are read from the cache or added to it."""
+        if self.key not in cache:
             cleaned = [clean(text, self.cleaning) for text in texts]
             longest = self.tokenizer.model_max_length
-            made[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
-        pieces, device = made[self.key], self.model.device
+            cache[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
+        token_ids, device = cache[self.key], self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            found = predict_proba(pieces, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits)
-        return found.astype(np.float32)
+            probs = predict_proba(
+                token_ids, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits
+            )
+        return probs.astype(np.float32)
 
 
 class TextPredictor:
-    """A model without an encoder."""
+    """Predictor over a model without an encoder, which takes cleaned texts."""
 
     def __init__(self, model: TextModel, cleaning: Sequence[str]) -> None:
         self.model, self.cleaning = model, cleaning
         self.key = f"text {' '.join(cleaning)}"
 
-    def predict_proba(self, texts: Sequence[str], made: TokenCache) -> np.ndarray:
-        """(n_tweets, n_classes)."""
-        if self.key not in made:
-            made[self.key] = [clean(text, self.cleaning) for text in texts]
-        return self.model.predict_proba(made[self.key]).astype(np.float32)
+    def predict_proba(self, texts: Sequence[str], cache: TokenCache) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes), float32; cleaned texts are read from the cache or added to it."""
+        if self.key not in cache:
+            cache[self.key] = [clean(text, self.cleaning) for text in texts]
+        return self.model.predict_proba(cache[self.key]).astype(np.float32)

@@ -6,37 +6,67 @@ from typing import Any
 
 import numpy as np
 
-SMALLEST = 1e-6  # no probability counts as less, before a logarithm
+SMALLEST = 1e-6  # probabilities are clipped from below before a logarithm
 TIES = ("probability", "lowest")
+DECISIONS = ("argmax", "tuned")
+
+
+@dataclass(frozen=True)
+class VotingMethod:
+    """A way to combine members' predictions; the texts appear in a flag's help and in the report."""
+
+    summary: str
+    description: str
+    is_fitted: bool = False  # on out-of-fold predictions, by a function in `ensemble.fitting.FITTERS`
+
+
+METHODS: dict[str, VotingMethod] = {
+    "hard": VotingMethod("most votes", "each member names a label, the label that most of them name wins"),
+    "soft": VotingMethod("mean probability", "the mean over the members"),
+    "weighted": VotingMethod(
+        "by score", "the mean over the calibrated members, weighted by their scores", is_fitted=True
+    ),
+    "greedy": VotingMethod(
+        "bagged selection",
+        "the mean over calibrated members, weighted by a bagged greedy selection",
+        is_fitted=True,
+    ),
+    "stacked": VotingMethod(
+        "logistic regression", "a regularised logistic regression over the calibrated members", is_fitted=True
+    ),
+}
 
 
 def decide(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The class (n_tweets,) of the highest weighted probability (n_tweets, n_classes); weights of 1 are argmax."""
+    """Return the class (n_tweets,) of the highest probability (n_tweets, n_classes) times class weight (n_classes,)."""
     return (probabilities * weights).argmax(axis=1)
 
 
 def mean_probabilities(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean over members (n_voters, n_tweets, n_classes), summed in float64 so that the order can't show."""
+    """Return the mean over members of (n_members, n_tweets, n_classes).
+
+    Summed in float64, so that the order of members does not change the result.
+    """
     return np.average(np.asarray(probabilities, dtype=np.float64), axis=0, weights=weights)
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities (..., n_classes), with mean 0 over the classes."""
+    """Return the logarithms of probabilities (..., n_classes), centred to mean 0 over the classes."""
     logs = np.log(np.clip(probabilities, SMALLEST, None).astype(np.float64))
     return logs - logs.mean(axis=-1, keepdims=True)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (..., n_classes) of logits."""
+    """Return the probabilities (..., n_classes) of logits."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def mean_log_odds(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Probabilities (n_tweets, n_classes) whose log odds are the mean over members (n_voters, n_tweets, n_classes).
+    """Return probabilities (n_tweets, n_classes) with the mean log odds over members (n_members, n_tweets, n_classes).
 
-    The mean of several models says "unlikely" about as often as each of them does; the mean of their probabilities is
-    drawn towards the middle, where a cut that was tuned on single models no longer fits.
+    The mean of log odds says "unlikely" about as often as each model does; the mean of probabilities is drawn towards
+    the middle, where a threshold that was tuned on single models no longer fits.
     """
     return softmax(np.average(log_odds(probabilities), axis=0, weights=weights))
 
@@ -45,9 +75,12 @@ MEANS = {"probability": mean_probabilities, "log_odds": mean_log_odds}
 
 
 def mean_of_models(mean: str, probabilities: Sequence[np.ndarray], refitted: Sequence[bool]) -> np.ndarray:
-    """A member's probabilities (n_tweets, n_classes), the mean over its models', (n_tweets, n_classes) each.
+    """Return a member's probabilities (n_tweets, n_classes), the mean over its models' (n_tweets, n_classes).
 
-    A model that was `refitted` counts as much as all folds' together; where all are of one kind, all count the same.
+    Args:
+        mean: a key of `MEANS`.
+        refitted: of each model, whether it was trained on all labelled tweets. Refitted models together count as much
+            as all folds' models together; models of one kind only count equally.
     """
     is_refit = np.asarray(refitted, dtype=bool)
     weights = None
@@ -56,59 +89,54 @@ def mean_of_models(mean: str, probabilities: Sequence[np.ndarray], refitted: Seq
     return MEANS[mean](np.stack(probabilities), weights)
 
 
-def count_votes(ballots: np.ndarray, n_classes: int) -> np.ndarray:
-    """How many of the ballots (n_voters, n_tweets), each a class index, name each class: (n_tweets, n_classes)."""
-    n_tweets = ballots.shape[1]
-    cells = ballots + np.arange(n_tweets) * n_classes
+def count_votes(votes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return how many of the votes (n_members, n_tweets), class indices, each class has: (n_tweets, n_classes)."""
+    n_tweets = votes.shape[1]
+    cells = votes + np.arange(n_tweets) * n_classes
     return np.bincount(cells.ravel(), minlength=n_tweets * n_classes).reshape(n_tweets, n_classes)
 
 
 def tied(counts: np.ndarray) -> np.ndarray:
-    """Which classes (n_tweets, n_classes) share a tweet's highest count; a tie where more than one does."""
+    """Return which classes (n_tweets, n_classes) share a tweet's highest count; several of them are a tie."""
     return counts == counts.max(axis=1, keepdims=True)
 
 
-def hard_vote(ballots: np.ndarray, n_classes: int, probabilities: np.ndarray | None = None) -> np.ndarray:
-    """The class (n_tweets,) that most ballots (n_voters, n_tweets) name.
+def hard_vote(votes: np.ndarray, n_classes: int, probabilities: np.ndarray | None = None) -> np.ndarray:
+    """Return the class (n_tweets,) with the most votes (n_members, n_tweets).
 
     A tie goes to the tied class of the highest mean probability (n_tweets, n_classes), or to the lowest class index
     where no probabilities are given (the rule of Bai & Zhou's published code).
     """
-    leading = tied(count_votes(ballots, n_classes))
+    leading = tied(count_votes(votes, n_classes))
     if probabilities is None:
         return leading.argmax(axis=1)
     return np.where(leading, probabilities, -1.0).argmax(axis=1)
 
 
 def soft_vote(probabilities: np.ndarray) -> np.ndarray:
-    """The class (n_tweets,) of the highest mean probability over members (n_voters, n_tweets, n_classes)."""
+    """Return the class (n_tweets,) of the highest mean probability over members (n_members, n_tweets, n_classes)."""
     return mean_probabilities(probabilities).argmax(axis=1)
 
 
-FITTED = ("weighted", "greedy", "stacked")
-METHODS = ("hard", "soft", *FITTED)
-DECISIONS = ("argmax", "tuned")
-
-
 def binary_threshold(weights: np.ndarray) -> float:
-    """The probability of the second of two classes from which it is chosen."""
+    """Return the probability from which the second of two classes is predicted, given class weights (2,)."""
     return float(weights[0] / weights.sum())
 
 
 @dataclass(frozen=True)
 class VotingRule:
-    """How some members' probabilities become a label.
+    """How members' probabilities become a label.
 
     Args:
-        method: `hard`: most ballots; `soft`: mean; `weighted`, `greedy`: weighted mean of the calibrated members;
+        method: `hard`: most votes; `soft`: mean; `weighted`, `greedy`: weighted mean of the calibrated members;
             `stacked`: logistic regression over them.
         members: their names, in the order in which probabilities are given.
-        ties: who wins a hard vote's tie, see `voting.hard_vote`.
-        weights: (n_members,) for the weighted mean; one that is 0 leaves a member out.
-        calibration: (n_members, n_classes, n_classes + 1) of each member, see `calibrate`; None: none.
+        ties: what decides a hard vote's tie, one of `TIES`, see `hard_vote`.
+        mean: what the mean over models is taken of, `probability` or `log_odds`, see `mean_log_odds`.
+        decision: (1, n_classes) class weights, see `decide`; of a hard vote (n_members, n_classes).
+        weights: (n_members,) for the weighted mean; 0 leaves a member out.
+        calibration: (n_members, n_classes, n_classes + 1), see `calibrate`; None: none.
         stack: (n_classes, n_members * n_classes + 1) coefficients and, last, intercepts of the logistic regression.
-        mean: of what the mean over models is taken, `probability` or `log_odds`, see `voting.mean_log_odds`.
-        decision: (1, n_classes) class weights, see `voting.decide`; of a hard vote (n_members, n_classes).
     """
 
     method: str
@@ -122,23 +150,23 @@ class VotingRule:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether no class counts more than another."""
+        """Whether all class weights are 1, so that the highest probability decides."""
         return bool((self.decision == 1).all())
 
-    @property
-    def counted(self) -> list[int]:
-        """Places of the members that are not left out by a weight of 0."""
-        return [place for place in range(len(self.members)) if self.weights is None or self.weights[place] > 0]
-
     def drop_zero_weight(self) -> "VotingRule":
-        """The same rule of the members that count, for whom nothing has to be computed."""
-        if len(self.counted) == len(self.members):
+        """Return the rule without the members whose weight is 0, so that their predictions need not be computed."""
+        if self.weights is None or (self.weights > 0).all():
             return self
-        kept = {"members": [self.members[place] for place in self.counted], "weights": self.weights[self.counted]}
-        return replace(self, **kept, calibration=self.calibration[self.counted])
+        kept = np.flatnonzero(self.weights > 0)
+        return replace(
+            self,
+            members=[self.members[index] for index in kept],
+            weights=self.weights[kept],
+            calibration=self.calibration[kept],
+        )
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        """One probability a class (n_tweets, n_classes), of the members' (n_members, n_tweets, n_classes)."""
+        """Return probabilities (n_tweets, n_classes) from the members' (n_members, n_tweets, n_classes)."""
         if self.calibration is not None:
             probabilities = calibrate(probabilities, self.calibration)
         if self.method == "stacked":
@@ -146,34 +174,69 @@ class VotingRule:
         return MEANS[self.mean](probabilities, self.weights)
 
     def predict(self, probabilities: np.ndarray) -> np.ndarray:
-        """The class (n_tweets,) of each tweet, of the members' probabilities (n_members, n_tweets, n_classes)."""
+        """Return the class (n_tweets,) from the members' probabilities (n_members, n_tweets, n_classes)."""
         if self.method != "hard":
             return decide(self.combine(probabilities), self.decision[0])
         weighted = probabilities * self.decision[:, None, :]
         means = MEANS[self.mean](weighted / weighted.sum(axis=2, keepdims=True))
-        ballots, n_classes = weighted.argmax(axis=2), probabilities.shape[2]
-        return hard_vote(ballots, n_classes, means if self.ties == "probability" else None)
+        votes, n_classes = weighted.argmax(axis=2), probabilities.shape[2]
+        return hard_vote(votes, n_classes, means if self.ties == "probability" else None)
+
+    def describe(self, labels: Sequence[str], *, has_refits: bool = False) -> str:
+        """Return a text on how the members' probabilities become a label.
+
+        Args:
+            labels: the names of the classes.
+            has_refits: whether some members have models that were refitted to all labelled tweets.
+        """
+        mean = "log odds" if self.mean == "log_odds" else "probabilities"
+        text = f"{METHODS[self.method].description}; of {mean}, also over a member's folds. "
+        if has_refits:
+            text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
+        if self.is_argmax:
+            text += "The highest probability decides. "
+        elif len(labels) == 2:
+            cutoffs = [binary_threshold(weights) for weights in self.decision]
+            shown = f"{cutoffs[0]:.3g}" if len(cutoffs) == 1 else f"{min(cutoffs):.3g} to {max(cutoffs):.3g}, by member"
+            text += f"{labels[1]} is given from a probability of {shown} on, tuned out of fold for the measure. "
+        else:
+            weights = np.exp(np.log(self.decision).mean(axis=0))
+            listed = ", ".join(f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
+            text += f"The highest weighted probability decides, weights tuned out of fold for the measure: {listed}. "
+        if self.method == "hard":
+            ties = "the higher mean probability" if self.ties == "probability" else "the first label"
+            text += f"Ties go to {ties}."
+        if self.weights is not None:
+            shares = ", ".join(f"{n} {w:.2f}" for n, w in zip(self.members, self.weights, strict=True) if w > 0)
+            text += f"Weights: {shares}."
+        return text.strip()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the rule as a dict for JSON."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "VotingRule":
+        """Return the rule of a dict from `to_dict`."""
         arrays = ("decision", "weights", "calibration", "stack")
         return cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
 
 
 def calibrate(probabilities: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-    """The members' probabilities (n_members, n_tweets, n_classes) as `fit_calibration` would have them."""
+    """Return the members' probabilities (n_members, n_tweets, n_classes) after a linear map of their log odds.
+
+    Args:
+        calibration: (n_members, n_classes, n_classes + 1), the maps' matrices and, in the last column, biases.
+    """
     logits = np.einsum("mtk,mck->mtc", log_odds(probabilities), calibration[:, :, :-1])
     return softmax(logits + calibration[:, None, :, -1])
 
 
 def stack_features(probabilities: np.ndarray) -> np.ndarray:
-    """Features (n_tweets, n_members * n_classes): the mean log probabilities, large, then each member's difference.
+    """Return stacking's features (n_tweets, n_members * n_classes) from probabilities (n_members, n_tweets, n_classes).
 
-    A penalty on coefficients then pulls towards the plain mean, not towards nothing.
+    They are the mean log odds times 10, and the difference from the mean of each member but the first. The factor
+    makes a penalty on coefficients pull towards the plain mean, not towards zero.
     """
     logits = log_odds(probabilities)
     mean = logits.mean(axis=0)

@@ -1,18 +1,23 @@
-"""Who this process is among those that a launcher started, and what of the machine is its own."""
+"""Distributed environment: this process among those that a launcher started, and its share of the machine."""
 
 import os
+import signal
 from dataclasses import dataclass
 
-import torch
-
 from smm4h.config.arguments import JobSettings
-from smm4h.parallel.fork_server import is_true, launcher_variables, sharding
-from smm4h.utils.errors import InputError
+from smm4h.config.job import Job
+from smm4h.parallel import fork_server
+from smm4h.utils.errors import InputError, Stopped
+
+# Variables that accelerate and torchrun set. A Trainer that saw them would make every run a distributed one.
+LAUNCHER_NAMES = ("RANK", "WORLD_SIZE")
+LAUNCHER_PREFIXES = ("LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
+SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")  # what an accelerate config may ask for to spread one model
 
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """This process among those that a launcher started; alone where nobody launched it."""
+    """This process among those that a launcher started; rank 0 of 1 where nobody launched it."""
 
     rank: int
     world_size: int
@@ -25,16 +30,16 @@ class LaunchEnvironment:
 
     @classmethod
     def detect(cls) -> "LaunchEnvironment":
-        """Finds this process's place among those launched; to be called before anything starts CUDA."""
+        """Read the launcher's variables; to be called before anything starts CUDA."""
         environment = os.environ
-        asked = sharding()
+        sharded = [name for name in SHARDING if is_true(f"ACCELERATE_USE_{name}")]
         return cls(
             rank=int(environment.get("RANK", 0)),
             world_size=int(environment.get("WORLD_SIZE", 1)),
             local_rank=int(environment.get("LOCAL_RANK", 0)),
             local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
             use_cpu=is_true("ACCELERATE_USE_CPU"),
-            sharded=asked[0] if asked else None,
+            sharded=sharded[0] if sharded else None,
             parent=os.getppid() if "RANK" in environment else None,
             is_restart=environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0",
         )
@@ -46,6 +51,7 @@ class LaunchEnvironment:
 
     @property
     def flags(self) -> list[str]:
+        """Flags that the accelerate config stands for."""
         return ["--use_cpu"] if self.use_cpu else []
 
     def is_orphaned(self) -> bool:
@@ -53,8 +59,13 @@ class LaunchEnvironment:
         return self.parent is not None and os.getppid() != self.parent
 
 
+def is_true(name: str) -> bool:
+    """Whether an environment variable says yes."""
+    return os.environ.get(name, "false").lower() in ("true", "1")
+
+
 def is_joint_training(launch: LaunchEnvironment, settings: JobSettings) -> bool:
-    """Whether all processes train one run after the other; raises `InputError` where config and flags disagree."""
+    """Whether all processes train one run after the other; raise `InputError` where config and flags disagree."""
     if launch.sharded == "MEGATRON_LM" or (launch.sharded and settings.parallel == "runs"):
         raise InputError(
             f"the accelerate config asks for {launch.sharded}, which spreads one run over processes; launch with "
@@ -63,17 +74,38 @@ def is_joint_training(launch: LaunchEnvironment, settings: JobSettings) -> bool:
     return settings.parallel == "data" or launch.sharded is not None
 
 
+def become_coordinator_or_peer(launch: LaunchEnvironment, job: Job) -> None:
+    """Make this process a peer in joint training, or the coordinator of workers of its own.
+
+    A coordinator starts the fork server, unless the job trains nothing, and drops the launcher's variables first.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    if is_joint_training(launch, job.settings):
+        return
+    clear_launcher_variables()
+    if not job.settings.download_only:
+        fork_server.start()
+
+
+def _stop(*_) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the end
+    raise Stopped
+
+
 def clear_launcher_variables() -> None:
-    """Drops the launcher's variables, so that a run on this process's device is no part of something distributed."""
-    for name in launcher_variables():
-        del os.environ[name]
+    """Drop the launcher's variables, so that a run on this process's device is no part of something distributed."""
+    for name in list(os.environ):
+        if name in LAUNCHER_NAMES or name.startswith(LAUNCHER_PREFIXES):
+            del os.environ[name]
 
 
 def devices(launch: LaunchEnvironment, use_cpu: bool) -> list[str | None]:
-    """The GPUs, as CUDA_VISIBLE_DEVICES names them, that this process's workers get; a None where there is no GPU.
+    """Return the GPUs of this process's workers, as CUDA_VISIBLE_DEVICES names them; [None] where there is no GPU.
 
     A process that was launched beside others has one of them; one that nobody launched has all.
     """
+    import torch
+
     n_gpus = 0 if use_cpu else torch.cuda.device_count()  # asks the driver, starts nothing
     if not n_gpus:
         return [None]
@@ -83,11 +115,14 @@ def devices(launch: LaunchEnvironment, use_cpu: bool) -> list[str | None]:
 
 
 def threads_each(launch: LaunchEnvironment, n_workers: int, threads_per_worker: int) -> int:
-    """CPU threads of a worker: as told, or the machine's cores shared out; accelerate would leave each with one."""
+    """Return the CPU threads of a worker: as asked, or the cores shared out; accelerate would leave each with one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return threads_per_worker or max(1, cores // (launch.local_world_size * n_workers))
 
 
 def set_threads(threads: int) -> None:
+    """Set the CPU threads of torch and of the tokenizers."""
+    import torch
+
     torch.set_num_threads(threads)
-    os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers'
+    os.environ["RAYON_NUM_THREADS"] = str(threads)

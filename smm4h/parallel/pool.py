@@ -1,179 +1,170 @@
-"""Runs -> workers -> devices: a job's own process reads, votes and tells; its workers train.
+"""Training of a job's runs by a pool of worker processes, or jointly, each run by all processes of the launch.
 
-Workers are forked from a server that has imported everything once, so that another one costs nothing, and claim run
-after run in the output folder, as do the workers of every other job that was started on that folder. A worker that dies
-takes nothing with it: its successor goes on from the run's last checkpoint.
+Workers are forked from a server that has imported everything once, and acquire run after run in the output folder, as
+do the workers of every other job on that folder. When a worker dies, its successor resumes from the run's last
+checkpoint.
 """
 
-import gc
-import importlib
 import multiprocessing
 import multiprocessing.connection
 import signal
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Protocol
 
 import psutil
-import torch
-from accelerate import PartialState
 
-from smm4h.config.job import Job, run_arguments
-from smm4h.config.plan import Run
+from smm4h.config.job import Job
+from smm4h.config.plan import Plan, Run, teacher_runs
 from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server
-from smm4h.parallel.environment import (
-    LaunchEnvironment,
-    clear_launcher_variables,
-    devices,
-    is_joint_training,
-    set_threads,
-    threads_each,
+from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, threads_each
+from smm4h.parallel.progress import JobProgress
+from smm4h.parallel.run_state import (
+    RUN_FAILED,
+    TICK,
+    failures,
+    has_failed_for_good,
+    log_event,
+    started_without_end,
+    unfinished,
 )
-from smm4h.parallel.run_state import failures, log_event, started_without_end
-from smm4h.parallel.worker import RUN_FAILED, TICK, train_jointly, unfinished, work
-from smm4h.training.run_data import RunData, remove_intermediate_files
+from smm4h.training.run_data import RunData, keep_best_model, remove_intermediate_files
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.utils.leases import LeaseHolder
 
-FRUITLESS = 3  # workers that may die one after the other without having begun a run
-PATIENCE = 120  # seconds that stopped workers get to save their state
-# A process group that is there when these are imported outlives its destruction, in their functions' default arguments,
-# and a thread of it (torch 2.13, gloo) that lets go of a tensor after Python has ended aborts the process.
-KEEP_A_GROUP = ("torch.distributed.nn.functional", "deepspeed.comm.torch")
+MAX_EARLY_DEATHS = 3  # per worker: deaths in a row before a run was begun, after which the job ends with an error
+SAVE_SECONDS = 120  # for stopped workers to save their state, before they are killed
 
-Look = Callable[[], None]
+
+class Trainers(Protocol):
+    """Interface of `WorkerPool` and `JointTraining`: a context manager that trains runs."""
+
+    def __enter__(self) -> "Trainers": ...
+
+    def __exit__(self, *exception) -> None: ...
+
+    def finish(self, runs: Sequence[Run], look: Callable[[], None]) -> None:
+        """Return when all the runs are done or have failed for good; `look` is called repeatedly meanwhile."""
 
 
 def longest_first(runs: Sequence[Run], costs: Mapping[str, float]) -> list[Run]:
-    """The runs by stage, in each the longest first: whoever is last then has only a short one left."""
+    """Return the runs by stage, longest first within a stage, so that the last worker to finish holds a short run."""
     return sorted(runs, key=lambda run: (run.stage, -costs[run.name]))
 
 
 def estimate_costs(runs: Sequence[Run], data: RunData) -> dict[str, float]:
-    """How long each run takes, by its name, up to a factor that all share: word pieces x the encoder's weights."""
-    found = {}
+    """Return each run's relative duration by its name: word pieces of its tweets x epochs x the encoder's weights."""
+    costs = {}
     for member in {run.member.name: run.member for run in runs}.values():
         lengths = column(token_table(data.token_folder, "labelled", member), "length").to_numpy()
-        folds = data.folds(member.get("fold_seed"))
-        per_piece = member.get("num_train_epochs") * encoder_size(member)
+        folds = data.folds(member.args.fold_seed)
+        per_piece = member.args.num_train_epochs * encoder_size(member)
         own = (run for run in runs if run.member.name == member.name)
-        found |= {run.name: float(lengths[~run.holds_out(folds)].sum()) * per_piece for run in own}
-    return found
+        costs |= {run.name: float(lengths[~run.holds_out(folds)].sum()) * per_piece for run in own}
+    return costs
 
 
-def become_coordinator_or_peer(launch: LaunchEnvironment, job: Job) -> None:
-    """Makes this process what it is to be: one of those that train together, or one that has workers of its own."""
-    signal.signal(signal.SIGTERM, _stop)
-    if is_joint_training(launch, job.settings):
-        fork_server.end()
-        return
-    clear_launcher_variables()
-    if not (job.settings.list or job.settings.fetch):
-        fork_server.start()
+@dataclass
+class TrainingPool:
+    """A job's workers, or its joint training, which train the runs stage by stage, with the progress display."""
+
+    plan: Plan
+    job: Job
+    data: RunData
+    trainers: "Trainers"
+    progress: JobProgress
+
+    def train(self, stage: int) -> None:
+        """Train the runs of a stage that were asked for and are missing, shared with other jobs on the same folder.
+
+        Nothing is trained where pseudo labels are missing because a teacher's run has failed for good.
+
+        Raises `InputError` where pseudo labels are missing because runs of their teachers were not asked for.
+        """
+        runs = [run for run in self.plan.wanted if run.stage == stage]
+        if unready := [run for run in runs if not self.data.is_ready(run) and not run.is_done()]:
+            missing = [run for run in teacher_runs(self.plan, self.job, stage) if not run.is_done()]
+            if any(has_failed_for_good(run) for run in missing):
+                return
+            raise InputError(
+                f"{unready[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
+                f"({missing[0].name}, ...); run the command without --members and --folds"
+            )
+        self.trainers.finish(runs, self.progress.look)
+        for member in {run.member.name for run in runs if self.job.settings.keep_models == "best"}:
+            keep_best_model(self.plan.runs_of([member]))
 
 
-def _stop(*_) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and what follows is not to be disturbed
-    raise Stopped
-
-
-def make_pool(launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> "WorkerPool | JointTraining":
-    """Those who train the job's runs, to be used in a `with`."""
-    tidy(runs)
-    together = is_joint_training(launch, job.settings)
-    # The command was given again, so that failed runs get their tries again. Where a failure ends all processes, each
-    # command is one try: there they get them only when nothing else is left to do.
-    if launch.is_main_process and not launch.is_restart and not (together and unfinished(runs)):
+@contextmanager
+def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) -> Iterator[TrainingPool]:
+    """Start the workers or the joint training of a job, and end them with the `with` block."""
+    costs = estimate_costs(plan.wanted, data)
+    runs = longest_first(plan.wanted, costs)
+    clean_up_finished_runs(runs)
+    joint = is_joint_training(launch, job.settings)
+    # The command was given again, so failed runs may be tried again. In joint training a failure ends all processes and
+    # each command is one try: failed runs are tried again only when nothing else is left to do.
+    if launch.is_main_process and not launch.is_restart and not (joint and unfinished(runs)):
         for run in runs:
             if not run.is_done() and failures(run):
                 log_event(run, "again")
-    return (JointTraining if together else WorkerPool)(launch, job, runs, data)
+    if joint:
+        from smm4h.parallel.joint_training import JointTraining  # imports Trainer, which only workers need otherwise
+
+        trainers: Trainers = JointTraining(launch, job, runs, data)
+    else:
+        trainers = WorkerPool(launch, job, runs, data)
+    progress = JobProgress(runs, costs, job.task.measure, quiet=not launch.is_main_process)
+    with trainers, progress:
+        yield TrainingPool(plan, job, data, trainers, progress)
 
 
-def tidy(runs: Sequence[Run]) -> None:
-    """Removes what workers that were killed between a run's DONE and their last move left of it."""
-    claims = LeaseHolder()
+def clean_up_finished_runs(runs: Sequence[Run]) -> None:
+    """Remove intermediate files of finished runs whose workers were killed after DONE, before they removed them."""
+    leases = LeaseHolder()
     for run in runs:
-        if run.is_done() and (claim := claims.try_acquire(run.lease_file)):
-            with claim:
+        if run.is_done() and (lease := leases.try_acquire(run.lease_file)):
+            with lease:
                 remove_intermediate_files(run)
-
-
-class JointTraining:
-    """All processes of the launch, each a part of every run."""
-
-    def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
-        self.launch, self.job, self.data = launch, job, data
-        self.stopped = threading.Event()
-
-    def __enter__(self) -> "JointTraining":
-        signal.signal(signal.SIGTERM, lambda *_: self.stopped.set())  # all are to stop at the same step
-        set_threads(threads_each(self.launch, 1, self.job.settings.threads_per_worker))
-        for module in KEEP_A_GROUP:
-            with suppress(ImportError):
-                importlib.import_module(module)
-        PartialState(cpu=self.job.members[0].get("use_cpu"))
-        for member in self.job.members:  # a batch that can't be shared is said before anything is trained
-            run_arguments(member, self.job.output_dir)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if torch.distributed.is_initialized():
-            if exception[0] is None:
-                torch.distributed.barrier()  # nobody hangs up while another is still listening
-            gc.collect()  # models and trainers keep the group, too
-            self._communication().destroy_process_group()
-
-    def _communication(self) -> ModuleType:
-        if self.launch.sharded != "DEEPSPEED":
-            return torch.distributed
-        import deepspeed
-
-        # It has groups of its own, once it has trained.
-        return deepspeed.comm if deepspeed.comm.is_initialized() else torch.distributed
-
-    def finish(self, runs: Sequence[Run], look: Look) -> None:
-        """Returns when all the runs are done or given up."""
-        train_jointly(runs, self.data, self._is_to_stop, f"{self.launch.world_size} processes", look)
-
-    def _is_to_stop(self) -> bool:
-        return self.stopped.is_set() or self.launch.is_orphaned()
 
 
 @dataclass
 class Worker:
-    """A worker process. Its life is asked of the system: it goes on when the server that forked it is killed."""
+    """A worker process.
+
+    psutil tells whether it is alive, since multiprocessing reports a worker as ended once its fork server was killed.
+    """
 
     device: str | None
     process: multiprocessing.Process
-    life: psutil.Process | None  # None: it was gone before it could be looked at
-    sentences: multiprocessing.connection.Connection
+    system_process: psutil.Process | None  # None: it had ended before psutil could find it
+    messages: multiprocessing.connection.Connection  # receives errors that only the user can mend
 
     def is_alive(self) -> bool:
         with suppress(psutil.NoSuchProcess):
-            return self.life is not None and self.life.status() != psutil.STATUS_ZOMBIE
+            return self.system_process is not None and self.system_process.status() != psutil.STATUS_ZOMBIE
         return False
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
         with suppress(psutil.NoSuchProcess):
-            if self.life is not None:
-                self.life.send_signal(number)
+            if self.system_process is not None:
+                self.system_process.send_signal(number)
 
 
 class WorkerPool:
-    """This process's workers: one for each of its devices, or several."""
+    """Worker processes of this process: one or several for each of its devices."""
 
     def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.runs, self.data = launch, list(runs), data
-        self.devices = devices(launch, job.members[0].get("use_cpu")) * job.settings.runs_per_device
+        self.devices = devices(launch, job.members[0].args.use_cpu) * job.settings.runs_per_device
         self.threads = threads_each(launch, len(self.devices), job.settings.threads_per_worker)
         self.workers: list[Worker] = []
-        self.fruitless = 0
+        self.early_deaths = 0  # in a row, of workers that had not begun a run
 
     def __enter__(self) -> "WorkerPool":
         if unfinished(self.runs):
@@ -184,71 +175,76 @@ class WorkerPool:
     def _start(self, device: str | None) -> Worker:
         ours, theirs = multiprocessing.Pipe(duplex=False)
         arguments = (device, self.threads, self.runs, self.data, theirs)
-        process = self.context.Process(target=work, args=arguments)
+        process = self.context.Process(target=fork_server.run_worker, args=arguments)
         process.start()
         theirs.close()
-        life = None
+        system_process = None
         with suppress(psutil.NoSuchProcess):
-            life = psutil.Process(process.pid)
-        return Worker(device, process, life, ours)
+            system_process = psutil.Process(process.pid)
+        return Worker(device, process, system_process, ours)
 
     def __exit__(self, *exception) -> None:
-        """Tells the workers to save what they have and to end."""
+        """Stop the workers by SIGTERM, upon which they save their state; kill those left after `SAVE_SECONDS`."""
         try:
             for worker in self.workers:
                 worker.signal(signal.SIGTERM)
-            psutil.wait_procs([worker.life for worker in self.workers if worker.life], PATIENCE)
+            started = [worker.system_process for worker in self.workers if worker.system_process]
+            psutil.wait_procs(started, SAVE_SECONDS)
         finally:
             for worker in self.workers:
                 worker.signal(signal.SIGKILL)
 
-    def finish(self, runs: Sequence[Run], look: Look) -> None:
-        """Returns when all the runs are done or given up, by whichever workers; replaces its own that die."""
+    def finish(self, runs: Sequence[Run], look: Callable[[], None]) -> None:
+        """Return when all the runs are done or have failed for good; replace workers of this process that die.
+
+        Raises `Stopped` when the launcher is gone, and `InputError` for what only the user can mend.
+        """
         while unfinished(runs):
             if self.launch.is_orphaned():
                 raise Stopped
-            self._tend()
+            self._replace_dead_workers()
             look()
             time.sleep(TICK)
         look()
-        tidy(runs)
+        clean_up_finished_runs(runs)
 
-    def _tend(self) -> None:
+    def _replace_dead_workers(self) -> None:
         for number, worker in enumerate(self.workers):
             if not worker.is_alive():
-                self._take_note(worker)
+                self._log_end(worker)
                 self.workers[number] = self._start(worker.device)
 
-    def _take_note(self, worker: Worker) -> None:
-        """Writes down what a worker that has ended was at; raises `InputError` for what only the user can mend."""
+    def _log_end(self, worker: Worker) -> None:
+        """Log the failure of a run whose worker died; raise `InputError` for what only the user can mend."""
         with suppress(EOFError):
-            if worker.sentences.poll():
-                raise InputError(worker.sentences.recv())
-        worker.process.join(1)  # its end may be seen before the server that forked it has told how it ended
+            if worker.messages.poll():
+                raise InputError(worker.messages.recv())
+        worker.process.join(1)  # psutil may see the end before the fork server has sent the exit code
         pid, code = worker.process.pid, worker.process.exitcode
-        began = [run for run in self.runs if started_without_end(run, pid)]
-        for run in began:
-            log_event(run, "failed", pid=pid, error=f"its worker died ({_how(code)})")
-        self.fruitless = 0 if began or code in (0, RUN_FAILED, ASK_AGAIN) else self.fruitless + 1
-        if self.fruitless >= FRUITLESS * len(self.workers):
+        started = [run for run in self.runs if started_without_end(run, pid)]
+        for run in started:
+            log_event(run, "failed", pid=pid, error=f"its worker died ({_exit_text(code)})")
+        self.early_deaths = 0 if started or code in (0, RUN_FAILED, ASK_AGAIN) else self.early_deaths + 1
+        if self.early_deaths >= MAX_EARLY_DEATHS * len(self.workers):
             raise InputError(
-                f"workers die before they can train ({_how(code)}); give them more memory, or start "
+                f"workers die before they can train ({_exit_text(code)}); give them more memory, or start "
                 "fewer (--num_processes, --runs_per_device)"
             )
 
 
-def _how(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
+    """Return the name of the signal that ended a process, or its exit code, for messages."""
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"
 
 
 def raise_for_failures(runs: Sequence[Run]) -> None:
-    """Raises `JobFailed` with the runs that were given up, and why."""
-    why = {run.name: failures(run)[-1] for run in runs if not run.is_done() and failures(run)}
-    if why:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+    """Raise `JobFailed` with the runs that are not done because they failed, and their last errors."""
+    errors = {run.name: failures(run)[-1] for run in runs if not run.is_done() and failures(run)}
+    if errors:
+        listed = "; ".join(f"{name}: {error}" for name, error in errors.items())
         raise JobFailed(
-            f"{len(why)} of {len(runs)} runs failed every time they were tried ({listed}); each one's attempts.jsonl "
-            "has the tracebacks, and the same command tries them again"
+            f"{len(errors)} of {len(runs)} runs failed every time they were tried ({listed}); each one's "
+            "attempts.jsonl has the tracebacks, and the same command tries them again"
         )

@@ -1,9 +1,10 @@
-"""What has happened to a run, and what is happening to it: files that any process on any host can read at any time."""
+"""State of a run: its heartbeat and its event log, files that any process on any host can read at any time."""
 
 import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from smm4h.config.plan import Run
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import LEASE_SECONDS, seconds_since_heartbeat
 
-TRIES = 3  # a run that fails is tried again twice
+TRIES = 3  # a failed run is tried again twice
 WRITE_EVERY = 2.0  # seconds
+TICK = 0.2  # seconds between two polls of the output folder
+RUN_FAILED = 3  # exit code of a worker whose run has failed
 
 Event = Literal["begun", "trained", "done", "stopped", "failed", "again"]
 ENDS = ("done", "stopped", "failed")
@@ -24,7 +27,7 @@ State = Literal["done", "running", "failed", "missing"]
 
 @dataclass
 class HeartbeatRecord:
-    """The content of a run's RUNNING file."""
+    """Content of a run's RUNNING file."""
 
     host: str
     pid: int
@@ -35,19 +38,25 @@ class HeartbeatRecord:
 
     @property
     def fraction(self) -> float:
+        """Share of the training steps that are done."""
         return self.step / self.steps if self.steps else 0.0
 
     @property
     def where(self) -> str:
+        """Host and device, for display."""
         return f"{self.host} GPU {self.device}" if self.device.isdigit() else f"{self.host} {self.device}"
 
     def is_gone(self) -> bool:
-        """Whether its process was one of this host and is no more."""
+        """Return whether the process ran on this host and has ended; False for processes of other hosts."""
         return self.host == platform.node() and not psutil.pid_exists(self.pid)
 
 
 class Heartbeat:
-    """Writes and, at the end, removes the RUNNING file of the run that this process trains; `quiet`: does neither."""
+    """Write a run's RUNNING file while this process trains the run, and remove it when the `with` block ends.
+
+    Args:
+        quiet: leave the file alone; for processes other than the main one of a joint training.
+    """
 
     def __init__(self, run: Run, device: str, *, quiet: bool = False) -> None:
         self.run, self.quiet = run, quiet
@@ -64,7 +73,7 @@ class Heartbeat:
             self.run.running_file.unlink(missing_ok=True)
 
     def update(self, step: int, steps: int) -> None:
-        """Takes how far the run is; written every two seconds at most."""
+        """Write the step and the total number of steps, at most every `WRITE_EVERY` seconds."""
         if not self.quiet and time.monotonic() - self.written > WRITE_EVERY:
             self.content.step, self.content.steps = step, steps
             write_json(self.run.running_file, asdict(self.content))
@@ -72,7 +81,7 @@ class Heartbeat:
 
 
 def read_heartbeat(run: Run) -> HeartbeatRecord | None:
-    """Who trains the run, or did until death took it; None where nobody does."""
+    """Return the content of the RUNNING file, which may be of a killed process; None if missing or unreadable."""
     try:
         return HeartbeatRecord(**json.loads(run.running_file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -80,55 +89,65 @@ def read_heartbeat(run: Run) -> HeartbeatRecord | None:
 
 
 def log_event(run: Run, event: Event, **facts: Any) -> None:
-    """Adds an event to the run's history; `pid` in `facts` is the worker's, where another process speaks of it."""
+    """Append an event to the run's event log.
+
+    Args:
+        facts: further keys of the event; `pid` where the event is about another process, the run's worker.
+    """
     run.directory.mkdir(parents=True, exist_ok=True)
     when = datetime.now(timezone.utc).astimezone().isoformat(timespec="milliseconds")
     line = {"time": when, "event": event, "host": platform.node(), "pid": os.getpid(), **facts}
-    with run.attempts_file.open("a", encoding="utf-8") as history:
-        history.write(json.dumps(line) + "\n")
+    with run.attempts_file.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
 
 
 def events(run: Run) -> list[dict[str, Any]]:
-    """The run's history; a line that a dying process left torn is passed over."""
+    """Return the run's events, the oldest first, without lines that a killed process left incomplete."""
     try:
         lines = run.attempts_file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found = []
+    logged = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            logged.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return logged
 
 
 def started_without_end(run: Run, pid: int) -> bool:
-    """Whether this process of this host has begun the run, and no word tells how that ended."""
-    mine = [event["event"] for event in events(run) if (event["host"], event["pid"]) == (platform.node(), pid)]
-    return "begun" in mine and mine[-1] not in ENDS
+    """Return True if process `pid` of this host started the run and its end was never logged."""
+    names = [event["event"] for event in events(run) if (event["host"], event["pid"]) == (platform.node(), pid)]
+    return "begun" in names and names[-1] not in ENDS
 
 
 def failures(run: Run) -> list[str]:
-    """Why the run failed, each time since the command was last given."""
-    found: list[str] = []
+    """Return the error of each failure since the job's command was last given."""
+    errors: list[str] = []
     for event in events(run):
         if event["event"] == "again":
-            found = []
+            errors = []
         elif event["event"] == "failed":
-            found.append(event["error"])
-    return found
+            errors.append(event["error"])
+    return errors
 
 
 def has_failed_for_good(run: Run) -> bool:
+    """Return True if the run has failed `TRIES` times, so that it is not tried again."""
     return len(failures(run)) >= TRIES
 
 
 def state(run: Run) -> State:
-    """`done`; `running`, on whatever host; `failed` so often that it is not tried again; or `missing`."""
+    """Return the run's state: `done`, `running` on any host, `failed` for good, or `missing`."""
     if run.is_done():
         return "done"
     silence, running = seconds_since_heartbeat(run.lease_file), read_heartbeat(run)
     if running and silence is not None and silence < LEASE_SECONDS and not running.is_gone():
         return "running"
     return "failed" if has_failed_for_good(run) else "missing"
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that are neither done nor failed for good."""
+    return [run for run in runs if not run.is_done() and not has_failed_for_good(run)]

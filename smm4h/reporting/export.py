@@ -1,9 +1,10 @@
-"""A finished ensemble -> a folder that loads anywhere: weights by member, tokenizers, code, config. No tweets.
+"""Export of a finished ensemble: a folder with weights, tokenizers, code and config that transformers can load.
 
     config.json  model.safetensors.index.json  README.md  figures/  heads.py  tweet_ensemble.py  ...
     members/NAME/config.json  model.safetensors  tokenizer.json  ...
 
-Each member's folder is an ensemble of one, and loads alone; the whole one's index points to their weights.
+Each member's folder is an ensemble of one member and can be loaded by itself; the index of the whole ensemble points
+to the members' weights. No file contains tweets.
 """
 
 import os
@@ -24,13 +25,13 @@ from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.data.tokenization import VARIANT
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
-from smm4h.inference.distillation import STUDENT_FILE
-from smm4h.inference.finished_job import FinishedJob
+from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
+from smm4h.inference.predictor import runs_with_models
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
 from smm4h.models.voting import VotingRule
 from smm4h.models.word_models import TERMS, HashedTfidf, WordEmbeddingClassifier
 from smm4h.reporting.hub import upload
-from smm4h.reporting.model_card import run_card, student_card
+from smm4h.reporting.model_card import ensemble_card, run_card, student_card
 from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
@@ -38,31 +39,35 @@ from smm4h.utils.files import read_json, write_json, write_text
 
 LIBRARY = Path(__file__).parents[1]
 ENTRY = "tweet_ensemble"  # the module that loads a published ensemble
-OURS = re.compile(r"^(\s*)from (?:smm4h\.models\.)?(\w+) import ", re.MULTILINE)
+PROJECT_IMPORT = re.compile(r"^(\s*)from (?:smm4h\.models\.)?(\w+) import ", re.MULTILINE)
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "bpe.codes", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
-OF_THIS_MACHINE = ("_name_or_path", "auto_map", "architectures", "transformers_version", "dtype", "torch_dtype")
+LOCAL_KEYS = ("_name_or_path", "auto_map", "architectures", "transformers_version", "dtype", "torch_dtype")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @cache
 def source_files(entry: str) -> dict[str, str]:
-    """The sources of a module and of all of ours that it imports, by file name, as they stand beside each other."""
-    found, asked = {}, [entry]
-    while asked:
-        name = asked.pop()
-        if f"{name}.py" in found:
+    """Return by file name the sources of a module and of this project's modules that it imports.
+
+    Imports of these modules become relative, since the files stand in one folder.
+    """
+    sources, pending = {}, [entry]
+    while pending:
+        name = pending.pop()
+        if f"{name}.py" in sources:
             continue
         source = _path_of(name).read_text(encoding="utf-8")
-        ours = [module for _, module in OURS.findall(source) if _path_of(module).is_file()]
-        asked += ours
-        found[f"{name}.py"] = OURS.sub(
-            lambda match, ours=ours: f"{match[1]}from .{match[2]} import " if match[2] in ours else match[0], source
+        modules = [module for _, module in PROJECT_IMPORT.findall(source) if _path_of(module).is_file()]
+        pending += modules
+        sources[f"{name}.py"] = PROJECT_IMPORT.sub(
+            lambda match, modules=modules: f"{match[1]}from .{match[2]} import " if match[2] in modules else match[0],
+            source,
         )
-    return found
+    return sources
 
 
 def _path_of(module: str) -> Path:
@@ -70,24 +75,24 @@ def _path_of(module: str) -> Path:
 
 
 def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEnsemble, task: Task, dtype: str) -> None:
-    """Writes all but the model card.
+    """Write all files of a published ensemble except the model card.
 
     Args:
-        runs: each counting member's, see `serving.runs_with_models`.
+        runs: by name, of the members with a weight above 0; see `predictor.runs_with_models`.
         dtype: a key of `DTYPES`, of the encoders' weights.
     """
     rule, sources = ensemble.rule.drop_zero_weight(), source_files(ENTRY)
     entries, weight_map, total = [], {}, 0
-    for place, (name, of_member) in enumerate(runs.items()):
-        own = folder / "members" / name
-        own.mkdir(parents=True)
-        tensors, about = _member_tensors(name, of_member, DTYPES[dtype])
-        save_file(tensors, own / WEIGHTS, metadata={"format": "pt"})
-        _copy_tokenizer(of_member[0], own)
-        entry = {"name": name, "tokenizer": f"members/{name}", **_entry(of_member[0].member), **about}
-        alone = _rule_of_one(rule, place)
-        _write_config(own, [{**entry, "tokenizer": "."}], alone, ensemble.labels, task, dtype)
-        _write_sources(own, sources)
+    for index, (name, member_runs) in enumerate(runs.items()):
+        member_folder = folder / "members" / name
+        member_folder.mkdir(parents=True)
+        tensors, about = _member_tensors(name, member_runs, DTYPES[dtype])
+        save_file(tensors, member_folder / WEIGHTS, metadata={"format": "pt"})
+        _copy_tokenizer(member_runs[0], member_folder)
+        entry = {"name": name, "tokenizer": f"members/{name}", **_entry(member_runs[0].member), **about}
+        member_rule = _rule_of_one(rule, index)
+        _write_config(member_folder, [{**entry, "tokenizer": "."}], member_rule, ensemble.labels, task, dtype)
+        _write_sources(member_folder, sources)
         entries.append(entry)
         weight_map |= dict.fromkeys(tensors, f"members/{name}/{WEIGHTS}")
         total += sum(tensor.nbytes for tensor in tensors.values())
@@ -96,36 +101,41 @@ def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEn
     _write_sources(folder, sources)
 
 
-def _rule_of_one(rule: VotingRule, place: int) -> VotingRule:
-    """How a member judges alone: by the decision that it has in a hard vote, or else by its highest probability."""
-    own = rule.decision[place : place + 1] if rule.method == "hard" else np.ones_like(rule.decision)
-    return VotingRule("soft", [rule.members[place]], rule.ties, rule.mean, own)
+def _rule_of_one(rule: VotingRule, index: int) -> VotingRule:
+    """Return the rule of one member alone: its decision in a hard vote, or else argmax."""
+    decision = rule.decision[index : index + 1] if rule.method == "hard" else np.ones_like(rule.decision)
+    return VotingRule("soft", [rule.members[index]], rule.ties, rule.mean, decision)
 
 
 def _entry(member: Member) -> dict[str, Any]:
-    variant = [Path(str(member.get(name))).name for name in VARIANT]  # of a folder of this machine its name only
-    settings = {name: member.get(name) for name in ("classifier", "cleaning", "packed")}
+    """Return a member's settings that a published config needs."""
+    # A local path is cut to its last part, or the config would publish folders of this machine.
+    variant = [Path(str(getattr(member.args, name))).name for name in VARIANT]
+    settings = {name: getattr(member.args, name) for name in ("classifier", "cleaning", "packed")}
     return {**settings, "precision": member.precision, "variant": " ".join(variant)}
 
 
 def _member_tensors(
     name: str, runs: Sequence[Run], dtype: torch.dtype
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """All folds' tensors by their names in the ensemble, and what the config says of them."""
+    """Return the tensors of all runs by their names in the ensemble, and the keys of the config that describe them."""
     tensors, folds, model = {}, [], {}
     for number, run in enumerate(runs):
         if run.member.has_encoder:
             parts = {k: v for file in sorted(run.model.glob("*.safetensors")) for k, v in load_file(file).items()}
             parts = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in parts.items()}
-            model, fold = _cleaned(read_json(run.model / CONFIG)), {}
+            model, fold = _without_keys(read_json(run.model / CONFIG)), {}
         else:
-            parts, fold = _tensors_of_words(load_baseline(run.model))
+            parts, fold = _word_model_tensors(load_baseline(run.model))
         tensors |= {f"members.{prefix_of(name)}.{number}.{key}": tensor for key, tensor in parts.items()}
         folds.append(fold)
     return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
 
 
-def _tensors_of_words(model: HashedTfidf | WordEmbeddingClassifier) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _word_model_tensors(
+    model: HashedTfidf | WordEmbeddingClassifier,
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors of a word model, and the keys of the config that describe them."""
     if isinstance(model, WordEmbeddingClassifier):
         n_classes = model.net.classifier[-1].out_features
         return dict(model.state_dict()), {"n_words": len(model.words), "n_classes": n_classes}
@@ -136,11 +146,11 @@ def _tensors_of_words(model: HashedTfidf | WordEmbeddingClassifier) -> tuple[dic
     return parts, {**about, "n_terms": n_terms, "n_rows": len(model.arrays["intercept"])}
 
 
-def _cleaned(config: dict[str, Any], *without: str) -> dict[str, Any]:
-    """A config without some keys, or what says how and where it was made; the encoder's within it too."""
-    kept = {key: value for key, value in config.items() if key not in (without or OF_THIS_MACHINE)}
+def _without_keys(config: dict[str, Any], *dropped: str) -> dict[str, Any]:
+    """Return a config without some keys, by default `LOCAL_KEYS`; the config of its encoder loses `LOCAL_KEYS`."""
+    kept = {key: value for key, value in config.items() if key not in (dropped or LOCAL_KEYS)}
     if isinstance(kept.get("encoder"), dict):
-        kept["encoder"] = _cleaned(kept["encoder"])
+        kept["encoder"] = _without_keys(kept["encoder"])
     return kept
 
 
@@ -148,11 +158,11 @@ def _copy_tokenizer(run: Run, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (run.model / name).is_file():
             shutil.copyfile(run.model / name, folder / name)
-    _forget_machine(folder)
+    _remove_local_path(folder)
 
 
-def _forget_machine(folder: Path) -> None:
-    """Takes out of a tokenizer's config from which folder it was loaded."""
+def _remove_local_path(folder: Path) -> None:
+    """Remove the path that a tokenizer was loaded from from its config."""
     path = folder / "tokenizer_config.json"
     if path.is_file():
         write_json(path, {key: value for key, value in read_json(path).items() if key != "name_or_path"})
@@ -192,13 +202,13 @@ def _write_sources(folder: Path, sources: dict[str, str]) -> None:
 
 
 def project_texts() -> list[str]:
-    """What may stand in published files, since it is this project's: its sources and templates."""
+    """Return this project's sources and templates, whose words may occur in published files."""
     files = [LIBRARY.parent / "heads.py", *LIBRARY.rglob("*.py"), *(LIBRARY / "reporting" / "templates").iterdir()]
     return [path.read_text(encoding="utf-8") for path in files]
 
 
 def allowed(name: str) -> bool:
-    """Whether a file of this name, relative to the folder, is one of those that may be uploaded."""
+    """Return whether a file with this name, relative to the published folder, may be published."""
     path = Path(name)
     if path.parts[0] == "members" and len(path.parts) == 3:
         return path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES) or path.name in source_files(ENTRY)
@@ -210,7 +220,7 @@ def allowed(name: str) -> bool:
 
 
 def files_to_upload(folder: Path) -> list[Path]:
-    """All files of a folder; raises `InputError` for one that does not belong to what is published."""
+    """Return all files of a folder; raise `InputError` for a file that may not be published."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
         if not allowed(str(file.relative_to(folder))):
@@ -218,38 +228,68 @@ def files_to_upload(folder: Path) -> list[Path]:
     return files
 
 
+def write_for_publication(source: Path, folder: Path, name: str, dtype: str, license: str | None) -> TweetFingerprints:
+    """Write a finished job's ensemble, or a student, with its card; return the fingerprints of the tweets to check for.
+
+    Args:
+        source: the job's or the student's folder.
+        name: under which the model will be published.
+        dtype: a key of `DTYPES`, of the encoders' weights.
+
+    Raises `InputError` for a job that is not finished or has not kept its models.
+    """
+    if (source / STUDENT_FILE).is_file():
+        return write_published_student(source, folder, name, dtype, license)
+    job = FinishedJob.read(source)
+    fingerprints = TweetFingerprints.read(job.plan.fingerprints_file)
+    runs = runs_with_models(job.plan, job.rule.drop_zero_weight())
+    write_published(folder, runs, job.ensemble, job.task, dtype)
+    ensemble_card(job, name, license).write(folder)
+    return fingerprints
+
+
 def write_published_student(
     student: Path, folder: Path, name: str, dtype: str, license: str | None
 ) -> TweetFingerprints:
-    """Writes a student's model and card; returns the marks of what must not be in them."""
-    about, marks = read_json(student / STUDENT_FILE), TweetFingerprints.read(student / "marks.npz")
-    outcome = FinishedJob.read(Path(os.path.normpath(student / about["job"])))
+    """Write a student's model and card; return the fingerprints of the tweets that it has learnt from.
+
+    Args: see `write_for_publication`.
+    """
+    about, fingerprints = read_json(student / STUDENT_FILE), TweetFingerprints.read(student / "marks.npz")
+    job = FinishedJob.read(Path(os.path.normpath(student / about["job"])))
     for file in sorted((student / "model").iterdir()):
         if file.suffix == ".safetensors":
             tensors = {key: tensor.to(DTYPES[dtype]) for key, tensor in load_file(file).items()}
             save_file(tensors, folder / file.name, metadata={"format": "pt"})
         elif file.name in (CONFIG, *TOKENIZER_FILES):
             shutil.copyfile(file, folder / file.name)
-    write_json(folder / CONFIG, {**_cleaned(read_json(folder / CONFIG), "_name_or_path"), "dtype": dtype})
-    _forget_machine(folder)
-    student_card(outcome, about, name, license).write(folder)
-    return marks
+    write_json(folder / CONFIG, {**_without_keys(read_json(folder / CONFIG), "_name_or_path"), "dtype": dtype})
+    _remove_local_path(folder)
+    student_card(job, about, name, license).write(folder)
+    return fingerprints
 
 
-def publish_checked(folder: Path, marks: TweetFingerprints, deliver: Callable[[], str]) -> str:
-    """Delivers what a folder holds, if all of it belongs there and none of it must stay on this machine."""
-    LeakCheck(marks, project_texts()).check(folder, files_to_upload(folder))
+def publish_checked(folder: Path, fingerprints: TweetFingerprints, deliver: Callable[[], str]) -> str:
+    """Check the files of a folder, publish them, and return their address.
+
+    Args:
+        fingerprints: of the tweets that must not be published.
+        deliver: publishes the folder and returns its address.
+
+    Raises `InputError` for a file that may not be published, and for a leak.
+    """
+    LeakCheck(fingerprints, project_texts()).check(folder, files_to_upload(folder))
     return deliver()
 
 
 def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, public: bool) -> str:
-    """One run's model to a repository of its own; returns its address."""
-    with tempfile.TemporaryDirectory(prefix="push") as room:
-        folder = Path(room)
+    """Upload one run's model with its card to a repository on the Hub, and return its address."""
+    with tempfile.TemporaryDirectory(prefix="push") as temporary:
+        folder = Path(temporary)
         for file in run.model.iterdir():
             if allowed(file.name):
                 shutil.copyfile(file, folder / file.name)
-        _forget_machine(folder)
+        _remove_local_path(folder)
         run_card(plan, task, run, name, license=None).write(folder)
-        marks = TweetFingerprints.read(plan.fingerprints_file)
-        return publish_checked(folder, marks, lambda: upload(folder, name, token=token, public=public))
+        fingerprints = TweetFingerprints.read(plan.fingerprints_file)
+        return publish_checked(folder, fingerprints, lambda: upload(folder, name, token=token, public=public))

@@ -1,10 +1,9 @@
-"""report.html: a finished job on one page that needs nothing else, for those who may read its tweets."""
+"""report.html: a finished job on one self-contained page, which contains tweets."""
 
 import csv
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
@@ -16,115 +15,92 @@ from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 PROBLEMS_SHOWN = 30
-METHODS = {
-    "hard": "each member names a label, the label that most of them name wins",
-    "soft": "the mean over the members",
-    "weighted": "the mean over the calibrated members, weighted by their scores",
-    "greedy": "the mean over calibrated members, weighted by a bagged greedy selection",
-    "stacked": "a regularised logistic regression over the calibrated members",
-}
 
 
-def write_report(outcome: FinishedJob) -> Path:
-    """Writes report.html into the job's folder, and returns where it is."""
-    path = outcome.plan.output_dir / "report.html"
+def write_report(job: FinishedJob) -> Path:
+    """Write report.html into the job's folder and return its path."""
+    path = job.plan.output_dir / "report.html"
     template = environment(autoescape=True).get_template("report.html")
-    write_text(path, template.render(**_content(outcome)))
+    write_text(path, template.render(**_content(job)))
     return path
 
 
 def environment(*, autoescape: bool) -> jinja2.Environment:
-    """Where templates lie, and how they write numbers."""
-    made = jinja2.Environment(
+    """Return the Jinja environment of the templates, with number formats as globals."""
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=not autoescape,
         lstrip_blocks=not autoescape,
     )
-    made.globals |= {"number": "{:.3f}".format, "signed": "{:+.3f}".format, "range": format_interval}
-    return made
+    jinja.globals |= {"number": "{:.3f}".format, "signed": "{:+.3f}".format, "range": format_interval}
+    return jinja
 
 
-def _content(outcome: FinishedJob) -> dict:
-    appraisal, costs = outcome.appraisal, outcome.costs()
-    problems = _problems(outcome.plan.output_dir / "label_problems.tsv")
+def _content(job: FinishedJob) -> dict:
+    """Return the variables of the report's template."""
+    evaluation, costs = job.appraisal, job.costs()
+    problems = _problems(job.plan.output_dir / "label_problems.tsv")
     return {
-        "outcome": outcome,
-        "measure": outcome.task.measure,
-        "flattered": outcome.leaky,
-        "comparisons": [of for of in (appraisal.get("best_member"), *appraisal["baselines"]) if of],
-        "rule_text": rule_text(outcome),
-        "pictures": pictures_of(outcome),
+        "job": job,
+        "measure": job.task.measure,
+        "leaky": job.leaky,
+        "comparisons": [
+            comparison for comparison in (evaluation.get("best_member"), *evaluation["baselines"]) if comparison
+        ],
+        "rule_text": rule_text(job),
+        "pictures": pictures_of(job),
         "costs": costs,
         "total_minutes": sum(cost["seconds"] for cost in costs) / 60,
-        "file_name": lambda where: Path(where).name if Path(where).is_absolute() else where,
-        "findings": read_json(outcome.plan.output_dir / "data_report.json"),
+        "file_name": lambda location: Path(location).name if Path(location).is_absolute() else location,
+        "findings": read_json(job.plan.output_dir / "data_report.json"),
         "problems": problems[:PROBLEMS_SHOWN],
         "n_problems": len(problems),
-        "encoders": [display_name(name) for name in outcome.encoder_names],
+        "encoders": [display_name(name) for name in job.encoder_names],
     }
 
 
 def _problems(path: Path) -> list[dict[str, str]]:
+    """Return the rows of label_problems.tsv."""
     with path.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def rule_text(outcome: FinishedJob) -> str:
-    """How the members' probabilities become a label, in words."""
-    rule, labels = outcome.rule, outcome.task.labels
-    means = "log odds" if rule.mean == "log_odds" else "probabilities"
-    text = f"{METHODS[rule.method]}; of {means}, also over a member's folds. "
-    if any(run.is_refit for run in outcome.plan.runs):
-        text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
-    if rule.is_argmax:
-        text += "The highest probability decides. "
-    elif len(labels) == 2:
-        cuts = [binary_threshold(weights) for weights in rule.decision]
-        cut = f"{cuts[0]:.3g}" if len(cuts) == 1 else f"{min(cuts):.3g} to {max(cuts):.3g}, by member"
-        text += f"{labels[1]} is given from a probability of {cut} on, tuned out of fold for the measure. "
-    else:
-        weights = np.exp(np.log(rule.decision).mean(axis=0))
-        told = ", ".join(f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
-        text += f"The highest weighted probability decides, weights tuned out of fold for the measure: {told}. "
-    if rule.method == "hard":
-        ties = "the higher mean probability" if rule.ties == "probability" else "the first label"
-        text += f"Ties go to {ties}."
-    if rule.weights is not None:
-        shares = ", ".join(f"{n} {w:.2f}" for n, w in zip(rule.members, rule.weights, strict=True) if w > 0)
-        text += f"Weights: {shares}."
-    return text.strip()
+def rule_text(job: FinishedJob) -> str:
+    """Return a description of how the members' probabilities become a label."""
+    has_refits = any(run.is_refit for run in job.plan.runs)
+    return job.rule.describe(job.task.labels, has_refits=has_refits)
 
 
-def pictures_of(outcome: FinishedJob, *, for_card: bool = False) -> list[Picture]:
-    """All pictures, or the few that a model card shows."""
-    task, measure, positive = outcome.task, outcome.task.measure, outcome.task.positive_indices
-    rows = [(name, of["out_of_fold"], of["test"]) for name, of in outcome.scores.items()]
-    of_label = {task.named(task.labels[i]): (outcome.combined[:, i], outcome.gold == i) for i in positive}
+def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
+    """Return all figures of a job, or the few that a model card shows."""
+    task, measure, positive = job.task, job.task.measure, job.task.positive_indices
+    rows = [(name, score["out_of_fold"], score["test"]) for name, score in job.scores.items()]
+    by_label = {task.named(task.labels[i]): (job.combined[:, i], job.gold == i) for i in positive}
     labels = [task.named(label) for label in task.labels]
-    found = [
+    pictures = [
         figures.scores(rows, measure, {} if for_card else task.published),
-        figures.confusion(outcome.confusion("out_of_fold"), labels, "out of fold"),
-        figures.precision_recall_curves(of_label, outcome.final["out_of_fold"]),
-        figures.calibration_curves(of_label),
+        figures.confusion(job.confusion("out_of_fold"), labels, "out of fold"),
+        figures.precision_recall_curves(by_label, job.final["out_of_fold"]),
+        figures.calibration_curves(by_label),
     ]
     if for_card:
-        return found
-    if outcome.final["test"]:
-        found.insert(2, figures.confusion(outcome.confusion("test"), labels, "test"))
-    cut = None
-    if task.n_classes == 2 and outcome.rule.method != "hard":
-        cut = binary_threshold(outcome.fitted_decision[0])
-        cut = cut if positive == [1] else None
-    found += [figures.thresholds(label, *of, cut) for label, of in of_label.items()]
-    found += [
-        figures.agreement(outcome.agreement(), outcome.names),
-        figures.folds(outcome.fold_scores(), measure),
-        figures.costs(outcome.costs()),
+        return pictures
+    if job.final["test"]:
+        pictures.insert(2, figures.confusion(job.confusion("test"), labels, "test"))
+    threshold = None
+    if task.n_classes == 2 and job.rule.method != "hard":
+        threshold = binary_threshold(job.fitted_decision[0])
+        threshold = threshold if positive == [1] else None
+    pictures += [figures.thresholds(label, *curve, threshold) for label, curve in by_label.items()]
+    pictures += [
+        figures.agreement(job.agreement(), job.names),
+        figures.folds(job.fold_scores(), measure),
+        figures.costs(job.costs()),
     ]
-    if curves := outcome.learning_curves():
-        found.append(figures.learning_curves(curves, measure))
-    if "by_number" in outcome.appraisal:
-        found.append(figures.by_ensemble_size(outcome.appraisal["by_number"], measure))
-    return found
+    if curves := job.learning_curves():
+        pictures.append(figures.learning_curves(curves, measure))
+    if "by_number" in job.appraisal:
+        pictures.append(figures.by_ensemble_size(job.appraisal["by_number"], measure))
+    return pictures

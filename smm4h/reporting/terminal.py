@@ -1,11 +1,16 @@
 """Tables of scores and of pseudo labels for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from smm4h.config.task import Task
+from smm4h.data.prediction_files import check_same_tweets, read_labels
+from smm4h.ensemble.new_votes import Vote
 from smm4h.metrics import format_interval
 from smm4h.utils.console import console
 
@@ -13,7 +18,12 @@ from smm4h.utils.console import console
 def score_table(
     title: str, measure: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
 ) -> Table:
-    """A table with a row a voter and, for each of `columns`, its measure with interval, precision and recall."""
+    """Return a table with a row per name and, for each of `columns`, its metric with interval, precision and recall.
+
+    Args:
+        measure: the metric's name.
+        rows: names, each with a result of `Task.score`, or None, per column.
+    """
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for column in columns:
@@ -39,24 +49,24 @@ def score_table(
 
 
 def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
-    """What became of the tweets that might have joined each fold's training part."""
+    """Return a table of how many drawn tweets were rejected and accepted as pseudo labels, a row per fold."""
     labels = list(next(iter(counts.values()))["accepted"])
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for name in ("drawn", "held out, by another name", "doubted", *(f"accepted as {label}" for label in labels)):
         table.add_column(escape(name), justify="right")
-    for fold, of in counts.items():
-        cells = (of["drawn"], of["held_out"], of["doubted"], *(of["accepted"][label] for label in labels))
+    for fold, row in counts.items():
+        cells = (row["drawn"], row["held_out"], row["doubted"], *(row["accepted"][label] for label in labels))
         table.add_row(fold, *map(str, cells))
     return table
 
 
-def print_evaluation(appraisal: dict[str, Any], measure: str) -> None:
-    """What there is to say of the final vote, out of fold; loudly where a baseline is as good."""
-    score = appraisal["score"][measure]
-    if best := appraisal.get("best_member"):
+def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
+    """Print the out-of-fold evaluation of the final vote, with a warning where a baseline scores as high."""
+    score = evaluation["score"][measure]
+    if best := evaluation.get("best_member"):
         console.print(f"\nfinal vote against its best member out of fold: {_compared(best)}", markup=False)
-    for baseline in appraisal["baselines"]:
+    for baseline in evaluation["baselines"]:
         if baseline["difference"] <= 0:
             console.print(
                 f"[bold red]THE ENSEMBLE DOES NOT BEAT {escape(baseline['name'])}[/], which takes seconds: "
@@ -64,34 +74,81 @@ def print_evaluation(appraisal: dict[str, Any], measure: str) -> None:
             )
         else:
             console.print(f"final vote against {_compared(baseline)}", markup=False)
-    for what, unshared in appraisal["unshared"].items():
+    for kind, unshared in evaluation["unshared"].items():
         console.print(
-            f"on the {unshared['tweets']} tweets without {what} in another fold, the final vote's out-of-fold "
+            f"on the {unshared['tweets']} tweets without {kind} in another fold, the final vote's out-of-fold "
             f"{measure} is {unshared[measure]:.3f} ({format_interval(unshared['interval'])}), not {score:.3f}",
             markup=False,
         )
-    if collapsed := list(appraisal["collapsed"]):
+    if collapsed := list(evaluation["collapsed"]):
         console.print(
             f"{len(collapsed)} runs collapsed (could not tell their own training tweets apart) and were trained again "
             f"with another seed: {', '.join(collapsed)}",
             markup=False,
         )
-    if "without" in appraisal:
-        console.print(_members_table(appraisal, measure))
+    if "without" in evaluation:
+        console.print(_members_table(evaluation, measure))
 
 
-def _compared(other: dict[str, Any]) -> str:
-    difference = f"{other['difference']:+.3f} ({format_interval(other['interval'])})"
-    return f"{other['name']} {other['score']:.3f}, difference {difference}, p {other['p']:.3f}"
+def _compared(comparison: dict[str, Any]) -> str:
+    """Return a comparison with a member or a baseline on one line."""
+    difference = f"{comparison['difference']:+.3f} ({format_interval(comparison['interval'])})"
+    return f"{comparison['name']} {comparison['score']:.3f}, difference {difference}, p {comparison['p']:.3f}"
 
 
-def _members_table(appraisal: dict[str, Any], measure: str) -> Table:
-    """Beside each other: the vote without each member, and random votes of so many members."""
+def _members_table(evaluation: dict[str, Any], measure: str) -> Table:
+    """Return a table of the vote without each member, beside random votes of each number of members."""
     table = Table(box=None, pad_edge=False, header_style="bold", title="\nout of fold", title_justify="left")
     for name in ("vote without", measure, "difference", "  votes of", f"mean {measure}", "lowest", "highest"):
         table.add_column(name, justify="left" if name == "vote without" else "right")
-    score = appraisal["score"][measure]
-    for (name, without), of in zip(appraisal["without"].items(), appraisal["by_number"], strict=True):
-        spread = [f"{of[key]:.3f}" for key in ("mean", "lowest", "highest")]
-        table.add_row(escape(name), f"{without:.3f}", f"{without - score:+.3f}", str(of["members"]), *spread)
+    score = evaluation["score"][measure]
+    for (name, without), size in zip(evaluation["without"].items(), evaluation["by_number"], strict=True):
+        spread = [f"{size[key]:.3f}" for key in ("mean", "lowest", "highest")]
+        table.add_row(escape(name), f"{without:.3f}", f"{without - score:+.3f}", str(size["members"]), *spread)
     return table
+
+
+def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str], task: Task) -> None:
+    """Print the leaderboard of a job.
+
+    Args:
+        scores: by name, of members, votes and baselines: `out_of_fold` and `test` scores, or None.
+        leaky: marked names of the rows whose teachers saw the held-out tweets.
+    """
+    rows = [(leaky.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
+    title = f"\n{task.name}: {task.measure} of {', '.join(task.positive)}, 95 % bootstrap intervals"
+    console.print(score_table(title, task.measure, ["out of fold", "test"], rows))
+    if leaky:
+        console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
+    idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
+    if idle:
+        console.print(
+            f"found no {' or '.join(task.positive)} at all: {', '.join(idle)}; more labelled tweets, more epochs, a "
+            "higher learning rate or --decision tuned may help",
+            markup=False,
+        )
+
+
+def print_vote(vote: Vote, output: Path) -> None:
+    """Print how a vote was held, how often it gives each label, and its score out of fold."""
+    labels, predictions = vote.predictions.labels, vote.predictions
+    counts = np.bincount(vote.predicted, minlength=len(labels))
+    shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
+    is_counted = vote.ensemble is None or vote.ensemble.rule.is_argmax  # else the votes are not argmax
+    ties = f"; {predictions.count_ties()} ties" if vote.description.startswith("hard") and is_counted else ""
+    n_members, n_tweets = len(predictions.members), len(vote.predicted)
+    console.print(f"{vote.description} of {n_members} on {n_tweets} tweets ({shares}){ties}")
+    if vote.ensemble is not None:
+        score, measure = vote.ensemble.out_of_fold, vote.task.measure
+        console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})")
+    console.print(f"written to {output}")
+
+
+def print_vote_scores(vote: Vote, gold_file: Path) -> None:
+    """Print the scores of each member, by its own highest probability, and of the vote."""
+    gold, predictions, task = read_labels(gold_file), vote.predictions, vote.task
+    check_same_tweets(gold, predictions.ids, "the vote")
+    truth = gold.indices(task.labels)
+    by_name = {**dict(zip(predictions.members, predictions.votes, strict=True)), "vote": vote.predicted}
+    rows = [(name, [task.score(truth, predicted)]) for name, predicted in by_name.items()]
+    console.print(score_table(f"{task.name}, {gold_file}", task.measure, [""], rows))

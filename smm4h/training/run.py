@@ -1,7 +1,7 @@
-"""One run: train, keep the best epoch, predict the held-out fold and the test set. The only room that knows Trainer.
+"""Train one run: fine-tune, restore the best epoch, predict the held-out fold and the test set.
 
-A run leaves a trail from which any process can go on where another one died: sealed checkpoints; `trained/` and TRAINED
-when the last step is made; predictions and metrics; `model/`; and last DONE. The bytes at the end do not show it.
+An interrupted run resumes in any process and ends with byte-identical files. In order of appearance: complete
+checkpoints, `trained/` + TRAINED, predictions and metrics, `model/`, DONE.
 """
 
 import gc
@@ -9,10 +9,12 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import datasets
+import evaluate
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
@@ -24,14 +26,15 @@ from transformers import PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from heads import TweetClassifier, TweetClassifierConfig
-from smm4h.config.arguments import DEFAULTS, RunArguments
-from smm4h.config.job import Member, class_weights, run_arguments
+from smm4h.config.arguments import DEFAULTS
+from smm4h.config.job import Member
 from smm4h.config.plan import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.folds import stratified_choice
 from smm4h.data.pseudo_labels import hard_labels
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
+from smm4h.metrics import MEASURES, confusion_matrix, precision, recall
 from smm4h.models.batching import PaddingCollator
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
@@ -40,29 +43,32 @@ from smm4h.training.optim import SparseRowEmbedding
 from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
 from smm4h.training.sampler import ClassSampling
 from smm4h.training.tracking import trackers_of
-from smm4h.training.trainer import BestEpoch, RunMonitor, TweetTrainer
+from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, run_arguments
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
-COLLAPSED, JUDGED_ON = 0.6, 100  # area under the ROC curve below which a run has learnt nothing; tweets of each kind
-ANOTHER_SEED = 1000  # further, for a run that has collapsed
-ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave a weight alone that never gets a gradient
+MIN_AUC, AUC_TWEETS = 0.6, 100  # below this AUC a run has collapsed; training tweets of each kind to compute it on
+RESEED_OFFSET = 1000  # added to the seed of a collapsed run
+ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave weights without a gradient unchanged
 
 
 def build_model(member: Member, task: Task) -> TweetClassifier:
-    """The member's head on its pretrained encoder, its weights drawn from the member's seed."""
-    set_seed(member.get("seed"))
+    """Return the member's head on its pretrained encoder, with new weights drawn from the member's seed.
+
+    Raises `InputError` for an encoder that cannot be loaded.
+    """
+    set_seed(member.args.seed)
     config = TweetClassifierConfig(
-        head=member.get("head"),
-        bigru_input=member.get("bigru_input"),
-        bigru_hidden_size=member.get("bigru_hidden_size"),
-        classifier_dropout=member.get("classifier_dropout"),
-        cleaning=member.get("cleaning"),
+        head=member.args.head,
+        bigru_input=member.args.bigru_input,
+        bigru_hidden_size=member.args.bigru_hidden_size,
+        classifier_dropout=member.args.classifier_dropout,
+        cleaning=member.args.cleaning,
         task_name=task.name,
         id2label=dict(enumerate(task.labels)),
         label2id={label: index for index, label in enumerate(task.labels)},
     )
-    name = member.get("model_name_or_path")
+    name = member.args.model_name_or_path
     try:
         return TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
     except (OSError, ValueError) as error:
@@ -70,14 +76,17 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 
 
 def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
-    """Whether `models.padding_free` computes the run's encoder; settings that change its own forward are honoured."""
+    """Return whether `models.padding_free` computes the run's encoder.
+
+    True in a single CPU process, for supported encoders, without settings that change the encoder's forward.
+    """
     changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
     alone_on_cpu = arguments.device.type == "cpu" and arguments.world_size == 1
-    return member.get("packed") and alone_on_cpu and not any(changed) and supports_padding_free(model.encoder)
+    return member.args.packed and alone_on_cpu and not any(changed) and supports_padding_free(model.encoder, model.head)
 
 
 def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
-    """Leaves out the work that changes nothing: padding, unread states, embeddings of word pieces that no tweet has."""
+    """Skip work without effect: padding, states that no head reads, updates of word pieces absent from the data."""
     model.encoder_override = PaddingFreeEncoder(model.encoder, torch.bfloat16 if arguments.bf16 else torch.float32)
     if arguments.optim in ADAMS and arguments.weight_decay == 0:
         embeddings = model.encoder.embeddings
@@ -87,7 +96,7 @@ def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: D
 
 @dataclass
 class TrainingResult:
-    """What a run's training found out; the content of its TRAINED file."""
+    """Result of a run's training; the content of its TRAINED file."""
 
     fingerprint: str
     training_tweets: int
@@ -95,7 +104,7 @@ class TrainingResult:
     checkpoint: Any  # the chosen evaluation, or "last"
     evaluations: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
-    collapsed: dict[str, float] | None = None  # how the training before this one, by another seed, failed
+    collapsed: dict[str, float] | None = None  # seed and training AUC of a first, collapsed training
 
 
 def train_run(
@@ -105,21 +114,26 @@ def train_run(
     stop: Callable[[], bool] = lambda: False,
     on_trained: Callable[[], None] = lambda: None,
 ) -> None:
-    """Trains a run, from wherever its last process was stopped, and writes its folder; DONE comes last.
+    """Train a run, resuming where an earlier process was interrupted, and write its folder, DONE last.
 
-    `report` is told step and steps. When `stop` says so, what has been made is saved and `Stopped` raised.
+    Args:
+        report: called with the step and the total number of steps.
+        stop: returns True once the process must stop; the run's state is then saved.
+        on_trained: called after the last training step, before predictions.
+
+    Raises `Stopped` after saving on a stop, and `InputError` for settings that the user must correct.
     """
     done = False
     while not done:
         done = _run_once(run, data, report, stop, on_trained)
-        gc.collect()  # what is left of the trainer, by now that nobody holds it
+        gc.collect()  # or the trainer's reference cycles would keep the last model in memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
-    """Makes whatever of a run is missing; False where it collapsed, and is to be trained with another seed."""
-    began = time.perf_counter()
+    """Complete a run's missing steps; return False if the run collapsed and must be trained with another seed."""
+    started_at = time.perf_counter()
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
@@ -127,7 +141,7 @@ def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
     trainer = _trainer(_reseeded(run) if collapsed else run, data, part, report, stop)
     trained = broadcast_from_main(_read_training_result(run))
     if trained is None:
-        may_collapse = run.member.get("retrain_collapsed") and not collapsed
+        may_collapse = run.member.args.retrain_collapsed and not collapsed
         trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
         if trained is None:
             trainer.accelerator.free_memory()
@@ -135,32 +149,31 @@ def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
         on_trained()
     elif broadcast_from_main(run.trained_model.is_dir()):
         trainer.model.load_state_dict(load_file(run.trained_model / "model.safetensors"))
-        trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # they wrap models for training only
-    started = time.perf_counter()
-    if broadcast_from_main(
-        run.trained_model.is_dir()
-    ):  # else its model was put in place, which follows its predictions
+        trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # their wrappers serve training only
+    predicting_since = time.perf_counter()
+    # Without trained/, an earlier process has moved it to model/, after writing predictions and metrics.
+    if broadcast_from_main(run.trained_model.is_dir()):
         write_results(
             run,
             data,
             lambda tweets: predict_proba(trainer, tweets),
             {**asdict(trained), "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
-            writes=trainer.args.should_save,
-            agreed=broadcast_from_main,
+            is_writer=trainer.args.should_save,
+            broadcast=broadcast_from_main,
         )
         _keep_model(run, data, trainer)
     if trainer.args.should_save:
-        done = {
+        record = {
             "fingerprint": run.fingerprint,
-            "seconds": round(trained.seconds + time.perf_counter() - started, 2),
+            "seconds": round(trained.seconds + time.perf_counter() - predicting_since, 2),
             "training_seconds": round(trained.seconds, 2),
-            "preparation_seconds": round((trainer.watch.first_step or began) - began, 2),
+            "preparation_seconds": round((trainer.watch.first_step or started_at) - started_at, 2),
             "device": torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else trainer.args.device.type,
             "processes": trainer.args.world_size,
             "bf16": trainer.args.bf16,
             "threads": torch.get_num_threads(),
         }
-        write_json(run.done_file, done)
+        write_json(run.done_file, record)
         remove_intermediate_files(run)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
@@ -168,48 +181,49 @@ def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
 
 
 def _reseeded(run: Run) -> Run:
-    """The run with another seed, for when it has collapsed."""
-    settings = run.member.settings | {"seed": run.member.get("seed") + ANOTHER_SEED}
-    return replace(run, member=replace(run.member, settings=settings))
+    """Return the run with the seed for training after a collapse."""
+    return replace(run, member=run.member.with_settings(seed=run.member.args.seed + RESEED_OFFSET))
 
 
 def training_auc(trainer: "TweetTrainer", task: Task) -> float:
-    """How well a trained model tells rare training tweets from others: area under the ROC curve, 0.5 by chance.
+    """Return the area under the ROC curve of rare against other training tweets, 0.5 by chance.
 
-    Of as many of either, drawn once for all; 1.0 where there is only one kind.
+    The sample is always the same, with equally many tweets of both kinds. The result is 1.0 where either kind is
+    missing.
     """
-    part = trainer.train_dataset
-    labels = np.asarray(column(part, "labels").to_pylist())
+    tweets = trainer.train_dataset
+    labels = np.asarray(column(tweets, "labels").to_pylist())
     is_rare = np.isin(hard_labels(labels), task.positive_indices)
     rare, others = (np.random.default_rng(0).permutation(np.flatnonzero(kind)) for kind in (is_rare, ~is_rare))
-    n_each = min(len(rare), len(others), JUDGED_ON)
+    n_each = min(len(rare), len(others), AUC_TWEETS)
     if n_each == 0:
         return 1.0
     rows = np.concatenate([rare[:n_each], others[:n_each]])
-    found = predict_proba(trainer, part.select(rows))
-    return float(roc_auc_score(is_rare[rows], found[:, task.positive_indices].sum(axis=1)))
+    probabilities = predict_proba(trainer, tweets.select(rows))
+    return float(roc_auc_score(is_rare[rows], probabilities[:, task.positive_indices].sum(axis=1)))
 
 
-def broadcast_from_main(found: Any) -> Any:
-    """What the first process found: of those that train together, none may act on another look at the files."""
-    return broadcast_object_list([found])[0]
+def broadcast_from_main(value: Any) -> Any:
+    """Broadcast a value from rank 0, so that all ranks act on the same view of the file system."""
+    return broadcast_object_list([value])[0]
 
 
 def _read_training_result(run: Run) -> TrainingResult | None:
-    """What an earlier process found out by training the run to its end, if one did."""
+    """Return the content of the TRAINED file; None if it is missing, incomplete or of another fingerprint."""
     try:
-        found = TrainingResult(**json.loads(run.trained_file.read_text()))
+        result = TrainingResult(**json.loads(run.trained_file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return found if found.fingerprint == run.fingerprint else None
+    return result if result.fingerprint == run.fingerprint else None
 
 
 def _train(
     run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, *, may_collapse: bool
 ) -> TrainingResult | None:
-    """Makes the training steps that are left, chooses the epoch, and saves its weights.
+    """Train the remaining steps, restore the best epoch, and save its weights.
 
-    None where the run `may_collapse` and did: then that is written down, and it is to be trained with another seed.
+    Returns None for a run that `may_collapse` and did: COLLAPSED is then written, and the run must be trained with
+    another seed. Raises `InputError` where no evaluation was made to choose from.
     """
     best, watch = trainer.best, trainer.watch
     checkpoint = broadcast_from_main(checkpoints.latest_complete(run.directory, run.fingerprint))
@@ -217,17 +231,17 @@ def _train(
         best.load(checkpoint)
         watch.seconds_before = checkpoints.completion_record(checkpoint)["training_seconds"]
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    steps, wanted = trainer.state.global_step, trainer.state.max_steps
-    if steps < wanted:
-        raise RuntimeError(f"{run.name} stopped after {steps} of {wanted} steps")
+    steps, planned = trainer.state.global_step, trainer.state.max_steps
+    if steps < planned:
+        raise RuntimeError(f"{run.name} stopped after {steps} of {planned} steps")
     if best.keep:
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
-    if may_collapse and (ranks := training_auc(trainer, task)) < COLLAPSED:
+    if may_collapse and (auc := training_auc(trainer, task)) < MIN_AUC:
         if trainer.args.should_save:
             checkpoints.remove_all(run.directory)
-            write_json(run.collapsed_file, {"seed": run.member.get("seed"), "auc_of_training_tweets": ranks})
+            write_json(run.collapsed_file, {"seed": run.member.args.seed, "auc_of_training_tweets": auc})
         trainer.accelerator.wait_for_everyone()
         return None
     trained = TrainingResult(
@@ -242,7 +256,7 @@ def _train(
     partial = run.directory / ".trained.partial"
     trainer.save_model(str(partial))
     if trainer.args.should_save:
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle, which names this machine's folders
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains local paths
         shutil.rmtree(run.trained_model, ignore_errors=True)
         partial.rename(run.trained_model)
         write_json(run.trained_file, asdict(trained))
@@ -252,7 +266,7 @@ def _train(
 
 
 def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
-    """Puts the chosen weights in their place, if they are to be kept."""
+    """Move or convert the trained weights to the run's model folder, if they are to be kept."""
     if not trainer.args.should_save or data.keep_models == "none" or run.model.exists():
         return
     if data.keep_models_in == "float32":
@@ -266,41 +280,38 @@ def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
 
 
 def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "TweetTrainer":
-    from smm4h.training.task_metric import (
-        TaskMeasure,  # by those who train: it takes seconds, which the job's own process saves
-    )
-
+    """Build a run's trainer: model, tokenizer, data, metric, loss and callbacks."""
     task, member = data.task, run.member
     arguments = run_arguments(member, run.directory)
     if run.is_refit:
-        arguments.eval_strategy = IntervalStrategy.NO  # there is nothing to score
+        arguments.eval_strategy = IntervalStrategy.NO  # a refitted run holds no tweets out
     arguments.run_name, arguments.report_to = run.name, trackers_of(member)
     if arguments.project == DEFAULTS["project"]:
         arguments.project = run.directory.parents[1].resolve().name
     tokens = token_table(data.token_folder, "labelled", member)
-    checked = np.flatnonzero(data.held_out(run))
+    eval_rows = np.flatnonzero(data.held_out(run))
     if data.max_eval_samples is not None:
-        labels = column(tokens, "labels").to_numpy()[checked]
-        checked = checked[stratified_choice(labels, data.max_eval_samples, arguments.seed)]
-    eval_dataset = tokens.select(checked)
-    measure = TaskMeasure(task.measure, task.n_classes, task.positive_indices)
+        labels = column(tokens, "labels").to_numpy()[eval_rows]
+        eval_rows = eval_rows[stratified_choice(labels, data.max_eval_samples, arguments.seed)]
+    eval_dataset = tokens.select(eval_rows)
+    metric = TaskMetric(task.measure, task.n_classes, task.positive_indices)
 
-    def score(found) -> dict[str, float]:
-        scores = measure.compute(predictions=found.predictions.argmax(axis=1), references=found.label_ids)
-        logits, labels = torch.from_numpy(found.predictions).double(), torch.from_numpy(found.label_ids)
+    def score(output) -> dict[str, float]:
+        scores = metric.compute(predictions=output.predictions.argmax(axis=1), references=output.label_ids)
+        logits, labels = torch.from_numpy(output.predictions).double(), torch.from_numpy(output.label_ids)
         return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
 
     labels = np.asarray(column(train_dataset, "labels").to_pylist())
     sampling = sampling_of(member, task, labels)
-    if member.get("min_steps"):
+    if member.args.min_steps:
         a = arguments
         n_shown = len(train_dataset if sampling is None else sampling)
         step_size = a.per_device_train_batch_size * a.world_size * a.gradient_accumulation_steps
         per_epoch = max(1, n_shown // step_size if a.dataloader_drop_last else -(-n_shown // step_size))
-        a.num_train_epochs = max(a.num_train_epochs, math.ceil(member.get("min_steps") / per_epoch))
+        a.num_train_epochs = max(a.num_train_epochs, math.ceil(member.args.min_steps / per_epoch))
     tokenizer = load_tokenizer(member)
     model = build_model(member, task)
-    if meant_for := member.get("learning_rate_width"):
+    if meant_for := member.args.learning_rate_width:
         arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
     if is_padding_free(member, arguments, model):
         make_padding_free(model, arguments, train_dataset)
@@ -314,41 +325,87 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         compute_metrics=score,
         loss=loss_of(member, task, labels, sampling, arguments.label_smoothing_factor),
         sampling=sampling,
-        layer_decay=member.get("layer_decay"),
+        layer_decay=member.args.layer_decay,
         fingerprint=run.fingerprint,
-        best=BestEpoch(task.measure, keep=member.get("checkpoint") == "best"),
+        best=BestEpoch(task.measure, keep=member.args.checkpoint == "best"),
         watch=RunMonitor(report, stop, data.save_minutes),
     )
-    trainer.remove_callback(PrinterCallback)  # the job's display speaks for all its runs
+    trainer.remove_callback(PrinterCallback)  # the job displays the progress of all its runs
     return trainer
 
 
+class TaskMetric(evaluate.Metric):
+    """A task's official metric, with precision and recall, as an `evaluate.Metric` that needs no network.
+
+    Args:
+        measure: a name in `MEASURES`; the result holds the score under this name.
+        n_classes: how many labels the task has.
+        positive: indices of the labels that the metric is about.
+    """
+
+    def __init__(self, measure: str, n_classes: int, positive: Sequence[int]) -> None:
+        self.measure, self.n_classes, self.positive = measure, n_classes, list(positive)
+        super().__init__(config_name=measure, keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        """Make no folder: predictions are kept in memory, and HF_HOME may be read-only."""
+        return self._data_dir_root
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Official measures of SMM4H 2020 tasks 1, 2 and 5.",
+            citation="Klein et al. 2020, Overview of the Fifth SMM4H Shared Tasks at COLING 2020",
+            inputs_description="Class indices, one a tweet, in the same order.",
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+        )
+
+    def _compute(self, predictions, references) -> dict[str, float]:
+        confusion = confusion_matrix(np.asarray(references), np.asarray(predictions), self.n_classes)
+        return {
+            self.measure: float(MEASURES[self.measure](confusion, self.positive)),
+            "precision": float(precision(confusion, self.positive)),
+            "recall": float(recall(confusion, self.positive)),
+        }
+
+
 def sampling_of(member: Member, task: Task, labels: np.ndarray) -> ClassSampling | None:
-    """Which tweets the member's epochs show, of labels (n_tweets,) or probabilities (n_tweets, n_classes)."""
-    per_positive, copies = member.get("negatives_per_positive"), member.get("positive_copies")
+    """Return the member's class sampling; None if an epoch contains each tweet once.
+
+    Args:
+        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
+    """
+    per_positive, copies = member.args.negatives_per_positive, member.args.positive_copies
     if per_positive is None and copies == 1:
         return None
     return ClassSampling(np.isin(hard_labels(labels), task.positive_indices), per_positive, copies)
 
 
 def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: ClassSampling | None, smoothing: float) -> Loss:
-    """The member's loss; weights and shares are those of the tweets as the run's epochs show them."""
+    """Return the member's loss, with class weights and priors of the tweets as sampled.
+
+    Args:
+        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
+        smoothing: label smoothing, the share of each target that is spread over all classes.
+    """
     targets = targets_of(torch.from_numpy(labels), task.n_classes).double()
     if sampling is not None:
         targets = targets * torch.from_numpy(sampling.shown()).unsqueeze(1)
-    counts, named = targets.sum(dim=0), class_weights(member)
-    weights = balanced_weights(counts) if named == "balanced" else None
-    if isinstance(named, dict):
-        weights = torch.tensor([float(named.get(label, 1.0)) for label in task.labels])
-    tau = member.get("logit_adjustment")
-    return Loss(weights, member.get("focal_gamma"), tau * log_prior(counts) if tau else None, smoothing)
+    counts, class_weights = targets.sum(dim=0), member.class_weights()
+    weights = balanced_weights(counts) if class_weights == "balanced" else None
+    if isinstance(class_weights, dict):
+        weights = torch.tensor([float(class_weights.get(label, 1.0)) for label in task.labels])
+    tau = member.args.logit_adjustment
+    return Loss(weights, member.args.focal_gamma, tau * log_prior(counts) if tau else None, smoothing)
 
 
 def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:
-    """Softmax probabilities (n_tweets, n_classes) in the order of `tokens`, computed in batches of like lengths."""
+    """Return softmax probabilities (n_tweets, n_classes) in the order of `tokens`.
+
+    Batches contain tweets of similar length, which saves padding.
+    """
     order = longest_first(tokens)
     logits = trainer.predict(tokens.select(order).select_columns("input_ids")).predictions
-    found = torch.from_numpy(logits).double().softmax(dim=1).float().numpy()
-    restored = np.empty_like(found)
-    restored[order] = found
+    probs = torch.from_numpy(logits).double().softmax(dim=1).float().numpy()
+    restored = np.empty_like(probs)
+    restored[order] = probs
     return restored

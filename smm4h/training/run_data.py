@@ -1,4 +1,4 @@
-"""A run but for the training: what all runs of a job share, what one learns from, and what it leaves behind."""
+"""Inputs and outputs of a run: shared files, the training set, predictions and metrics."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,13 +11,15 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
-from smm4h.config.plan import Run, fold_runs
+from smm4h.config.job import Job
+from smm4h.config.plan import Plan, Run, fold_runs
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.folds import fold_column
 from smm4h.data.prediction_files import Predictions, is_complete, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
-from smm4h.data.tokenization import token_table
+from smm4h.data.splits import Splits
+from smm4h.data.tokenization import token_table, tokenise
 from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
 from smm4h.utils.files import write_json
@@ -25,60 +27,70 @@ from smm4h.utils.files import write_json
 
 @dataclass(frozen=True)
 class RunData:
-    """What all runs of a job share, by the files where it lies: small enough to be sent to any worker."""
+    """Inputs shared by all runs of a job, as paths and settings: small enough to be pickled to every worker.
+
+    Args:
+        pool: the tweets that may be pseudo-labelled: `test`, or `unlabelled` for a file of unlabelled tweets.
+        teachers: names of the members that label the pool.
+        max_eval_samples: held-out tweets that an evaluation during training uses at most; None: all.
+        keep_models: `all`, `best` of each member, or `none`.
+        keep_models_in: the dtype of kept weights.
+        save_minutes: minutes between checkpoints.
+    """
 
     task: Task
     folds_file: Path
     token_folder: Path
     pseudo_folder: Path
     has_test: bool
-    pool: str = "test"  # the tweets that may be pseudo-labelled: the test tweets, or `unlabelled` ones
-    teachers: frozenset[str] = frozenset()  # members who label them
+    pool: str = "test"
+    teachers: frozenset[str] = frozenset()
     max_eval_samples: int | None = None
     keep_models: str = "all"
     keep_models_in: str = "float32"
     save_minutes: float = 5.0
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
-        """The tweets that join a later stage's run's training part; None for a run of stage 1."""
+        """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1."""
         if run.stage == 1:
             return None
         tweets = token_table(self.token_folder, self.pool, run.member)
         return read_part(self.pseudo_file(run), column(tweets, "id"), self.task)
 
     def pseudo_file(self, run: Run) -> Path:
-        return part_file(self.pseudo_folder, run.stage, run.member.get("fold_seed"), run.fold)
+        """Return the path of the pseudo-labelled tweets for the run's stage and fold."""
+        return part_file(self.pseudo_folder, run.stage, run.member.args.fold_seed, run.fold)
 
     def is_ready(self, run: Run) -> bool:
-        """Whether all that the run learns from is there."""
+        """Return whether the run's pseudo labels are written, which runs of stage 1 do not need."""
         return run.stage == 1 or self.pseudo_file(run).is_file()
 
     def folds(self, seed: int) -> np.ndarray:
-        """The fold (n_tweets,) that holds each labelled tweet out."""
+        """Return the fold (n_tweets,) that holds each labelled tweet out."""
         return pd.read_parquet(self.folds_file, columns=[fold_column(seed)]).to_numpy()[:, 0]
 
     def held_out(self, run: Run) -> np.ndarray:
-        """Which labelled tweets (n_tweets,) the run holds out."""
-        return run.holds_out(self.folds(run.member.get("fold_seed")))
+        """Return a mask (n_tweets,) of the labelled tweets that the run holds out."""
+        return run.holds_out(self.folds(run.member.args.fold_seed))
 
 
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
-    """Token ids and labels of the tweets that the run's fold does not hold out, and of its pseudo-labelled ones."""
+    """Return a run's training set (token ids, labels): labelled tweets of the other folds, pseudo-labelled tweets."""
     known = np.flatnonzero(~data.held_out(run))
     labelled = token_table(data.token_folder, "labelled", run.member)
     if pseudo is None:
         return labelled.select(known)
     if pseudo.labels.ndim == 1:
         part = labelled.select(known)
-    else:  # the labelled tweets' own labels are certain
-        certain = np.eye(data.task.n_classes, dtype=np.float32)[column(labelled, "labels").to_numpy()[known]]
-        part = _with_labels(labelled.remove_columns("labels"), known, certain)
+    else:  # soft pseudo labels: gold labels become one-hot, as a column has one type
+        one_hot = np.eye(data.task.n_classes, dtype=np.float32)[column(labelled, "labels").to_numpy()[known]]
+        part = _with_labels(labelled.remove_columns("labels"), known, one_hot)
     pool = token_table(data.token_folder, data.pool, run.member)
     return concatenate_datasets([part, _with_labels(pool, pseudo.rows, pseudo.labels).cast(part.features)])
 
 
 def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Some rows of a token table, in memory, with class indices (n_rows,) or probabilities (n_rows, n_classes)."""
+    """Return some rows of a token table, in memory, with labels (n_rows,) or soft labels (n_rows, n_classes)."""
     kind = pa.int64() if labels.ndim == 1 else pa.list_(pa.float32())
     table = tweets.data.table.take(pa.array(rows)).append_column("labels", pa.array(labels.tolist(), kind))
     return Dataset(table.replace_schema_metadata(None))
@@ -87,19 +99,22 @@ def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Datas
 def write_results(
     run: Run,
     data: RunData,
-    probabilities: Callable[[Dataset], np.ndarray],
-    found: dict[str, Any],
+    predict: Callable[[Dataset], np.ndarray],
+    result: dict[str, Any],
     *,
-    writes: bool = True,
-    agreed: Callable[[bool], bool] = bool,
+    is_writer: bool = True,
+    broadcast: Callable[[bool], bool] = bool,
 ) -> None:
-    """Writes the probabilities of the held-out fold, if there is one, and of the test tweets, and the run's metrics.
+    """Write a run's predictions and metrics.
+
+    The run predicts the held-out fold, unless it is a refit, the test tweets and, as a teacher, a pool of unlabelled
+    tweets. Files that are complete already are kept.
 
     Args:
-        probabilities: of the tweets of a token table, (n_tweets, n_classes).
-        found: what training found out, for the metrics.
-        writes: whether this process does; of several that train together, all predict and one writes.
-        agreed: what all of them take for true.
+        predict: returns the probabilities (n_tweets, n_classes) of a token table's tweets.
+        result: facts about the training, added to the metrics.
+        is_writer: whether this process writes files; where several train the run jointly, all predict and one writes.
+        broadcast: returns the main process's value in all processes, so that all predict the same tables.
     """
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
     labelled = token_table(data.token_folder, "labelled", run.member)
@@ -110,39 +125,66 @@ def write_results(
     if data.pool == "unlabelled" and run.member.name in data.teachers:
         parts.append(("unlabelled", run.unlabelled_file, token_table(data.token_folder, "unlabelled", run.member)))
     for name, path, tweets in parts:
-        if agreed(is_complete(path, {**maker, "part": name})):
+        if broadcast(is_complete(path, {**maker, "part": name})):
             continue
-        predicted = probabilities(tweets)
-        if writes:
+        predicted = predict(tweets)
+        if is_writer:
             rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
             write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, {**maker, "part": name}))
-    if writes:
-        facts = {name: value for name, value in found.items() if name not in ("fingerprint", "seconds")}
+    if is_writer:
+        facts = {name: value for name, value in result.items() if name not in ("fingerprint", "seconds")}
         facts |= {} if run.is_refit else {"held_out": _held_out_score(run, held_out, data.task)}
         write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts})
 
 
 def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
+    """Return the score of the run's held-out predictions by argmax, and their average precision."""
     gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
     score = task.score(gold, predicted.argmax(axis=1))
     return {**score, "average_precision": rare_average_precision(predicted, gold, task.positive_indices)}
 
 
 def remove_intermediate_files(run: Run) -> None:
-    """Removes what a finished run needed on its way: optimizer states, and weights that are not to be kept."""
+    """Remove what a finished run no longer needs: checkpoints, and weights that are not to be kept."""
     checkpoints.remove_all(run.directory)
     for path in (run.trained_model, run.trained_file, run.collapsed_file, run.running_file, *run.directory.glob(".*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def keep_best_model(runs: Sequence[Run]) -> None:
-    """Of a member's folds keeps the weights of the one with the highest held-out measure, of equals the first fold's.
+    """Remove the weights of a member's fold runs except the highest-scoring held-out fold, the first of ties.
 
-    A worse one than another finished one can't become the best, so that this may be done at any time, by anyone: in
-    whatever order the runs are given, or half of the equals would be removed by one and half by another.
+    A run that scores lower than another finished run cannot become the best, so any process may call this at any time,
+    also before all folds are done. Runs are ordered by fold first, or two processes could break a tie differently and
+    remove the weights of both runs.
+
+    Args:
+        runs: all runs of one member.
     """
     done = sorted((run for run in fold_runs(runs) if run.is_done()), key=lambda run: run.fold)
     scores = [next(iter(run.measures()["held_out"].values())) for run in done]
-    for place, run in enumerate(done):
-        if place != scores.index(max(scores)):
+    for index, run in enumerate(done):
+        if index != scores.index(max(scores)):
             shutil.rmtree(run.model, ignore_errors=True)
+
+
+def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
+    """Write the token tables of the job's tweets, and return the inputs that its runs share."""
+    folder = plan.output_dir / "tokens"
+    members = list({run.member.name: run.member for run in plan.wanted}.values())
+    for part in ("labelled", "test", "unlabelled"):
+        if (tweets := getattr(splits, part)) is not None:
+            tokenise(folder, part, tweets, members)
+    return RunData(
+        task=job.task,
+        folds_file=plan.folds_file,
+        token_folder=folder,
+        pseudo_folder=plan.output_dir / "pseudo_labels",
+        has_test=splits.test is not None,
+        pool="test" if splits.unlabelled is None else "unlabelled",
+        teachers=frozenset(m.name for stage in job.stages if stage > 1 for m in job.teachers_of(stage)),
+        max_eval_samples=job.settings.max_eval_samples,
+        keep_models=job.settings.keep_models,
+        keep_models_in=job.settings.keep_models_in,
+        save_minutes=job.settings.save_minutes,
+    )

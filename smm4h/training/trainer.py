@@ -1,9 +1,11 @@
-"""Trainer with RAdam, our own batches, and a loss that is the mean over all tweets of a step."""
+"""Trainer with RAdam, a resumable batch sampler, and a loss that is the mean over all tweets of a step."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,73 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from smm4h.config.arguments import RunArguments
+from smm4h.config.arguments import TRAINER_NAMES, TrainerSettings
+from smm4h.config.job import Member
 from smm4h.data.dataset import column
+from smm4h.models.predictors import has_bf16
 from smm4h.training import checkpoints
 from smm4h.training.losses import IGNORED, Loss, targets_of
 from smm4h.training.optim import RAdam
 from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
-from smm4h.utils.errors import Stopped
+from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import write_json
 
+HUB_SETTINGS = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # the job uploads, Trainer does not
 LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """TrainingArguments that accept `optim: radam` and, by default, choose bf16 where the device supports it.
+
+    `run_arguments` makes them of a member's settings.
+    """
+
+    def __post_init__(self):
+        is_radam = self.optim == "radam"
+        if is_radam:
+            self.optim = "adamw_torch"  # stands in, since TrainingArguments rejects unknown names
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        if self.bf16 is None:
+            device = "cpu" if self.use_cpu else torch.accelerator.current_accelerator().type
+            self.bf16 = not self.fp16 and has_bf16(device)
+        super().__post_init__()
+        if is_radam:
+            self.optim = "radam"
+
+
+def to_run_arguments(settings: TrainerSettings, output_dir: Path) -> RunArguments:
+    """Return the Trainer's arguments for a run that writes to `output_dir`.
+
+    Raises ValueError for settings that contradict each other.
+    """
+    values = {name: getattr(settings, name) for name in TRAINER_NAMES - HUB_SETTINGS}
+    given = {name: value for name, value in values.items() if name == "bf16" or value is not None}
+    return RunArguments(output_dir=os.fspath(output_dir), **given)
+
+
+def run_arguments(member: Member, output_dir: Path) -> RunArguments:
+    """Return a member's training arguments for a run that writes to `output_dir`.
+
+    Where several processes train the run jointly, each gets its share of the recipe's batch.
+
+    Raises `InputError` for settings that TrainingArguments rejects, and for a batch that the processes cannot share.
+    """
+    try:
+        arguments = to_run_arguments(member.args, output_dir)
+    except ValueError as error:
+        raise InputError(f"member {member.name}: {' '.join(str(error).split())}") from None
+    batch, n_processes = arguments.per_device_train_batch_size, arguments.world_size
+    if batch % n_processes:
+        raise InputError(
+            f"member {member.name}: a batch of {batch} can't be shared by {n_processes} processes; launch a number "
+            "that divides it, or give another --per_device_train_batch_size"
+        )
+    arguments.per_device_train_batch_size = batch // n_processes
+    return arguments
 
 
 class TweetTrainer(Trainer):
@@ -32,6 +89,14 @@ class TweetTrainer(Trainer):
 
     The mean over the step, not over each micro-batch: batch 4 x accumulation 4 gives the gradients of 16 x 1, also in
     the last, incomplete step of an epoch.
+
+    Args:
+        loss: loss of each tweet.
+        sampling: which tweets an epoch contains; None: each tweet once.
+        layer_decay: factor by which each layer learns slower than the layer above it; 1.0: none.
+        fingerprint: the run's, written into its checkpoints.
+        best: keeps the best epoch's weights.
+        watch: reports progress and asks for checkpoints.
     """
 
     def __init__(
@@ -50,25 +115,25 @@ class TweetTrainer(Trainer):
         self.fingerprint, self.best, self.watch = fingerprint, best, watch
 
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
-        """The loss summed over the batch and divided by the size of the whole step."""
+        """Return the summed loss of a micro-batch, divided by the normalizer of the whole step."""
         logits = outputs["logits"].float()
         targets = targets_of(labels, logits.shape[-1])
-        size = self.loss.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
-        return self.loss(logits, targets).sum() / size
+        divisor = self.loss.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
+        return self.loss(logits, targets).sum() / divisor
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        """The size of a step, over its micro-batches and over all processes: tweets, or the sum of their weights."""
+        """Return the loss normalizer of a step: the number, or summed weight, of all its tweets in all processes."""
         labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
         if not labels:
             return None
         n_classes = self.accelerator.unwrap_model(self.model).config.num_labels
-        size = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum().to(device)
+        divisor = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum().to(device)
         if self.args.world_size > 1:
-            size = self.accelerator.gather(size).sum()
-        return size.clamp_min(torch.finfo(size.dtype).tiny)  # a step of nothing but weights of 0
+            divisor = self.accelerator.gather(divisor).sum()
+        return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)  # not 0 / 0 in a step where all weights are 0
 
     def create_optimizer(self, model=None):
-        """Trainer's, whose parameter groups are divided by depth where deeper layers are to learn slower."""
+        """Return Trainer's optimizer; with layer decay, its parameter groups are split by depth."""
         optimizer = super().create_optimizer(model)
         if self.layer_decay == 1.0:
             return optimizer
@@ -78,13 +143,16 @@ class TweetTrainer(Trainer):
         groups, optimizer.param_groups = optimizer.param_groups, []
         for group in groups:
             for depth in sorted({depths[id(p)] for p in group["params"]}):
-                members = [p for p in group["params"] if depths[id(p)] == depth]
+                same_depth = [p for p in group["params"] if depths[id(p)] == depth]
                 lr = group["lr"] * self.layer_decay**depth
-                optimizer.add_param_group({**group, "params": members, "lr": lr})
+                optimizer.add_param_group({**group, "params": same_depth, "lr": lr})
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
-        """Our own batches, which neither Trainer nor accelerate cuts once more."""
+        """Return the loader of this process's shares of batches.
+
+        The sampler already splits batches among processes, so accelerate must not shard the loader once more.
+        """
         args = self.args
         batches = ResumableBatchSampler(
             column(self.train_dataset, "length").to_pylist(),
@@ -106,40 +174,49 @@ class TweetTrainer(Trainer):
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
-            generator=torch.Generator(),  # its own, so that dropout alone draws from the global one
+            generator=torch.Generator(),  # or the loader would draw its base seed from dropout's generator
         )
 
     def _clip_grad_norm(self, model):
-        """The norm before clipping, which is left to our RAdam where it is cheap to wait for the norm."""
+        """Return the gradient norm before clipping.
+
+        On a single CPU process, RAdam applies the clip factor within its step, which saves a pass through memory.
+        Reading the norm's value would stall a GPU, so there Trainer clips.
+        """
         optimizer = getattr(self.optimizer, "optimizer", None)
         if not isinstance(optimizer, RAdam) or self.args.world_size > 1 or self.args.device.type != "cpu":
             return super()._clip_grad_norm(model)
         grads = [p.grad.view(-1) for p in model.parameters() if p.grad is not None]
-        norm = torch.stack([grad.dot(grad) for grad in grads]).sum().sqrt()  # in half the time of torch's norm
+        norm = torch.stack([grad.dot(grad) for grad in grads]).sum().sqrt()  # takes half the time of torch's norm
         optimizer.clip = min(1.0, self.args.max_grad_norm / (norm.item() + 1e-6))
         return norm
 
     def floating_point_ops(self, inputs):
-        return 0  # nobody reads the sum, and Trainer counts all weights at every step for it
+        return 0  # unused, and counting would visit all weights at every step
 
     def _save_checkpoint(self, model, trial):
+        """Save a complete checkpoint with the best epoch so far, then raise `Stopped` if the process must stop."""
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             self.best.save(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            made = {"fingerprint": self.fingerprint, "training_seconds": self.watch.training_seconds()}
-            checkpoints.mark_complete(folder, made)
+            record = {"fingerprint": self.fingerprint, "training_seconds": self.watch.training_seconds()}
+            checkpoints.mark_complete(folder, record)
         if self.watch.stopping:
             raise Stopped
 
     def _get_eval_sampler(self, eval_dataset):
-        """In the order given: with length-grouped training, Trainer would predict in a random order and not say so."""
+        """Return a sampler that keeps the given order.
+
+        With length-grouped training, Trainer's own sampler would return predictions in another, random order.
+        """
         return SequentialSampler(eval_dataset)
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args, model=None):
+        """Return the optimizer class and its arguments; adds RAdam to Trainer's."""
         if args.optim == "radam":
             betas = (args.adam_beta1, args.adam_beta2)
             return RAdam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
@@ -147,7 +224,11 @@ class TweetTrainer(Trainer):
 
 
 def layer_depths(names: Sequence[str]) -> list[int]:
-    """How far below the head each of a model's parameters stands: 0 for the head's and the poolers', then by layer."""
+    """Return the depth below the head of each named parameter, one int a name.
+
+    The head and the poolers have depth 0, the encoder's last layer 1, its first layer n_layers, embeddings n_layers +
+    1.
+    """
     layers = [LAYER.match(name) for name in names]
     n_layers = 1 + max((int(layer[1]) for layer in layers if layer), default=-1)
     return [
@@ -157,7 +238,7 @@ def layer_depths(names: Sequence[str]) -> list[int]:
 
 
 class TrainingRows(TorchDataset):
-    """Rows of a Dataset by their places in it; a `FILLER` is some tweet without a label, so that no loss counts it."""
+    """Rows of a Dataset by index; `FILLER` gives an arbitrary row without a label, which no loss counts."""
 
     def __init__(self, rows: Dataset) -> None:
         self.rows = rows
@@ -165,10 +246,10 @@ class TrainingRows(TorchDataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
-        rows = self.rows[[max(place, 0) for place in places]]
-        given = zip(places, rows["labels"], strict=True)
-        labels = [self._unlabelled(label) if place == FILLER else label for place, label in given]
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        rows = self.rows[[max(index, 0) for index in indices]]
+        labelled = zip(indices, rows["labels"], strict=True)
+        labels = [self._unlabelled(label) if index == FILLER else label for index, label in labelled]
         return [{"input_ids": i, "labels": label} for i, label in zip(rows["input_ids"], labels, strict=True)]
 
     @staticmethod
@@ -177,10 +258,14 @@ class TrainingRows(TorchDataset):
 
 
 class BestEpoch(TrainerCallback):
-    """Keeps, in memory, the weights of the evaluation with the highest measure; the later one where two are equal.
+    """Callback that keeps, in memory, the weights of the evaluation with the highest metric.
 
-    The later one, because a rare class often scores 0.0 for a while: of equal nothings the longest trained is best.
-    Without `keep` it only writes down the history.
+    Of equal scores the later one counts: a rare class often scores 0.0 for several epochs, and of these the longest
+    trained model is best.
+
+    Args:
+        measure: the metric's name.
+        keep: False records the evaluations and keeps no weights.
     """
 
     WEIGHTS, HISTORY = "best.safetensors", "best.json"
@@ -201,38 +286,46 @@ class BestEpoch(TrainerCallback):
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
     def restore(self, model: nn.Module) -> None:
+        """Load the best weights into the model, and free them here."""
         model.load_state_dict(self.weights)
         self.weights = {}
 
     def save(self, checkpoint: Path) -> None:
-        """Adds what it keeps to a checkpoint."""
+        """Add the best weights and the history to a checkpoint's folder."""
         if self.weights:
             save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, checkpoint / self.WEIGHTS)
         write_json(checkpoint / self.HISTORY, {"history": self.history, "best": self.best})
 
     def load(self, checkpoint: Path) -> None:
-        kept = json.loads((checkpoint / self.HISTORY).read_text())
-        self.history, self.best = kept["history"], kept["best"]
+        """Read what `save` added to a checkpoint's folder."""
+        content = json.loads((checkpoint / self.HISTORY).read_text())
+        self.history, self.best = content["history"], content["best"]
         if self.best is not None:
             self.weights = load_file(checkpoint / self.WEIGHTS)
 
 
 class RunMonitor(TrainerCallback):
-    """Stands between the steps: tells the progress, and asks for a checkpoint when it is time or the process must stop.
+    """Callback that reports progress after each step, and requests a checkpoint when due or before a stop.
 
-    A checkpoint due at the last step of an epoch waits for the epoch's evaluation, which a resumed run would not make
-    up for. Of several processes that train together, one that must save or stop makes all do so.
+    A checkpoint due at the last step of an epoch waits for the epoch's evaluation, since a resumed run would skip the
+    evaluation. Where several processes train jointly, all save or stop as soon as one of them must.
+
+    Args:
+        report: called with the step and the total number of steps.
+        stop: returns True once the process must stop.
+        save_minutes: minutes between checkpoints; 0: no timed checkpoints.
     """
 
     def __init__(self, report: Callable[[int, int], None], stop: Callable[[], bool], save_minutes: float) -> None:
         self.report, self.stop, self.save_seconds = report, stop, save_minutes * 60
         self.batches: ResumableBatchSampler | None = None
         self.saved = self.started = time.perf_counter()
-        self.seconds_before = 0.0  # of training, by processes before this one
+        self.seconds_before = 0.0  # of training, in processes that were interrupted
         self.first_step: float | None = None
         self.training = self.stopping = self.due = False
 
     def training_seconds(self) -> float:
+        """Return the seconds of training so far, interrupted processes included."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -264,15 +357,18 @@ class RunMonitor(TrainerCallback):
         self.training = False
 
     def on_prediction_step(self, args, state, control, **kwargs):
-        """Predictions can be made again from the trained weights; an evaluation amid training is waited for."""
+        """Raise `Stopped` during predictions after training, which a resumed process repeats from the trained weights.
+
+        An evaluation during training runs to its end, so that the checkpoint can include it.
+        """
         if not self.training and any_process(args, self.stop())[0]:
             raise Stopped
 
 
-def any_process(args: RunArguments, *wishes: bool) -> tuple[bool, ...]:
-    """Each wish that any process has."""
+def any_process(args: RunArguments, *flags: bool) -> tuple[bool, ...]:
+    """Return the logical OR of each flag over all processes."""
     if args.world_size == 1:
-        return wishes
-    asked = torch.tensor(wishes, dtype=torch.int32, device=args.device)
-    torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-    return tuple(bool(wish) for wish in asked.tolist())
+        return flags
+    combined = torch.tensor(flags, dtype=torch.int32, device=args.device)
+    torch.distributed.all_reduce(combined, torch.distributed.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in combined.tolist())

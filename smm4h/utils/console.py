@@ -1,21 +1,29 @@
-"""The terminal: one console for all messages, and silence for the libraries."""
+"""The console that all messages go to, and silence for the libraries."""
 
 import os
 
-import torch
-from datasets import disable_progress_bars as quieten_datasets
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
-console = Console(highlight=False)
-if not console.is_terminal:  # a log file: no width to obey
-    console = Console(highlight=False, width=140)
+LOG_WIDTH = 140  # characters in a line of a log file
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console; in a log file, which has no width, lines are `LOG_WIDTH` characters long."""
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=LOG_WIDTH)
+
+
+console = make_console()
 
 
 def silence_libraries() -> None:
-    """Leaves the screen to the job's own display."""
+    """Turn off the libraries' messages and progress bars; the job has its own display."""
+    import torch
+    from datasets import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
     if not torch.cuda.device_count():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no other
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no GPU
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    quieten_datasets()
+    disable_progress_bars()

@@ -1,4 +1,4 @@
-"""Files at the edges: YAML with line numbers, and writing that is all or nothing."""
+"""Reading YAML with line numbers, and atomic writing."""
 
 import json
 import os
@@ -15,9 +15,10 @@ KeyPath = tuple[str, ...]
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """A YAML mapping and the line of each of its keys, by the path of keys that leads there.
+    """Read a YAML mapping; return it, and the line of each of its keys by the path of keys that leads to it.
 
-    Raises `InputError` for a missing or malformed file and for a key that stands twice, which YAML would let pass.
+    Raises:
+        InputError: for a missing or malformed file, and for a repeated key, which YAML would let pass.
     """
     path = Path(path)
     try:
@@ -26,17 +27,17 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         raise InputError(f"{path} can't be read ({error}); name an existing YAML file") from None
     lines: dict[KeyPath, int] = {}
 
-    def walk(node: yaml.Node, above: KeyPath) -> None:
+    def walk(node: yaml.Node, parents: KeyPath) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                here = (*above, str(key.value))
-                if here in lines:
+                key_path = (*parents, str(key.value))
+                if key_path in lines:
                     raise InputError(
                         f"{path}, line {key.start_mark.line + 1}: {key.value} stands here a second time "
-                        f"(first on line {lines[here]}); keep one of them"
+                        f"(first on line {lines[key_path]}); keep one of them"
                     )
-                lines[here] = key.start_mark.line + 1
-                walk(value, here)
+                lines[key_path] = key.start_mark.line + 1
+                walk(value, key_path)
 
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -52,8 +53,14 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return content, lines
 
 
+def check_is_file(path: str | Path) -> None:
+    """Raise `InputError` for an input file that does not exist."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} is not there; name an existing file, or its folder with --data_dir")
+
+
 def read_json(path: str | Path) -> Any:
-    """A JSON file that this project wrote; raises `InputError` where it is not there or not whole."""
+    """Read a JSON file that this project wrote; raise `InputError` if it is missing or incomplete."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +68,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a file beside `path` and then moves it there: a reader sees the whole file or none."""
+    """Call `write` on a temporary file beside `path`, then move it there: a reader sees the complete file or none.
+
+    Args:
+        write: writes the content to the path that it is given.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -70,20 +81,20 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     try:
         write(partial)
         with partial.open("rb+") as written:
-            os.fsync(written.fileno())  # else a power failure may leave the name without the content
+            os.fsync(written.fileno())  # fsync, or a power failure may keep the name and lose the content
         umask = os.umask(0)
         os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would lock a team's other members out
+        partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would lock other users of a shared folder out
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text with the line ends as given, all or nothing."""
+    """Write UTF-8 text with the line ends as given, atomically."""
     write_atomically(path, lambda partial: partial.write_bytes(text.encode("utf-8")))
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Writes readable JSON, all or nothing."""
+    """Write indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,49 @@
+"""Command lines of all commands: one parser whose complaints are one sentence with the nearest name."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from smm4h.utils.errors import InputError, nearest
+
+
+def words_of(words: Sequence[str] | None) -> list[str]:
+    """Return the words of a command line, by default this process's own."""
+    return list(sys.argv[1:] if words is None else words)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose complaints are `InputError`s.
+
+    Args:
+        doc: the command's docstring, shown by `--help`.
+    """
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> None:
+        raise InputError(message)
+
+    def parse(self, words: Sequence[str] | None) -> argparse.Namespace:
+        """Return the arguments; raise `InputError` for a flag or a value that there is not."""
+        words = words_of(words)
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        for word in words:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag != "--" and flag not in known:
+                raise InputError(f"there is no flag {flag}{nearest(flag, known)}")
+        return self.parse_args(words)
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    """Return an argument type that accepts some names only and answers another one with the nearest."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise argparse.ArgumentTypeError(
+                f"invalid choice: {value!r}{nearest(value, choices)}; choose {', '.join(choices)}"
+            )
+        return value
+
+    return parse

@@ -1,0 +1,127 @@
+"""New tweets -> labels, by a finished job's whole ensemble: its own cleaning, members, decision and ties.
+
+python predict.py runs/task5 new.tsv --output labels.parquet
+python predict.py me/task5-ensemble new.tsv --output labels.parquet
+python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label,probability,margin,votes
+cat new.tsv | python predict.py runs/task5 - --output - > labels.tsv
+accelerate launch --num_processes 8 predict.py runs/task5 new.parquet --output labels.parquet
+
+Any number of tweets, in their order, in the memory of one block. Killed, the same command resumes.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from smm4h.cli.flags import CommandParser
+from smm4h.config.job import with_columns
+from smm4h.parallel.environment import (
+    LaunchEnvironment,
+    clear_launcher_variables,
+    devices,
+    set_threads,
+    threads_each,
+)
+from smm4h.utils.console import make_console, silence_libraries
+from smm4h.utils.errors import InputError, nearest
+
+PIPE = "-"
+COLUMNS = ("label", "probability", "margin", "votes")
+console = make_console(stderr=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    launch = LaunchEnvironment.detect()
+    arguments = read_arguments(words)
+
+    from smm4h.data.streaming import check_output, inputs_of, read_blocks
+    from smm4h.inference.predictor import PartialPredictions, load_predictor
+
+    check_output(arguments.output)
+    device = take_device(launch, arguments)
+    silence_libraries()
+    predictor, task, ensemble_hash = load_predictor(arguments.ensemble, device, launch.local_world_size)
+    task = with_columns(task, arguments)
+    inputs, is_pipe = inputs_of(arguments.input), arguments.input == PIPE
+    parts = PartialPredictions.open(arguments.output, [] if is_pipe else inputs, ensemble_hash, arguments.block)
+    n_blocks = predict_all(
+        lambda: read_blocks(inputs, task, arguments.block, arguments.encoding), parts, predictor, launch, inputs
+    )
+    if not launch.is_main_process:
+        return
+    if n_blocks == 0:
+        raise InputError(f"{arguments.input} holds no tweet")
+    id_name, label_name = task.submission.columns
+    names = {name: {"label": label_name}.get(name, name) for name in arguments.columns}
+    parts.join(arguments.output, n_blocks, {"id": id_name, **names})
+    if is_pipe:
+        inputs[0].unlink()
+    if arguments.output != PIPE:
+        console.print(f"written to {arguments.output}", markup=False)
+
+
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(__doc__)
+    add = parser.add_argument
+    add("ensemble", help="the output folder of a finished job that has kept its models, or a published ensemble's name")
+    add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
+    add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
+    add("--columns", nargs="+", default=["label", "probability"], help=f"beside the id: {', '.join(COLUMNS)}")
+    add("--id_column_name", help="column of the tweet id, instead of the task's")
+    add("--text_column_name", help="column of the text, instead of the task's")
+    add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
+    add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")
+    add("--use_cpu", action="store_true", help="no GPU")
+    arguments = parser.parse(words)
+    arguments.columns = [name for words in arguments.columns for name in words.split(",") if name]
+    for name in arguments.columns:
+        if name not in COLUMNS:
+            raise InputError(f"--columns {name}{nearest(name, COLUMNS)}: there are {', '.join(COLUMNS)}")
+    if arguments.block < 1:
+        raise InputError(f"--block {arguments.block}: at least one tweet is answered at once")
+    if arguments.input != PIPE and not Path(arguments.input).exists():
+        raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
+    return arguments
+
+
+def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> str:
+    """Return this process's device: of several processes that were launched, each gets its own GPU."""
+    import torch
+
+    if launch.world_size > 1 and arguments.input == PIPE:
+        raise InputError("several processes can't read one pipe; write it to a file first")
+    names = devices(launch, arguments.use_cpu or launch.use_cpu)
+    set_threads(threads_each(launch, 1, 0))
+    clear_launcher_variables()
+    if names[0] is None:
+        return "cpu"
+    torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+    return f"cuda:{torch.cuda.current_device()}"
+
+
+def predict_all(read, parts, predictor, launch: LaunchEnvironment, inputs: Sequence[Path]) -> int:
+    """Predict all blocks, shared with other processes; the main process stays until all are there.
+
+    Returns the number of blocks. `read` returns an iterator over them.
+    """
+    from smm4h.data.streaming import estimate_tweets
+    from smm4h.utils.leases import LeaseHolder
+
+    leases = LeaseHolder()
+    columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+    n_expected = estimate_tweets(inputs) if launch.is_main_process else None
+    with Progress(*columns, console=console, transient=True, disable=not launch.is_main_process) as progress:
+        while True:
+            line = progress.add_task("reading", total=n_expected)
+
+            def show(block, line=line) -> None:
+                progress.advance(line, len(block.ids))
+                progress.update(line, description=f"{int(progress.tasks[line].completed):,} tweets")
+
+            n_blocks, n_missing = parts.predict_missing(read(), predictor, leases, show)
+            if not n_missing or not launch.is_main_process:
+                return n_blocks
+            time.sleep(1)

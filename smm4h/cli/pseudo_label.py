@@ -1,0 +1,91 @@
+"""A vote on unlabelled tweets -> pseudo-labelled tweets, another random part a fold (Bai & Zhou 2020, section 3.3).
+
+python pseudo_label.py vote.tsv --tweets test.tsv --task tasks/task5.yaml --data_dir DIR \\
+    --fraction 0.1 --parts 5 --seed 42 --output_dir pseudo_labels
+
+A tweet that duplicates one of the fold's held-out tweets (the same id, or the same text but for case, URLs and @names)
+is left out of that fold's part: it would carry the held-out label into training. The labelled tweets must be named for
+that. A vote does not say who voted: only the job can make sure that no voter has seen a fold's held-out tweets
+(`--pseudo_from unseen`).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from smm4h.cli.flags import CommandParser, one_of
+from smm4h.utils.files import check_is_file
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = read_arguments(words)
+
+    import numpy as np
+
+    from smm4h.config.task import read_task
+    from smm4h.data.dataset import column, read_tweets
+    from smm4h.data.prediction_files import check_same_tweets, read_labels
+    from smm4h.data.pseudo_labels import PseudoLabels, counts_by_label, cut_disjoint_parts, is_held_out, write_part
+    from smm4h.utils.console import console
+
+    task = read_task(arguments.task)
+    tweets, _ = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
+    vote = read_labels(arguments.vote)
+    check_same_tweets(vote, column(tweets, "id"), str(arguments.tweets))
+    predicted, held_out = vote.indices(task.labels), held_out_keys(arguments, task)
+    parts = cut_disjoint_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
+    for fold, rows in enumerate(parts):
+        leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
+        part = PseudoLabels(rows, predicted[rows]).select(~leaks)
+        write_part(arguments.output_dir / f"fold-{fold}.tsv", tweets, part, task)
+        counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.labels).items())
+        left_out = f"{int(leaks.sum())} left out as twins of held-out tweets"
+        console.print(f"fold {fold}: {len(part.rows)} tweets ({counts}), {left_out}", markup=False)
+    if held_out is None:
+        console.print("no labelled tweets were named, so twins of held-out tweets could not be left out (--data_dir)")
+    console.print(f"written to {arguments.output_dir}", markup=False)
+
+
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(__doc__)
+    add = parser.add_argument
+    add("vote", type=Path, help="label file of the vote")
+    add("--tweets", type=Path, required=True, help="the tweets that were voted on, same rows")
+    add("--task", type=Path, required=True, help="task file")
+    add("--fraction", type=float, default=0.1, help="share of the tweets in each part (default: 0.1)")
+    add("--parts", type=int, default=5, help="number of parts, one for each fold (default: 5)")
+    add("--seed", type=int, default=42, help="seed of the random parts (default: 42)")
+    add("--output_dir", type=Path, required=True, help="where fold-0.tsv and so on are written")
+    add("--data_dir", type=Path, help="folder of the labelled tweets under their official names, for the twin check")
+    add("--train_file", type=Path, help="labelled tweets, instead of --data_dir")
+    add("--validation_file", type=Path, help="more labelled tweets, after those of --train_file")
+    add("--fold_seed", type=int, default=42, help="seed of the labelled tweets' folds (default: 42)")
+    fold_by = ("stratified", "stratified_group")
+    add("--fold_by", type=one_of(fold_by), default="stratified", help=f"how the folds are cut: {' or '.join(fold_by)}")
+    add("--group_users", action="store_true", help="stratified_group keeps the tweets of a user in one fold, too")
+    add("--encoding", help="encoding of the tweets (default: UTF-8 where valid, else cp1252)")
+    arguments = parser.parse(words)
+    for path in (arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file):
+        if path is not None:
+            check_is_file(path)
+    return arguments
+
+
+def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
+    """Return by fold the ids and normalised texts of its held-out tweets; None where no labelled tweets were named."""
+    from smm4h.data.dataset import read_tweets
+    from smm4h.data.duplicates import leak_groups
+    from smm4h.data.folds import add_folds
+    from smm4h.data.pseudo_labels import held_out_keys_by_fold
+
+    paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
+    if arguments.data_dir:
+        paths = [arguments.data_dir / task.files[part] for part in ("training", "validation") if part in task.files]
+    if not paths:
+        return None
+    labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
+    groups = None
+    if arguments.fold_by == "stratified_group":
+        groups = leak_groups(labelled, task, by_user=arguments.group_users)
+    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups)
+    return held_out_keys_by_fold(labelled, task, arguments.fold_seed, arguments.parts)

@@ -1,0 +1,61 @@
+"""A finished job's ensemble, or a student of it -> one repository on the Hub, in one commit; or a folder.
+
+python publish.py runs/task5 --hub_model_id me/task5-ensemble
+python publish.py runs/task5 --to_folder published/task5
+python publish.py runs/task5/student --hub_model_id me/task5-student
+
+Private unless --public is given. Nothing with words of a tweet, an id, a user's name or a token in it is uploaded.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from smm4h.cli.flags import CommandParser, one_of
+from smm4h.utils.errors import InputError
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = read_arguments(words)
+
+    from smm4h.reporting.export import publish_checked, write_for_publication
+    from smm4h.reporting.hub import upload
+    from smm4h.utils.console import silence_libraries
+
+    def deliver() -> str:
+        if arguments.to_folder:
+            folder.rename(arguments.to_folder)
+            return str(arguments.to_folder)
+        return upload(folder, arguments.hub_model_id, token=arguments.hub_token, public=arguments.public)
+
+    silence_libraries()
+    name = arguments.hub_model_id or arguments.to_folder.name
+    beside = arguments.to_folder and arguments.to_folder.parent
+    with tempfile.TemporaryDirectory(prefix="publish", dir=beside) as temporary:
+        folder = Path(temporary) / "published"
+        folder.mkdir()
+        fingerprints = write_for_publication(arguments.folder, folder, name, arguments.dtype, arguments.license)
+        address = publish_checked(folder, fingerprints, deliver)
+    print(f"published to {address}")
+
+
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(__doc__)
+    add = parser.add_argument
+    add("folder", type=Path, help="the output folder of a finished job that has kept its models, or a student's")
+    add("--hub_model_id", help="the repository, such as me/task5-ensemble; made if it is not there")
+    add("--to_folder", type=Path, help="a new folder instead, of the same content")
+    add("--hub_token", help="token with write access (default: the one that `hf auth login` left)")
+    add("--public", action="store_true", help="let everybody see the repository")
+    dtypes = ("float32", "bfloat16")
+    add("--dtype", type=one_of(dtypes), default="float32", help="of the encoders' weights: float32 or bfloat16")
+    add("--license", help="the model's licence for its card, such as apache-2.0")
+    arguments = parser.parse(words)
+    if (arguments.hub_model_id is None) == (arguments.to_folder is None):
+        raise InputError("say where to: --hub_model_id me/name, or --to_folder FOLDER")
+    if arguments.to_folder and arguments.to_folder.exists():
+        raise InputError(f"--to_folder {arguments.to_folder} is there already; name a new one")
+    if arguments.to_folder:
+        arguments.to_folder.parent.mkdir(parents=True, exist_ok=True)
+    return arguments

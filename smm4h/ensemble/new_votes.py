@@ -1,0 +1,90 @@
+"""A vote after training: over a finished job's predictions by its own rule or another, or over label files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smm4h.config.plan import read_plan
+from smm4h.config.task import Task, read_task
+from smm4h.data.folds import read_fold_labels
+from smm4h.data.prediction_files import write_labels, write_submission
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.member_predictions import (
+    MemberPredictions,
+    mean_predictions,
+    out_of_fold_predictions,
+    predictions_from_files,
+)
+from smm4h.utils.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The result of a vote."""
+
+    predictions: MemberPredictions
+    predicted: np.ndarray  # (n_tweets,) class indices
+    description: str
+    task: Task | None  # files need none
+    ensemble: FittedEnsemble | None  # files have none
+
+    def write(self, output: Path) -> None:
+        """Write a label file, or the official zip where the name ends so."""
+        names = self.predictions.names(self.predicted)
+        try:
+            if output.suffix == ".zip":
+                write_submission(output, self.task.submission, self.predictions.ids, names)
+            else:
+                write_labels(output, self.predictions.ids, names)
+        except OSError as error:
+            raise InputError(f"--output {output} can't be written ({error.strerror})") from None
+
+
+def hold_vote(
+    inputs: Sequence[Path],
+    *,
+    method: str | None = None,
+    decision: str | None = None,
+    ties: str | None = None,
+    members: Sequence[str] = (),
+    task_file: Path | None = None,
+) -> Vote:
+    """Return the vote of a job's members, where the one input is a folder, or of label files.
+
+    What is None is as the job was told, or for files a hard vote.
+    """
+    if inputs[0].is_dir():
+        return vote_of_job(inputs[0], {"method": method, "decision": decision, "ties": ties}, members)
+    return vote_of_files(inputs, method, ties, read_task(task_file) if task_file else None)
+
+
+def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[str]) -> Vote:
+    """Return the vote by the job's own rule, or by one that is fitted as asked."""
+    plan, task = read_plan(folder)
+    for name in members:
+        if name not in plan.members:
+            raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
+    runs = plan.runs_of(members or plan.members)
+    if plan.ensemble_file.exists() and not members and not any(asked.values()):
+        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        predictions = mean_predictions(runs, mean=ensemble.rule.mean)
+    else:
+        own = {"method": plan.settings.vote, "decision": plan.settings.decision, "ties": plan.settings.ties}
+        config = VotingConfig(task.objective, **{name: value or own[name] for name, value in asked.items()})
+        gold = task.indices(read_fold_labels(plan.folds_file))
+        fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, config, task)
+        ensemble, predictions = fitted.for_new_tweets(runs)
+    rule = ensemble.rule
+    description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
+    return Vote(predictions, ensemble.predict(predictions), description, task, ensemble)
+
+
+def vote_of_files(paths: Sequence[Path], method: str | None, ties: str | None, task: Task | None) -> Vote:
+    """Return the vote by counting labels, or by the mean of the probabilities that predictions files have."""
+    predictions = predictions_from_files(paths, task.labels if task else None)
+    ties = ties or ("lowest" if predictions.probabilities is None else "probability")
+    description = f"{method} vote" if method == "soft" else f"hard vote, ties to the {ties}"
+    return Vote(predictions, predictions.vote(method or "hard", ties), description, task, None)

@@ -1,0 +1,91 @@
+"""The object that `smm4h.load` returns: predictions, leaderboard and out-of-fold table as pandas frames."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from smm4h.inference.finished_job import FinishedJob
+from smm4h.inference.predictor import load_predictor
+from smm4h.utils.console import silence_libraries
+from smm4h.utils.errors import InputError
+
+
+class LoadedEnsemble:
+    """A finished job's ensemble, or a published one; made by `smm4h.load`.
+
+    >>> import smm4h
+    >>> ensemble = smm4h.load(folder)
+    >>> ensemble.labels
+    ['1', '2', '3']
+    >>> table = ensemble.predict(["my son was born with a heart defect", "what a day"])
+    >>> table.columns.tolist()
+    ['label', 'p_1', 'p_2', 'p_3']
+    >>> table.filter(like="p_").sum(axis=1).round(3).tolist()
+    [1.0, 1.0]
+
+    The scores of a job's folder, in the order of its terminal table, and every labelled tweet's held-out probabilities:
+
+    >>> ensemble.leaderboard().loc["final vote", "out_of_fold"] >= 0
+    True
+    >>> ensemble.out_of_fold().columns[:4].tolist()
+    ['row', 'id', 'gold', 'counts p_1']
+    """
+
+    def __init__(self, name: str, device: str | None = None) -> None:
+        silence_libraries()
+        self.name = name
+        device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        self._predictor, self.task, _ = load_predictor(name, device)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the probabilities."""
+        return list(self._predictor.labels)
+
+    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+        """Return a row a text: `label`, by the ensemble's own decision, and `p_LABEL`, the probability of each label.
+
+        The label need not have the highest probability where the decision was tuned.
+        """
+        if isinstance(texts, str):
+            raise TypeError("predict takes a list of texts; write predict([text])")
+        texts = list(texts)
+        columns = [f"p_{label}" for label in self.labels]
+        if not texts:
+            return pd.DataFrame(columns=["label", *columns])
+        output = self._predictor.predict(texts)
+        table = pd.DataFrame(output.probabilities, columns=columns)
+        table.insert(0, "label", [self.labels[index] for index in output.predicted])
+        return table
+
+    @cached_property
+    def job(self) -> FinishedJob:
+        """All results of the job; raises `InputError` for a published ensemble, which has none."""
+        if not (Path(self.name) / "plan.json").is_file():
+            raise InputError(f"{self.name} is a published ensemble; its job's folder has the scores")
+        return FinishedJob.read(Path(self.name))
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return a row a member, vote and baseline, by name.
+
+        Columns: the task's metric as `out_of_fold` and `test` (NaN where no gold labels are known), each with `_low`
+        and `_high`, its 95 % bootstrap interval, `_precision` and `_recall`; `leaky`: whether the out-of-fold score is
+        optimistically biased, because teachers of pseudo labels saw the held-out tweets.
+        """
+        measure, rows = self.job.task.measure, {}
+        for name, parts in self.job.scores.items():
+            row: dict[str, float | bool] = {}
+            for part in ("out_of_fold", "test"):
+                score = parts[part] or {measure: None, "interval": (None, None), "precision": None, "recall": None}
+                row |= {part: score[measure], f"{part}_low": score["interval"][0], f"{part}_high": score["interval"][1]}
+                row |= {f"{part}_precision": score["precision"], f"{part}_recall": score["recall"]}
+            rows[name] = {**row, "leaky": name in self.job.leaky}
+        frame = pd.DataFrame.from_dict(rows, orient="index")
+        return frame.astype({name: float for name in frame.columns if name != "leaky"} | {"leaky": bool})
+
+    def out_of_fold(self) -> pd.DataFrame:
+        """Return a row a labelled tweet: `row`, `id`, `gold` and, of each member and label, `MEMBER p_LABEL`."""
+        return pd.read_parquet(self.job.plan.out_of_fold_file)
