@@ -1,6 +1,6 @@
-"""Tables -> one HF Dataset of tweets (row, id, user, text, label), and whole columns of it.
+"""Tables -> one HF Dataset of tweets (row, id, user, text, label), and its columns as arrays.
 
-Nothing here prints or raises a tweet's text: messages name file and line instead.
+No message contains a tweet's text: messages name file and line instead.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from smm4h.utils.errors import InputError
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """A column as Arrow holds it, (n_rows,); `dataset[name]` would decode row by row, a hundred times slower."""
+    """Return a column as Arrow holds it, (n_rows,); `dataset[name]` would decode row by row, a hundred times slower."""
     return dataset.select_columns(name).with_format("arrow")[:][name]
 
 
@@ -27,11 +27,16 @@ SPREADSHEET_ID = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.0+")
 
 
 def _column(table: Table, wanted: Sequence[str], flag: str) -> list[str]:
+    """Return the first column of a table that has one of the wanted names; raise `InputError` if there is none.
+
+    Args:
+        flag: `NAME` of the flag `--NAME_column_name`, for the message.
+    """
     for name in wanted:
         if name in table.names:
             return table.columns[table.names.index(name)]
     header = ", ".join(table.names)
-    if len(header) > 200 or any(name.isdigit() for name in table.names):  # a tweet, not a header: keep it to ourselves
+    if len(header) > 200 or any(name.isdigit() for name in table.names):  # a tweet: keep it out of the message
         raise InputError(
             f"{table.path}, line 1: no header here; the first line must name the columns ({' or '.join(wanted)})"
         )
@@ -42,9 +47,12 @@ def _column(table: Table, wanted: Sequence[str], flag: str) -> list[str]:
 
 
 def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
-    """Columns id, user, text and, of a labelled file, label (class index), one row a tweet.
+    """Return a frame of tweets with columns id, user, text and, of a labelled file, label (class index).
 
-    Raises `InputError` with file and line for an id that a spreadsheet has spoilt and for an unknown label.
+    What is odd but usable is added to the table's findings. Without a column of ids, tweets are numbered from 0.
+
+    Raises:
+        InputError: with file and line, for a missing id, an id that a spreadsheet has spoilt, and an unknown label.
     """
     columns: Columns = task.columns
     n_tweets = len(table.lines)
@@ -73,13 +81,13 @@ def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
     tweets = {"id": ids, "user": users, "text": texts}
     if labelled:
         index = {label: i for i, label in enumerate(task.labels)}
-        found = [index.get(label.strip(), -1) for label in _column(table, columns.label, "label")]
-        if -1 in found:
+        classes = [index.get(label.strip(), -1) for label in _column(table, columns.label, "label")]
+        if -1 in classes:
             raise InputError(
-                f"{table.where(found.index(-1))}: the label is none of {', '.join(task.labels)}; "
+                f"{table.where(classes.index(-1))}: the label is none of {', '.join(task.labels)}; "
                 "correct it, or the labels of the task file"
             )
-        tweets["label"] = found
+        tweets["label"] = classes
     empty = sum(not text.strip() for text in texts)
     if empty:
         table.findings.append(Finding(table.path, empty, "tweets have no text"))
@@ -87,7 +95,7 @@ def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
 
 
 def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
-    """The HF Dataset of tweets, with row numbers from 0; its order is the input's."""
+    """Return the HF Dataset of a frame of tweets, in the frame's order, with row numbers from 0."""
     features = {"row": Value("int64"), "id": Value("string"), "user": Value("string"), "text": Value("string")}
     arrays = {"row": pa.array(np.arange(len(tweets)))}
     for name in ("id", "user", "text"):
@@ -102,11 +110,12 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
 def read_tweets(
     paths: Sequence[str | Path], task: Task, *, labelled: bool, encoding: str | None = None
 ) -> tuple[Dataset, list[Finding]]:
-    """The tweets of some files, one after the other, and what was odd about each file."""
+    """Return the tweets of some files, in the order of the files, and the findings about them."""
     return _tweets([read_table(path, encoding) for path in paths], task, labelled=labelled)
 
 
 def _tweets(tables: Iterable[Table], task: Task, *, labelled: bool) -> tuple[Dataset, list[Finding]]:
+    """Return the tweets of some tables as one dataset, and the findings about them."""
     parts, findings = [], []
     for table in tables:
         tweets = tweets_of(table, task, labelled=labelled)
@@ -121,12 +130,18 @@ def _tweets(tables: Iterable[Table], task: Task, *, labelled: bool) -> tuple[Dat
 def read_hub_tweets(
     name: str, config: str | None, task: Task, *, token: str | None = None, cache_dir: str | None = None
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
-    """Labelled tweets (splits train and validation) and test tweets (split test, if any) of a data set of the Hub."""
+    """Return labelled tweets, test tweets, if any, and findings, from a data set of the Hub.
+
+    Labelled are the splits train and validation, in this order; test tweets are the split test.
+
+    Raises:
+        InputError: for a data set that cannot be loaded or has no split train.
+    """
     from datasets import load_dataset
 
     try:
         splits = load_dataset(name, config, token=token, cache_dir=cache_dir)
-    except Exception as error:  # the libraries below raise a dozen kinds: no network, no such name, no permission
+    except Exception as error:  # a dozen classes, by cause: no network, no such name, no permission
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(f"--dataset_name {name} can't be loaded: {reason} ({type(error).__name__})") from None
     tables = {
@@ -142,8 +157,9 @@ def read_hub_tweets(
 
 
 def _hub_table(split: Dataset, path: str) -> Table:
+    """Return a split as a table of strings, labels by name."""
     for name, feature in split.features.items():
-        if isinstance(feature, ClassLabel):  # the label's name, as the task file says it
+        if isinstance(feature, ClassLabel):  # task files use the label's name, not its number
             names = feature.names
             values = [names[i] if i is not None and i >= 0 else "" for i in split[name]]
             split = split.remove_columns(name).add_column(name, values)
@@ -160,14 +176,14 @@ def _repeated_ids(path: str, ids: pd.Series) -> list[Finding]:
 
 
 def renumbered(dataset: Dataset) -> Dataset:
-    """The dataset with rows numbered from 0, after a choice of tweets."""
+    """Return the dataset with rows numbered from 0, after a selection of tweets."""
     schema, rows = dataset.features.arrow_schema, pa.array(np.arange(len(dataset)))
     table = dataset.flatten_indices().data.table
     return Dataset(table.set_column(table.column_names.index("row"), "row", rows).cast(schema))
 
 
 def content_hash(dataset: Dataset) -> str:
-    """SHA-256 of ids, texts and labels: the same tweets in another encoding are the same data."""
+    """Return the SHA-256 of ids, texts and labels; files that differ in format or encoding only have equal hashes."""
     digest = hashlib.sha256()
     for name in ("id", "text", "label"):
         if name in dataset.column_names:

@@ -1,4 +1,4 @@
-"""Tweets that are the same but for case, URLs, @names and spacing: across files, folds and users."""
+"""Duplicates after normalisation (case, URLs, @names and spacing ignored): across files, folds and users."""
 
 from collections.abc import Sequence
 
@@ -16,16 +16,17 @@ from smm4h.models.cleaning import URL, USERNAME, unescape_entities
 
 
 def normalized_text(text: str) -> str:
-    """What near twins share: the text but for case, URLs, @names, entities and spacing."""
+    """Return the text without case, URLs, @names, entities and repeated spaces; duplicates have equal ones."""
     if "&" in text:
         text = unescape_entities(text)
     return " ".join(USERNAME.sub(" ", URL.sub(" ", text)).casefold().split())
 
 
 def connected_groups(*keys: np.ndarray) -> np.ndarray:
-    """The group (n_tweets,) of each tweet: those that share any key, directly or through others, share a group.
+    """Return the group (n_tweets,) of each tweet: tweets that share a key, also through other tweets, form a group.
 
-    Each of `keys` is (n_tweets,), of strings; an empty one is shared with nobody.
+    Args:
+        keys: arrays (n_tweets,) of strings; an empty string is not shared.
     """
     n_tweets = len(keys[0])
     rows, nodes, n_nodes = [], [], n_tweets
@@ -41,13 +42,18 @@ def connected_groups(*keys: np.ndarray) -> np.ndarray:
 
 
 def normalized_texts(dataset: Dataset) -> np.ndarray:
-    """`normalized_text` of each tweet (n_tweets,); of two tweets with the same key, each is the other's near twin."""
+    """Return the `normalized_text` (n_tweets,) of each tweet."""
     return np.array([normalized_text(text) for text in column(dataset, "text").to_pylist()], dtype=object)
 
 
 def leak_groups(labelled: Dataset, task: Task, *, by_user: bool) -> np.ndarray:
-    """The group (n_tweets,) of each tweet: near twins and tweets of one id together; `by_user` a user's, too."""
-    columns = (["id"] if task.columns.id else []) + (["user"] if by_user else [])  # numbers are nobody's ids
+    """Return the group (n_tweets,) of each tweet: duplicates after normalisation and tweets with equal ids are grouped.
+
+    Args:
+        by_user: group tweets of the same user, too.
+    """
+    # without an id column, ids are row numbers
+    columns = (["id"] if task.columns.id else []) + (["user"] if by_user else [])
     return connected_groups(normalized_texts(labelled), *(_strings(labelled, name) for name in columns))
 
 
@@ -56,9 +62,9 @@ def _strings(dataset: Dataset, name: str) -> np.ndarray:
 
 
 def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int], task: Task) -> list[Finding]:
-    """What only shows between files and folds: repeated ids, near twins, contradicting labels, shared users.
+    """Return findings between files and folds: repeated ids, duplicates, contradicting labels, shared users.
 
-    Tweets without any text left (nothing but a URL, say) are nobody's twins.
+    Tweets without any text left after normalisation (nothing but a URL, say) count as no duplicates.
     """
     findings = []
     frame = pd.DataFrame({name: column(labelled, name).to_pylist() for name in ("id", "user", "label")})
@@ -67,40 +73,47 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
         shared = int(column(test, "id").to_pandas().isin(set(frame["id"])).sum())
         if shared:
             findings.append(Finding("test", shared, "test tweets have the id of a labelled tweet"))
-    worded = frame[frame["key"] != ""]
-    groups = worded.groupby("key", sort=False)
-    twins = int((groups["id"].transform("size") > 1).sum())
-    if twins:
+    with_text = frame[frame["key"] != ""]
+    groups = with_text.groupby("key", sort=False)
+    n_duplicates = int((groups["id"].transform("size") > 1).sum())
+    if n_duplicates:
         findings.append(
-            Finding("labelled", twins, "labelled tweets have a near twin (the text but for case, URLs, @names)")
+            Finding("labelled", n_duplicates, "labelled tweets have a near twin (the text but for case, URLs, @names)")
         )
     contradicted = int((groups["label"].transform("nunique") > 1).sum())
     if contradicted:
         findings.append(Finding("labelled", contradicted, "labelled tweets have a near twin with another label"))
     if test is not None:
         keys = pd.Series(normalized_texts(test))
-        shared = int((keys.isin(set(worded["key"])) & (keys != "")).sum())
+        shared = int((keys.isin(set(with_text["key"])) & (keys != "")).sum())
         if shared:
             findings.append(Finding("test", shared, "test tweets have a near twin among the labelled ones"))
     for seed in seeds:
-        for what, across in across_folds(labelled, [seed]).items():
-            if across.any():
-                flatters = f"labelled tweets have {what} in another fold: the out-of-fold score flatters"
-                findings.append(Finding(f"folds of seed {seed}", int(across.sum()), flatters))
+        for relation, is_across in across_folds(labelled, [seed]).items():
+            if is_across.any():
+                message = f"labelled tweets have {relation} in another fold: the out-of-fold score flatters"
+                findings.append(Finding(f"folds of seed {seed}", int(is_across.sum()), message))
     return findings
 
 
 def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Which tweets (n_tweets,) have a near twin, or a tweet of the same user, in another fold of any of the seeds."""
-    found = {}
-    for what, keys in (
+    """Return which tweets have a duplicate after normalisation, or a tweet of the same user, in another fold.
+
+    Args:
+        seeds: of the folds; a tweet counts if the folds of any seed separate it.
+
+    Returns:
+        An array (n_tweets,) of bool for each relation, by its name in findings.
+    """
+    is_across = {}
+    for relation, keys in (
         ("a near twin", normalized_texts(labelled)),
         ("a tweet of the same user", _strings(labelled, "user")),
     ):
         keys = pd.Series(keys)
         known = keys[keys != ""]
-        found[what] = np.zeros(len(keys), dtype=bool)
+        is_across[relation] = np.zeros(len(keys), dtype=bool)
         for seed in seeds:
             fold = pd.Series(folds_of(labelled, seed))[known.index]
-            found[what][known.index] |= (fold.groupby(known, sort=False).transform("nunique") > 1).to_numpy()
-    return found
+            is_across[relation][known.index] |= (fold.groupby(known, sort=False).transform("nunique") > 1).to_numpy()
+    return is_across

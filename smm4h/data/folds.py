@@ -14,17 +14,17 @@ from smm4h.utils.files import write_atomically
 
 
 def fold_column(seed: int) -> str:
-    """The column that says which fold of this seed holds a tweet out."""
+    """Return the name of the column with the folds of this seed; a tweet's fold is the one that holds it out."""
     return f"fold_{seed}"
 
 
 def folds_of(labelled: Dataset, seed: int) -> np.ndarray:
-    """The fold (n_tweets,) of this seed that holds each tweet out."""
+    """Return the fold (n_tweets,) of this seed that holds each tweet out."""
     return column(labelled, fold_column(seed)).to_numpy()
 
 
 def stratified_folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold (n_tweets,) that holds each tweet out; scikit-learn's shuffled StratifiedKFold, row for row."""
+    """Return the fold (n_tweets,) that holds each tweet out, from scikit-learn's shuffled StratifiedKFold."""
     folds = np.empty(len(labels), dtype=np.int8)
     splitter = StratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
@@ -33,9 +33,10 @@ def stratified_folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
 
 
 def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold (n_tweets,) that holds each tweet out, a group's tweets together; scikit-learn's StratifiedGroupKFold.
+    """Return the fold (n_tweets,) that holds each tweet out, a group's tweets together, from StratifiedGroupKFold.
 
-    Raises `InputError` where the groups are so large that some fold would hold a class out wholly or not at all.
+    Raises:
+        InputError: where the groups are so large that some fold holds out no tweet of a class.
     """
     folds = np.empty(len(labels), dtype=np.int8)
     splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
@@ -52,9 +53,13 @@ def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: in
 
 
 def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None) -> Dataset:
-    """Adds one fold column a seed; tweets of a group (n_tweets,), where groups are given, are held out together.
+    """Return the dataset with one fold column a seed.
 
-    Raises `InputError` where a class has fewer tweets than there are folds: some folds could not learn or test it.
+    Args:
+        groups: (n_tweets,) or None; tweets of a group are held out together.
+
+    Raises:
+        InputError: where a class has fewer tweets than there are folds, as some folds could not learn or test it.
     """
     labels = column(labelled, "label").to_numpy()
     names = labelled.features["label"].names
@@ -75,26 +80,26 @@ def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.
 
 
 def stratified_choice(labels: np.ndarray, n_kept: int, seed: int) -> np.ndarray:
-    """Positions of `n_kept` random tweets in ascending order, each class by its share; all where there are no more.
+    """Return rows (n_kept,) of random tweets in ascending order, classes in proportion; all rows if there are no more.
 
-    Each class is shuffled and spread evenly over the unit interval; the lowest places are kept.
+    Each class is shuffled and spread evenly over the unit interval; the tweets with the lowest positions are kept.
     """
-    rng, places = np.random.default_rng(seed), np.empty(len(labels))
+    rng, positions = np.random.default_rng(seed), np.empty(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        places[rng.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.sort(np.argsort(places, kind="stable")[:n_kept])
+        positions[rng.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.sort(np.argsort(positions, kind="stable")[:n_kept])
 
 
 def read_fold_labels(path: Path) -> list[str]:
-    """The label of each labelled tweet, of a job's folds file."""
+    """Return the label of each labelled tweet, from a job's folds file."""
     return pd.read_parquet(path, columns=["label"])["label"].tolist()
 
 
 def write_folds(labelled: Dataset, path: Path) -> None:
-    """Saves row, id, label name and fold columns; no text."""
+    """Write row, id, label name and fold columns; no text."""
     columns = ["row", "id", "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
     table = labelled.select_columns(columns).to_pandas()
-    names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` is a copy at every access
+    names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` makes a copy at every access
     table["label"] = names[table["label"]]
     write_atomically(path, lambda partial: table.to_parquet(partial, index=False))

@@ -1,6 +1,7 @@
-"""The one file format between stages: row, id, a probability for each class, and who made them.
+"""Prediction files, the format between stages, and label files in the official format.
 
-Parquet with columns row, id and one a class (`p_` and the label); its metadata says who made it.
+Predictions are Parquet with columns row, id and a probability for each class (`p_` and the label); the file's metadata
+records the run that made it.
 """
 
 import json
@@ -20,11 +21,13 @@ from smm4h.data.readers import read_tsv
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically, write_text
 
-MAKER = b"smm4h"  # the key of the Parquet metadata that says who made the file
+MAKER = b"smm4h"  # key of the Parquet metadata with the run that made the file
 
 
 @dataclass(frozen=True)
 class Predictions:
+    """Probabilities for some tweets, and the run that made them."""
+
     rows: np.ndarray  # (n_tweets,) row numbers of the input
     ids: pa.ChunkedArray  # of strings
     probabilities: np.ndarray  # (n_tweets, n_classes)
@@ -33,7 +36,7 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions, all or nothing; raises ValueError for probabilities that are not finite."""
+    """Write predictions atomically; raise ValueError for probabilities that are not finite."""
     if not np.isfinite(predictions.probabilities).all():
         raise ValueError(f"{path}: some probabilities are not finite; the run has diverged")
     columns = {"row": pa.array(predictions.rows, pa.int64()), "id": predictions.ids}
@@ -44,7 +47,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads predictions; raises `InputError` for a file of another kind."""
+    """Read predictions; raise `InputError` for a file of another kind."""
     try:
         table = pa.parquet.read_table(path)
         maker = json.loads((table.schema.metadata or {})[MAKER])
@@ -63,7 +66,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def is_complete(path: Path, maker: dict[str, Any]) -> bool:
-    """Whether these predictions have been made already, by this maker."""
+    """Return whether the file exists and was made by this run; a file of another kind does not count."""
     try:
         return path.is_file() and read_predictions(path).maker == maker
     except InputError:
@@ -72,34 +75,40 @@ def is_complete(path: Path, maker: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class LabelFile:
+    """A label file's rows: ids and labels (n_rows,), and the line of each row for messages."""
+
     path: str
     ids: pa.ChunkedArray
     labels: pa.ChunkedArray
     lines: Sequence[int]
 
     def first(self, n_rows: int) -> "LabelFile":
-        """The first rows alone."""
+        """Return the first `n_rows` rows only."""
         return LabelFile(self.path, self.ids.slice(0, n_rows), self.labels.slice(0, n_rows), self.lines[:n_rows])
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:
-        """Class indices (n_rows,) by the position in `labels`; raises `InputError` for a label that is not there."""
-        found = pa.compute.index_in(self.labels, value_set=pa.array(list(labels), pa.string()))
-        if found.null_count:
-            line = self.lines[int(np.argmax(found.is_null().to_numpy()))]
+        """Return class indices (n_rows,), positions in `labels`; raise `InputError` for an unknown label."""
+        indices = pa.compute.index_in(self.labels, value_set=pa.array(list(labels), pa.string()))
+        if indices.null_count:
+            line = self.lines[int(np.argmax(indices.is_null().to_numpy()))]
             raise InputError(
                 f"{self.path}, line {line}: the label is none of {', '.join(labels)}; "
                 "correct it, or name the right --task"
             )
-        return found.to_numpy().astype(np.int64)
+        return indices.to_numpy().astype(np.int64)
 
 
 def read_labels(path: str | Path) -> LabelFile:
-    """Reads a label file, or the single one within a zip; raises `InputError` for a file without the two columns."""
+    """Read a label file, or the single one within a zip.
+
+    Raises:
+        InputError: for a missing file, and for a file without exactly two columns or without rows.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not there; name an existing label file (tweet_id and Class, tab-separated)")
     content = _unzipped(path) if path.suffix == ".zip" else path.read_bytes()
-    try:  # the fast way, which takes only what is in perfect order
+    try:  # fast, but strict: other files go to `read_tsv`, which reads odd ones and names the line of an error
         table = pa.csv.read_csv(
             pa.BufferReader(content),
             parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
@@ -122,45 +131,55 @@ def read_labels(path: str | Path) -> LabelFile:
     return LabelFile(str(path), ids, labels, lines)
 
 
-def first_difference(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None:
-    """The first row at which two columns differ, the shorter one's length where one begins the other, else None."""
-    if one.equals(other):
+def first_difference(left: pa.ChunkedArray, right: pa.ChunkedArray) -> int | None:
+    """Return the first row at which two columns differ, or None.
+
+    Where a column is the beginning of a longer one, the first difference is the shorter length.
+    """
+    if left.equals(right):
         return None
-    shorter = min(len(one), len(other))
-    differs = pa.compute.not_equal(one.slice(0, shorter), other.slice(0, shorter)).to_numpy()
+    shorter = min(len(left), len(right))
+    differs = pa.compute.not_equal(left.slice(0, shorter), right.slice(0, shorter)).to_numpy()
     return int(np.argmax(differs)) if differs.any() else shorter
 
 
-def check_same_tweets(file: LabelFile, ids: pa.ChunkedArray, other: str) -> None:
-    """Raises `InputError` with the first differing row where a label file has other tweets, or another order."""
+def check_same_tweets(file: LabelFile, ids: pa.ChunkedArray, source: str) -> None:
+    """Raise `InputError` with the first differing row if a label file has other tweets than `ids`, or another order.
+
+    Args:
+        source: where `ids` are from, for the message.
+    """
     row = first_difference(file.ids, ids)
     if row is None:
         return
     if row < min(len(file.ids), len(ids)):
         raise InputError(
-            f"{file.path}, line {file.lines[row]}: tweet {file.ids[row]} stands where {other} has {ids[row]}; "
+            f"{file.path}, line {file.lines[row]}: tweet {file.ids[row]} stands where {source} has {ids[row]}; "
             "the same tweets in the same order are needed"
         )
     raise InputError(
-        f"{file.path} has {len(file.ids)} rows, {other} has {len(ids)}; the same tweets in the same order are needed"
+        f"{file.path} has {len(file.ids)} rows, {source} has {len(ids)}; the same tweets in the same order are needed"
     )
 
 
 def label_text(ids: Sequence[str], labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class")) -> str:
-    """A label file's content: header, then the rows in the order given, LF line ends."""
+    """Return a label file's content: header, then the rows in the order given, LF line ends."""
     rows = [f"{tweet_id}\t{label}\n" for tweet_id, label in zip(ids, labels, strict=True)]
     return "\t".join(columns) + "\n" + "".join(rows)
 
 
 def write_labels(path: Path, ids: pa.ChunkedArray, labels: Sequence[str]) -> None:
-    """Writes a label file, all or nothing."""
+    """Write a label file atomically."""
     write_text(path, label_text(ids.to_pylist(), labels))
 
 
 def write_submission(path: Path, submission: Submission, ids: pa.ChunkedArray, labels: Sequence[str]) -> None:
-    """Writes the official zip, one file and no folder, and checks it by reading it back.
+    """Write the official zip, one file and no folder, and check it by reading it back.
 
-    The zip carries no time of its making, so that the same labels give the same bytes.
+    Its file has a constant date, so that equal labels give equal bytes.
+
+    Raises:
+        RuntimeError: where the zip does not read back as it was written.
     """
     content = label_text(ids.to_pylist(), labels, submission.columns)
 
@@ -172,12 +191,13 @@ def write_submission(path: Path, submission: Submission, ids: pa.ChunkedArray, l
             archive.writestr(entry, content)
 
     write_atomically(path, write)
-    back = read_labels(path)
-    if first_difference(back.ids, ids) is not None or back.labels.to_pylist() != list(labels):
+    reread = read_labels(path)
+    if first_difference(reread.ids, ids) is not None or reread.labels.to_pylist() != list(labels):
         raise RuntimeError(f"{path} does not read back as it was written")
 
 
 def _unzipped(path: Path) -> bytes:
+    """Return the content of the single file of a zip; raise `InputError` for another number of files."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

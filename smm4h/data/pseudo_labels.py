@@ -1,4 +1,4 @@
-"""Unlabelled tweets with a vote on them -> the ones that join each fold's training part; and files of such parts."""
+"""Pseudo labels: unlabelled tweets, labelled by teachers, that join each fold's training set; and files of them."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,49 +18,50 @@ from smm4h.models.voting import mean_probabilities
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_text
 
-ROW = "row"  # the column that says which row of the tweets a pseudo-labelled one is; ids may repeat
+ROW = "row"  # column with the tweet's row among the unlabelled ones; ids may repeat
 
 
 def hard_labels(labels: np.ndarray) -> np.ndarray:
-    """Class indices (n_tweets,) of such, or of soft labels (n_tweets, n_classes) the most probable ones."""
+    """Return hard labels (n_tweets,): class indices unchanged, soft labels (n_tweets, n_classes) by argmax."""
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Unlabelled tweets, by their row, that join a run's training part under what the teachers say of them."""
+    """Unlabelled tweets, by row, that join a run's training set, with the teachers' labels for them."""
 
     rows: np.ndarray  # (n_pseudo,)
     labels: np.ndarray  # (n_pseudo,) class indices, or (n_pseudo, n_classes) probabilities
 
     @property
     def classes(self) -> np.ndarray:
-        """Class indices (n_pseudo,), of soft labels the most probable."""
+        """Class indices (n_pseudo,); of soft labels by argmax."""
         return hard_labels(self.labels)
 
     def select(self, kept: np.ndarray) -> "PseudoLabels":
-        """Those at these places, or under this mask."""
+        """Return the pseudo labels at these indices, or under this mask."""
         return PseudoLabels(self.rows[kept], self.labels[kept])
 
 
 def part_file(folder: Path, stage: int, fold_seed: int, fold: int) -> Path:
-    """Where a job keeps the part of a fold; what may be in it depends on the seed of the folds."""
+    """Return the path of a fold's pseudo labels in a job; they depend on the folds' seed and on the stage."""
     folder = folder if stage == 2 else folder / f"round-{stage - 1}"
     return folder / f"seed-{fold_seed}" / f"fold-{fold}.tsv"
 
 
 @dataclass(frozen=True)
 class HeldOutKeys:
-    """What a fold's held-out tweets are known by: no unlabelled tweet that shares any of it may join its training."""
+    """Ids and normalised texts of a fold's held-out tweets; tweets that share any are kept from its training set."""
 
-    keys: set[str]  # `normalized_texts`
+    keys: set[str]  # of `normalized_texts`
     ids: set[str]
 
 
 def held_out_keys_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds: int) -> list[HeldOutKeys]:
-    """For each fold the twin keys and ids of the tweets it holds out; a tweet without words twins nobody.
+    """Return for each fold the normalised texts and ids of the tweets that it holds out.
 
-    Where the task names no column of ids, tweets are numbered, and a number says nothing.
+    A text that is empty after normalisation is left out, and so are ids where the task names no id column, because they
+    are row numbers.
     """
     keys, folds = normalized_texts(labelled), folds_of(labelled, fold_seed)
     ids = np.array(column(labelled, "id").to_pylist(), dtype=object)
@@ -69,15 +70,16 @@ def held_out_keys_by_fold(labelled: Dataset, task: Task, fold_seed: int, n_folds
 
 
 def is_held_out(tweets: Dataset, held_out: HeldOutKeys) -> np.ndarray:
-    """Which tweets (n_tweets,) are, under whatever name, among the held-out ones."""
+    """Return which tweets (n_tweets,) are among the held-out ones, by id or by normalised text."""
     ids, keys = column(tweets, "id").to_pylist(), normalized_texts(tweets)
     return np.array([a in held_out.ids or k in held_out.keys for a, k in zip(ids, keys, strict=True)], dtype=bool)
 
 
 def cut_disjoint_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) -> list[np.ndarray]:
-    """Rows of `n_parts` disjoint random parts, each with `fraction` of the tweets and in ascending order.
+    """Return rows of `n_parts` disjoint random parts, each with `fraction` of the tweets and in ascending order.
 
-    Raises `InputError` where so many parts of that size do not fit.
+    Raises:
+        InputError: where so many parts of that size do not fit.
     """
     if not 0 < fraction * n_parts <= 1 + 1e-9:
         raise InputError(f"--fraction {fraction}: {n_parts} different parts can have {1 / n_parts:.3g} each at most")
@@ -87,32 +89,35 @@ def cut_disjoint_parts(n_tweets: int, fraction: float, n_parts: int, seed: int) 
 
 
 def draw_random_part(n_tweets: int, fraction: float, seed: int) -> np.ndarray:
-    """Rows of a random part with `fraction` of the tweets, ascending."""
+    """Return rows of a random part with `fraction` of the tweets, ascending."""
     return np.sort(np.random.default_rng(seed).permutation(n_tweets)[: round(fraction * n_tweets)])
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which of the teachers' labels are believed."""
+    """Which of the teachers' labels are accepted."""
 
-    confidence: float = 0.0  # least mean probability of the label
-    agreement: float = 0.0  # least share of teachers who name it
-    prior: np.ndarray | None = None  # (n_classes,) shares in which labels are given, the most probable tweets first
+    confidence: float = 0.0  # minimal mean probability of the label
+    agreement: float = 0.0  # minimal share of teachers that predict the label
+    prior: np.ndarray | None = None  # (n_classes,) share of tweets that gets each label; None: labels by argmax
 
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
-        """The label (n_tweets,) of each tweet by the teachers (n_teachers, n_tweets, n_classes); -1: none is left."""
+        """Return the label (n_tweets,) of each tweet by the teachers' probabilities (n_teachers, n_tweets, n_classes).
+
+        With a prior, each class takes its share of the tweets, the most probable first; tweets that are left get -1.
+        """
         mean = mean_probabilities(probabilities)
         if self.prior is None:
             return mean.argmax(axis=1)
         labels = np.full(len(mean), -1)
-        for label in np.argsort(self.prior, kind="stable"):  # the rarest one chooses first
+        for label in np.argsort(self.prior, kind="stable"):  # rarest first, or frequent classes would take its tweets
             free = np.flatnonzero(labels == -1)
             likeliest = free[np.argsort(-mean[free, label], kind="stable")]
             labels[likeliest[: round(self.prior[label] * len(mean))]] = label
         return labels
 
     def believed(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Whether each label (n_tweets,) is."""
+        """Return whether each label (n_tweets,) is accepted."""
         rows = np.arange(len(labels))
         confidence = mean_probabilities(probabilities)[rows, labels]
         agreement = (probabilities.argmax(axis=2) == labels).mean(axis=0)
@@ -120,33 +125,40 @@ class Filters:
 
 
 def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> None:
-    """Writes a fold's pseudo-labelled tweets: row, id, user, text, label and, of soft labels, the probabilities."""
+    """Write a fold's pseudo labels: row, id, user, text, label and, of soft labels, the probabilities."""
     ids, users, texts = (column(tweets, name).to_pylist() for name in ("id", "user", "text"))
     columns, is_soft = task.columns, part.labels.ndim == 2
     header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
     lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
-    for place, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
+    for index, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
         text = wrap_quotes(" ".join(texts[row].split()))
-        shares = [f"{share:.6f}" for share in part.labels[place]] if is_soft else []
-        lines.append("\t".join([str(row), ids[row], users[row], text, task.labels[label], *shares]))
+        probs = [f"{prob:.6f}" for prob in part.labels[index]] if is_soft else []
+        lines.append("\t".join([str(row), ids[row], users[row], text, task.labels[label], *probs]))
     write_text(path, "\n".join(lines) + "\n")
 
 
 def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
-    """The tweets of a part; raises `InputError` where their ids are not those of the rows that they name."""
+    """Read a fold's pseudo labels.
+
+    Args:
+        ids: of all unlabelled tweets, by row.
+
+    Raises:
+        InputError: where the file's ids are not those of the rows that it names.
+    """
     table = read_table(path)
     by_name = dict(zip(table.names, table.columns, strict=True))
     rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
-    found = ids.take(pa.array(rows)).to_pylist() if len(rows) else []
-    if found != by_name[table.names[1]]:
+    actual_ids = ids.take(pa.array(rows)).to_pylist() if len(rows) else []
+    if actual_ids != by_name[table.names[1]]:
         raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
     names = [f"p_{label}" for label in task.labels]
     if not set(names) <= set(table.names):
         return PseudoLabels(rows, task.indices(by_name[task.columns.label[0]]))
-    shares = np.array([[float(share) for share in by_name[name]] for name in names], dtype=np.float32).T
-    return PseudoLabels(rows, shares / shares.sum(axis=1, keepdims=True))
+    probs = np.array([[float(prob) for prob in by_name[name]] for name in names], dtype=np.float32).T
+    return PseudoLabels(rows, probs / probs.sum(axis=1, keepdims=True))
 
 
 def counts_by_label(classes: np.ndarray, labels: Sequence[str]) -> dict[str, int]:
-    """How many of some class indices (n_tweets,) name each label."""
+    """Return the number of tweets by label, from class indices (n_tweets,)."""
     return dict(zip(labels, np.bincount(classes, minlength=len(labels)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Tweets -> cleaned -> word pieces, once for each text variant; the tables stay on disk and are mapped into memory."""
+"""Token tables: tweets cleaned and tokenized once for each preprocessing variant, on disk and memory-mapped."""
 
 import hashlib
 import json
@@ -17,12 +17,17 @@ from smm4h.models.cleaning import clean
 from smm4h.utils.errors import InputError
 from smm4h.utils.leases import make_once
 
-VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")  # what tokens depend on, besides the text
+# settings that token ids depend on, besides cleaning
+VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")
 
 
 def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer, cutting at the member's length, padding on the right: heads read the first token."""
-    name, longest = member.get("model_name_or_path"), member.get("max_seq_length")
+    """Return the encoder's tokenizer, truncating at the member's length and padding right: heads read the first token.
+
+    Raises:
+        InputError: where it cannot be loaded, cannot read `max_seq_length` tokens, or has no padding token.
+    """
+    name, longest = member.args.model_name_or_path, member.args.max_seq_length
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(member))
     except (OSError, ValueError) as error:
@@ -38,40 +43,48 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
 
 
 def load_saved_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a saved model; without the config it would ask whether to run the code that lies there."""
+    """Return the tokenizer beside a saved model; given a config, it does not ask to run the code in the folder."""
     return AutoTokenizer.from_pretrained(folder, config=encoder_config)
 
 
 def hub_arguments(member: Member) -> dict:
-    """What every `from_pretrained` is told about where the encoder lies."""
+    """Return the arguments of every `from_pretrained` that locate the encoder."""
     return {
-        "revision": member.get("model_revision"),
-        "cache_dir": member.get("cache_dir"),
-        "token": member.get("token"),
-        "trust_remote_code": member.get("trust_remote_code"),
+        "revision": member.args.model_revision,
+        "cache_dir": member.args.cache_dir,
+        "token": member.args.token,
+        "trust_remote_code": member.args.trust_remote_code,
     }
 
 
 def fetch_encoders(members: Iterable[Member]) -> list[str]:
-    """Loads each encoder and its tokenizer once, so that this machine has all their files; returns their names."""
-    found = []
+    """Load each encoder and its tokenizer once, so that this machine has all their files; return the encoders' names.
+
+    Raises:
+        InputError: where an encoder or a tokenizer cannot be loaded.
+    """
+    names = []
     for member in members:
-        name = member.get("model_name_or_path")
-        if member.has_encoder and name not in found:
+        name = member.args.model_name_or_path
+        if member.has_encoder and name not in names:
             load_tokenizer(member)
             try:
                 AutoModel.from_pretrained(name, **hub_arguments(member))
             except (OSError, ValueError) as error:
                 raise InputError(loading_error(name, error)) from None
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def encoder_size(member: Member) -> float:
-    """About how many weights each word piece is multiplied with; hardly any where there is no encoder."""
+    """Return about how many weights each token is multiplied with, for estimates of cost; 1,000 without an encoder.
+
+    Raises:
+        InputError: where the encoder's config cannot be loaded.
+    """
     if not member.has_encoder:
         return 1e3
-    name = member.get("model_name_or_path")
+    name = member.args.model_name_or_path
     try:
         config = AutoConfig.from_pretrained(name, **hub_arguments(member))
     except (OSError, ValueError) as error:
@@ -80,19 +93,20 @@ def encoder_size(member: Member) -> float:
 
 
 def loading_error(name: str, error: Exception) -> str:
-    """One sentence on an encoder that does not load."""
+    """Return the message for an encoder that cannot be loaded, in one sentence."""
     reason = " ".join(str(error).split())
     return f"--model_name_or_path {name} can't be loaded: {reason[:300]}"
 
 
 def _table_path(folder: Path, part: str, member: Member) -> Path:
-    variant = {name: member.get(name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
+    """Return the path of a part's table; its name holds a hash of the member's preprocessing variant."""
+    variant = {name: getattr(member.args, name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
     return folder / f"{part}-{key}.arrow"
 
 
 def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]) -> None:
-    """Writes the token table of each text variant that the members read; made by whichever process asks first."""
+    """Write the token table of each preprocessing variant of the members, in the first process that asks."""
     for member in members:
         path = _table_path(folder, part, member)
         write = _write_token_table if member.has_encoder else _write_text_table
@@ -100,26 +114,26 @@ def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]
 
 
 def token_table(folder: Path, part: str, member: Member) -> Dataset:
-    """Columns row, id, input_ids, length and, of labelled tweets, labels; they stay on disk.
+    """Return columns row, id, input_ids, length (tokens) and, of labelled tweets, labels; memory-mapped from disk.
 
-    Where the member has no encoder, `text` (cleaned) stands in place of `input_ids`, and the length is in characters.
+    A member without an encoder has `text` (cleaned) in place of `input_ids`, and the length is in characters.
     """
     return Dataset.from_file(str(_table_path(folder, part, member)))
 
 
 def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
-    tokenizer, steps = load_tokenizer(member), member.get("cleaning")
+    tokenizer, steps = load_tokenizer(member), member.args.cleaning
 
     def to_tokens(texts: list[str]) -> dict[str, list]:
         cleaned = [clean(text, steps) for text in texts]
-        input_ids = tokenizer(cleaned, truncation=True, max_length=member.get("max_seq_length"))["input_ids"]
+        input_ids = tokenizer(cleaned, truncation=True, max_length=member.args.max_seq_length)["input_ids"]
         return {"input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
 
     _write_table(path, tweets, to_tokens, {"input_ids": List(Value("int32"))})
 
 
 def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
-    steps = member.get("cleaning")
+    steps = member.args.cleaning
 
     def to_texts(texts: list[str]) -> dict[str, list]:
         cleaned = [clean(text, steps) for text in texts]
@@ -129,6 +143,8 @@ def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
 
 
 def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dict[str, list]], columns: dict) -> None:
+    """Write a table of tweets with converted texts, atomically, without holding it in memory."""
+
     def to_rows(batch: dict) -> dict:
         rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"])}
         return {**rows, "labels": batch["label"]} if "label" in batch else rows
@@ -137,25 +153,25 @@ def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dic
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
-        made = Path(partial) / path.name
+        partial_path = Path(partial) / path.name
         tweets.map(
             to_rows,
             batched=True,
             remove_columns=tweets.column_names,
             features=features,
-            cache_file_name=str(made),
+            cache_file_name=str(partial_path),
         )
-        made.replace(path)
+        partial_path.replace(path)
 
 
 def longest_first(table: Dataset) -> np.ndarray:
-    """An order (n_tweets,) in which neighbours have like lengths, so that a batch holds hardly any padding."""
+    """Return an order (n_tweets,) by falling length, so that neighbours in a batch need little padding."""
     return np.argsort(-column(table, "length").to_numpy(), kind="stable")
 
 
 def used_ids(table: Dataset, n_ids: int) -> torch.Tensor:
-    """The token ids (n_used,) that occur in a table, ascending; read piece by piece."""
-    found = np.zeros(n_ids, dtype=bool)
+    """Return the token ids (n_used,) that occur in a table, ascending; reads the table in batches."""
+    is_used = np.zeros(n_ids, dtype=bool)
     for batch in table.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
-        found[batch["input_ids"].combine_chunks().flatten().to_numpy()] = True
-    return torch.from_numpy(np.flatnonzero(found))
+        is_used[batch["input_ids"].combine_chunks().flatten().to_numpy()] = True
+    return torch.from_numpy(np.flatnonzero(is_used))

@@ -1,4 +1,4 @@
-"""Labelled tweets whose gold label the members contradict, out of fold: a file that a person can go through."""
+"""Label issues: labelled tweets whose gold label the members contradict out of fold, written for manual review."""
 
 import io
 from contextlib import redirect_stdout
@@ -18,27 +18,36 @@ HEADER = ("row", "id", "label", "members_say", "p_label", "p_members_say", "text
 
 
 def find_label_issues(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Rows of the tweets whose gold label (n_tweets,) is contradicted with confidence, the most doubtful first.
+    """Return rows (n_issues,) of tweets whose gold label is probably wrong, the least probable label first.
 
-    Confident learning (Northcutt et al. 2021) by cleanlab, on out-of-fold probabilities (n_tweets, n_classes).
+    Confident learning (Northcutt et al. 2021) by cleanlab.
+
+    Args:
+        probabilities: (n_tweets, n_classes), out of fold.
+        gold: class indices (n_tweets,).
     """
-    from cleanlab.filter import find_label_issues  # here, because nothing else needs it
+    from cleanlab.filter import find_label_issues  # a slow import that nothing else needs
 
     with redirect_stdout(io.StringIO()):
-        found = find_label_issues(gold, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return np.asarray(found, dtype=np.int64)
+        rows = find_label_issues(gold, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(rows, dtype=np.int64)
 
 
 def write_label_issues(path: Path, out_of_fold: Path, labelled: Dataset) -> None:
-    """Writes the doubtful labels with their tweets; the file is for the eyes of those who have the tweets."""
-    ballots, gold = read_out_of_fold(out_of_fold)
-    calibration = fit_calibration(ballots.probabilities, gold)
-    probabilities = mean_log_odds(calibrate(ballots.probabilities, calibration))
-    said = probabilities.argmax(axis=1)
+    """Write a table of label issues with the tweets' text; the file must not leave the machine, as the tweets must not.
+
+    Args:
+        out_of_fold: the out-of-fold table.
+        labelled: the labelled tweets, in the table's order.
+    """
+    predictions, gold = read_out_of_fold(out_of_fold)
+    calibration = fit_calibration(predictions.probabilities, gold)
+    probabilities = mean_log_odds(calibrate(predictions.probabilities, calibration))
+    predicted = probabilities.argmax(axis=1)
     ids, texts = (column(labelled, name).to_pylist() for name in ("id", "text"))
     lines = ["\t".join(HEADER)]
     for row in find_label_issues(probabilities, gold).tolist():
-        labels = ballots.labels[gold[row]], ballots.labels[said[row]]
-        shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], said[row]))
+        labels = predictions.labels[gold[row]], predictions.labels[predicted[row]]
+        shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], predicted[row]))
         lines.append("\t".join([str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]))
     write_text(path, "\n".join(lines) + "\n")

@@ -1,14 +1,14 @@
-"""Text to text: cleaning steps by name. Cleaning is idempotent: what is clean stays as it is."""
+"""Text cleaning steps by name. Cleaning is idempotent: `clean(clean(text)) == clean(text)`."""
 
 import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-URL = re.compile(r"https?://\S*|(?<!\w)www\.\S+", re.IGNORECASE)  # not the www of "Awww."
+URL = re.compile(r"https?://\S*|(?<!\w)www\.\S+", re.IGNORECASE)  # not the www in "Awww."
 USERNAME = re.compile(r"(?<![\w@])@\w+")
 SPACES = re.compile(r"\s+")
-LONG_WORD = re.compile(r"\w{31,}")  # longer than any English word a tweet means as one
+LONG_WORD = re.compile(r"\w{31,}")  # longer than English words; run-together ones, such as hashtags
 CONTRACTIONS = [
     (re.compile(rf"\b{short}\b", re.IGNORECASE), long)
     for short, long in [
@@ -29,28 +29,28 @@ CONTRACTIONS = [
 
 
 def unescape_entities(text: str) -> str:
-    """`&amp;` to `&`, also where it was escaped twice."""
+    """Unescape HTML entities, `&amp;` to `&`, also where they were escaped twice."""
     while (plain := html.unescape(text)) != text:
         text = plain
     return text
 
 
 def drop_non_ascii(text: str) -> str:
-    """Accents go, their letters stay; what has no ASCII form becomes a space."""
+    """Strip accents from letters; replace every other character without an ASCII form by a space."""
     text = text.replace("’", "'").replace("‘", "'").replace("“", '"').replace("”", '"').replace("…", " ")
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(c if c.isascii() else "" if unicodedata.combining(c) else " " for c in decomposed)
 
 
 def expand_contractions(text: str) -> str:
-    """`can't` to `can not`, `I'm` to `I am`."""
+    """Expand contractions: `can't` to `can not`, `I'm` to `I am`."""
     for pattern, long in CONTRACTIONS:
         text = pattern.sub(long, text)
     return text
 
 
 def split_long_words(text: str) -> str:
-    """Words of more than 30 characters are cut at case changes and digits, and then every 30 characters."""
+    """Split words of more than 30 characters at case changes and digits, then every 30 characters."""
 
     def cut(match: re.Match) -> str:
         parts = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)", " ", match[0]).split()
@@ -59,7 +59,7 @@ def split_long_words(text: str) -> str:
     return LONG_WORD.sub(cut, text)
 
 
-# A step that makes what another one removes stands before it: entities may spell a URL, a URL may hold an @name.
+# Order matters: unescaped entities may spell a URL, and a URL may hold an @name, so each is handled before the next.
 STEPS: dict[str, Callable[[str], str]] = {
     "entities": unescape_entities,
     "ascii": drop_non_ascii,
@@ -69,20 +69,20 @@ STEPS: dict[str, Callable[[str], str]] = {
     "long_words": split_long_words,
     "case": str.lower,
 }
-MOST_PASSES = 10  # never reached; no tweet may hang a job
+MAX_PASSES = 10  # far above the 2 that tweets need; a bound, so that no tweet hangs a job
 PAPER_STEPS = ("urls", "usernames", "case")  # Bai & Zhou 2020, section 4.1
 
 
 def clean(text: str, steps: Sequence[str]) -> str:
-    """Runs the named steps in the order of `STEPS` and joins the whitespace they leave, until nothing changes.
+    """Run the named steps in the order of `STEPS` and collapse whitespace, until the text no longer changes.
 
     One pass is nearly always enough; a full-width ampersand that only becomes an entity by the ASCII step takes two.
-    No steps leave the text as it is.
+    Without steps the text is returned as it is.
     """
     if not steps:
         return text
     chosen = [step for name, step in STEPS.items() if name in steps]
-    for _ in range(MOST_PASSES):
+    for _ in range(MAX_PASSES):
         cleaned = text
         for step in chosen:
             cleaned = step(cleaned)

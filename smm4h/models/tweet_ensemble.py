@@ -1,7 +1,7 @@
-"""A finished ensemble as a transformers model: all members, their cleaning, decision and ties, from one folder.
+"""A finished ensemble as a transformers model: all members, their cleaning, decision and ties, in one folder.
 
-`publish.py` copies this file and the ones that it imports beside the weights, so that of all that this project needs
-they import nothing but torch, numpy and transformers. What it wrote loads anywhere:
+`publish.py` copies this file and the project's modules that it imports beside the weights; these modules may therefore
+import nothing but torch, numpy, transformers and each other. A published ensemble loads anywhere:
 
     pipeline("text-classification", NAME, trust_remote_code=True)
 """
@@ -22,22 +22,22 @@ from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredic
 from smm4h.models.voting import SMALLEST, VotingRule, mean_of_models
 from smm4h.models.word_models import NETS, TERMS, HashedTfidf, WordEmbeddingClassifier
 
-AT_ONCE = 1000  # texts that a pipeline answers together
+BATCH_SIZE = 1000  # texts that a pipeline predicts together
 
 
 class TweetEnsembleConfig(PretrainedConfig):
-    """What the members are and how they vote.
+    """Configuration of a `TweetEnsemble`: its members and their voting rule.
 
     Args:
-        members: for each its `name`; `classifier` (`encoder`, or one that reads words); `cleaning`; `variant`, equal
-            for members whose tokenizers do the same; `precision` and `packed`, as in `EncoderPredictor`; `tokenizer`,
-            its folder; `model`, what its folds have in common, an encoder's as a
-            `TweetClassifierConfig`; `folds`, what each has of its own; and `refitted`, whether each was trained on all
-            labelled tweets.
-        rule: how their probabilities become a label, as `VotingRule.to_dict` has it.
-        task_name: the task file's name for the task.
-        columns: names of the input columns, for those who label files with it.
-        submission_columns: names of id and label in what they get.
+        members: a dict for each: `name`; `classifier` (`encoder`, or a word model); `cleaning`; `variant`, equal for
+            members whose tokenizers give equal token ids; `precision` and `packed`, as in `EncoderPredictor`;
+            `tokenizer`, its folder; `model`, what its folds have in common, for an encoder the arguments of a
+            `TweetClassifierConfig`; `folds`, a dict for each of its models with what differs; and `refitted`, for each
+            whether it was trained on all labelled tweets.
+        rule: the voting rule, from `VotingRule.to_dict`.
+        task_name: name of the task in its task file.
+        columns: names of the input columns, for labelling files with the ensemble.
+        submission_columns: names of the id and label columns in labelled files.
     """
 
     model_type = "smm4h_tweet_ensemble"
@@ -54,17 +54,20 @@ class TweetEnsembleConfig(PretrainedConfig):
 
 
 class StoredTfidf(nn.Module):
-    """The numbers of a `HashedTfidf`, as buffers of a model: 64 bits each, which no change of dtype touches."""
+    """The arrays of a `HashedTfidf` as buffers of a model.
+
+    Buffers are int64, floats by their bits, because a change of the model's dtype leaves integers alone.
+    """
 
     def __init__(self, about: dict[str, Any]) -> None:
         super().__init__()
         self.about = about
-        for name, shape in shapes_of(about).items():
+        for name, shape in tfidf_shapes(about).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
         self.model: HashedTfidf | None = None
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """(n_tweets, n_classes)."""
+        """Return probabilities (n_tweets, n_classes)."""
         if self.model is None:
             arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
             numbers = {n: a if n.startswith("terms_") else a.view(np.float64) for n, a in arrays.items()}
@@ -72,10 +75,10 @@ class StoredTfidf(nn.Module):
         return self.model.predict_proba(texts)
 
 
-def shapes_of(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays of a `HashedTfidf`, of `n_terms` of each kind and `n_rows`."""
+def tfidf_shapes(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a `HashedTfidf`'s arrays, from `n_terms` by kind and `n_rows`."""
     n_rows, n_terms = about["n_rows"], about["n_terms"]
-    shapes = {f"{what}_{kind}": (n_terms[kind],) for kind in TERMS for what in ("terms", "idf")}
+    shapes = {f"{array}_{kind}": (n_terms[kind],) for kind in TERMS for array in ("terms", "idf")}
     return {**shapes, "coef": (n_rows, sum(n_terms.values())), "intercept": (n_rows,)}
 
 
@@ -88,12 +91,12 @@ def _fold_model(classifier: str, about: dict[str, Any]) -> nn.Module:
 
 
 def prefix_of(name: str) -> str:
-    """Under what the weights of a member stand; of its own, because a member may be called `keys` or `forward`."""
+    """Return the key of a member's weights; prefixed, because a member may be called `keys` or `forward`."""
     return f"of_{name}"
 
 
 class TweetEnsemble(PreTrainedModel):
-    """All models of all members. `answer` takes texts; so does `forward`, since its members read them differently."""
+    """All models of all members. `predict` and `forward` take texts, since members clean and tokenize differently."""
 
     config_class = TweetEnsembleConfig
     base_model_prefix = ""
@@ -119,39 +122,40 @@ class TweetEnsemble(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, subfolder="", **kwargs):
-        """As every model; in float32 unless another dtype is asked for, and with its members' tokenizers."""
+        """Load as any model does; in float32 unless another dtype is asked for, and with the members' tokenizers."""
         if kwargs.get("dtype") in (None, "auto"):
             kwargs["dtype"] = torch.float32
-        found = super().from_pretrained(pretrained_model_name_or_path, *args, subfolder=subfolder, **kwargs)
-        model = found[0] if isinstance(found, tuple) else found
+        result = super().from_pretrained(pretrained_model_name_or_path, *args, subfolder=subfolder, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
         hub = {n: kwargs[n] for n in ("revision", "token", "cache_dir", "local_files_only") if n in kwargs}
-        loaded: dict[str, Any] = {}
+        tokenizers: dict[str, Any] = {}
         for member in model.config.members:
             if member["classifier"] != "encoder":
                 continue
-            if member["variant"] not in loaded:
-                place = str(PurePosixPath(subfolder, member["tokenizer"]))
+            if member["variant"] not in tokenizers:
+                folder = str(PurePosixPath(subfolder, member["tokenizer"]))
                 encoder_config = model.members[prefix_of(member["name"])][0].encoder.config
-                loaded[member["variant"]] = AutoTokenizer.from_pretrained(
+                tokenizers[member["variant"]] = AutoTokenizer.from_pretrained(
                     pretrained_model_name_or_path,
-                    subfolder="" if place == "." else place,
+                    subfolder="" if folder == "." else folder,
                     config=encoder_config,
                     **hub,
                 )
-            model.tokenizers[member["name"]] = loaded[member["variant"]]
-        return found
+            model.tokenizers[member["name"]] = tokenizers[member["variant"]]
+        return result
 
     @property
     def device(self) -> torch.device:
-        """Of its weights; members that count words have none, but buffers."""
+        """The device of the weights, or of the buffers where no member has weights."""
         return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the weights; float32 where no member has weights."""
         return next((weights.dtype for weights in self.parameters()), torch.float32)
 
     def _predictors(self) -> dict[str, list[EncoderPredictor | TextPredictor]]:
-        """Made when first asked, by when the models are on the device where they stay."""
+        """Return predictors by member; made at the first call, because they keep the device that the models are on."""
         if not self.predictors:
             self.eval()
             for member in self.config.members:
@@ -159,27 +163,29 @@ class TweetEnsemble(PreTrainedModel):
                 if member["classifier"] != "encoder":
                     self.predictors[member["name"]] = [TextPredictor(model, cleaning) for model in models]
                     continue
-                how = self.tokenizers[member["name"]], cleaning, member["variant"], member["precision"]
+                options = self.tokenizers[member["name"]], cleaning, member["variant"], member["precision"]
                 self.predictors[member["name"]] = [
-                    EncoderPredictor(model, *how, packed=member["packed"]) for model in models
+                    EncoderPredictor(model, *options, packed=member["packed"]) for model in models
                 ]
         return self.predictors
 
     def predict(self, texts: Sequence[str]) -> EnsembleOutput:
-        """What the ensemble says of some texts."""
-        made: dict = {}
+        """Return the ensemble's predictions for some texts."""
+        cache: dict = {}
         predictors = self._predictors()
         refitted = {member["name"]: member.get("refitted", []) for member in self.config.members}
         means = [
             mean_of_models(
-                self.rule.mean, [predictor.predict_proba(texts, made) for predictor in predictors[name]], refitted[name]
+                self.rule.mean,
+                [predictor.predict_proba(texts, cache) for predictor in predictors[name]],
+                refitted[name],
             )
             for name in self.rule.members
         ]
         return EnsembleOutput.from_rule(self.rule, np.stack(means))
 
     def forward(self, texts: Sequence[str]) -> SequenceClassifierOutput:
-        """Logits (n_tweets, n_labels) whose softmax is the ensemble's probabilities; `answer` has its decisions too."""
+        """Return logits (n_tweets, n_labels) whose softmax is the ensemble's probabilities; `predict` gives labels."""
         probabilities = np.clip(self.predict(texts).probabilities, SMALLEST, None)
         return SequenceClassifierOutput(logits=torch.from_numpy(np.log(probabilities)))
 
@@ -187,8 +193,8 @@ class TweetEnsemble(PreTrainedModel):
 class TweetPipeline(Pipeline):
     """`pipeline("text-classification", ...)`: texts to labels with the ensemble's own decision.
 
-    `score` is the label's probability. It need not be the highest one where the decision was tuned: with `top_k` the
-    label comes first, the others follow by their probability.
+    `score` is the label's probability, which need not be the highest where the decision was tuned: with `top_k` the
+    predicted label comes first, the rest follow by probability.
     """
 
     _load_tokenizer = False
@@ -196,32 +202,36 @@ class TweetPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __call__(self, inputs, top_k="", batch_size=AT_ONCE, **kwargs):
-        """As transformers' own: of a text a list, of a list of texts a list of dicts, with `top_k` of lists.
+    def __call__(self, inputs, top_k="", batch_size=BATCH_SIZE, **kwargs):
+        """Return a dict of label and score for each text, with `top_k` a list of dicts, as transformers' pipeline does.
 
-        A text may be `{"text": ...}`. Of a generator or data set comes a generator.
+        Args:
+            inputs: a text, a list of texts, or an iterable such as a generator or data set; a text may be
+                `{"text": ...}`. A text without `top_k` gives a list of one dict, an iterable gives a generator.
+            top_k: how many labels to return; None: all; empty: the predicted label only.
+            batch_size: how many texts are predicted together.
         """
         if isinstance(inputs, str | dict):
-            found = self._of([inputs], top_k)
-            return found if top_k == "" else found[0]
+            labelled = self._label([inputs], top_k)
+            return labelled if top_k == "" else labelled[0]
         if isinstance(inputs, list | tuple):
-            parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
-            return [answer for part in parts for answer in self._of(part, top_k)]
+            batches = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
+            return [result for batch in batches for result in self._label(batch, top_k)]
         return self._stream(iter(inputs), top_k, batch_size)
 
     def _stream(self, inputs: Iterator, top_k, batch_size: int) -> Iterable:
-        while part := list(islice(inputs, batch_size)):
-            yield from self._of(part, top_k)
+        while batch := list(islice(inputs, batch_size)):
+            yield from self._label(batch, top_k)
 
-    def _of(self, inputs: Sequence[str | dict[str, str]], top_k) -> list:
-        texts = [one["text"] if isinstance(one, dict) else one for one in inputs]
-        answers, labels = self.model.predict(texts), self.model.labels
-        found = []
-        for choice, shares in zip(answers.predicted.tolist(), answers.probabilities, strict=True):
-            order = [choice, *(label for label in np.argsort(-shares, kind="stable").tolist() if label != choice)]
-            ranked = [{"label": labels[label], "score": float(shares[label])} for label in order]
-            found.append(ranked[0] if top_k == "" else ranked[:top_k])
-        return found
+    def _label(self, inputs: Sequence[str | dict[str, str]], top_k) -> list:
+        texts = [item["text"] if isinstance(item, dict) else item for item in inputs]
+        output, labels = self.model.predict(texts), self.model.labels
+        results = []
+        for predicted, probs in zip(output.predicted.tolist(), output.probabilities, strict=True):
+            order = [predicted, *(label for label in np.argsort(-probs, kind="stable").tolist() if label != predicted)]
+            ranked = [{"label": labels[label], "score": float(probs[label])} for label in order]
+            results.append(ranked[0] if top_k == "" else ranked[:top_k])
+        return results
 
     def _sanitize_parameters(self, **kwargs):
         return {}, {}, {}

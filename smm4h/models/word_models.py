@@ -1,4 +1,4 @@
-"""Classifiers that count words, as they are kept and used: numbers, and hashes in place of the terms."""
+"""Baseline classifiers over words, as they are saved and used: arrays, with hashes in place of terms."""
 
 import hashlib
 import re
@@ -15,38 +15,39 @@ from torch import nn
 from smm4h.models.voting import softmax
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # emoji and punctuation are words too
-PIECES = range(2, 6)  # lengths, in characters
+NGRAM_LENGTHS = range(2, 6)  # characters
 SPACES = re.compile(r"\s\s+")
 
 
 def words_of(text: str) -> list[str]:
+    """Return a text's words, lowercased."""
     return WORD.findall(text.lower())
 
 
-def words_and_pairs(text: str) -> list[str]:
-    """A text's words, and neighbours as pairs."""
+def words_and_bigrams(text: str) -> list[str]:
+    """Return a text's words, and pairs of neighbouring words."""
     words = words_of(text)
-    return words + [f"{one} {other}" for one, other in pairwise(words)]
+    return words + [f"{left} {right}" for left, right in pairwise(words)]
 
 
-def pieces_of_words(text: str) -> list[str]:
-    """Pieces of 2 to 5 characters within words, with a space at either end: scikit-learn's `char_wb`."""
-    found = []
+def char_ngrams(text: str) -> list[str]:
+    """Return n-grams of 2 to 5 characters within words, with a space at either end: scikit-learn's `char_wb`."""
+    ngrams = []
     for word in SPACES.sub(" ", text.lower()).split():
         padded = f" {word} "
-        for n in PIECES:
-            found += [padded[start : start + n] for start in range(max(1, len(padded) - n + 1))]
-            if len(padded) <= n:  # the word is one piece, which is counted once
+        for n in NGRAM_LENGTHS:
+            ngrams += [padded[start : start + n] for start in range(max(1, len(padded) - n + 1))]
+            if len(padded) <= n:  # the word is a single n-gram, which is counted once
                 break
-    return found
+    return ngrams
 
 
-TERMS: dict[str, Callable[[str], list[str]]] = {"words": words_and_pairs, "pieces": pieces_of_words}
+TERMS: dict[str, Callable[[str], list[str]]] = {"words": words_and_bigrams, "pieces": char_ngrams}
 
 
 @lru_cache(maxsize=200_000)
 def hash_of(term: str) -> int:
-    """64 bits that stand for a term; two terms of a vocabulary share them by a chance of less than 1e-8."""
+    """Return 64 bits that stand for a term; two terms of a vocabulary collide with a probability below 1e-8."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -55,50 +56,53 @@ class HashedTfidf:
 
     Args:
         about: `classifier`, `n_classes`, and `classes`, the class indices that it was fitted on.
-        arrays: for each kind of `TERMS` its terms' hashes `terms_KIND` (n_terms,) and `idf_KIND`; `coef` (n_rows,
-            n_features), the kinds one after the other, and `intercept` (n_rows,). One row stands for two classes.
+        arrays: for each kind of `TERMS` the hashes of its terms `terms_KIND` and `idf_KIND`, (n_terms,) each; `coef`
+            (n_rows, n_features), one kind after the next, and `intercept` (n_rows,). Two classes have a single row.
     """
 
     def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.about, self.arrays = about, arrays
         self.index = {
-            kind: {term: place for place, term in enumerate(arrays[f"terms_{kind}"].tolist())} for kind in TERMS
+            kind: {term: column for column, term in enumerate(arrays[f"terms_{kind}"].tolist())} for kind in TERMS
         }
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """(n_tweets, n_classes); 0 for a class that was not fitted.
+        """Return probabilities (n_tweets, n_classes), float64; 0 for a class that was not fitted.
 
-        The softmax of the distances from the boundaries: of a logistic regression its probabilities; of an SVM in the
-        right order, and for a tuned decision good enough.
+        The softmax of the distances from the boundaries: for a logistic regression its probabilities, for an SVM scores
+        in the right order, which is enough for a tuned decision.
         """
         distances = np.stack([self._distances(text) for text in texts])
         if distances.shape[1] == 1:
             distances = np.column_stack([-distances / 2, distances / 2])
-        found = np.zeros((len(texts), self.about["n_classes"]))
-        found[:, self.about["classes"]] = softmax(distances)
-        return found
+        probs = np.zeros((len(texts), self.about["n_classes"]))
+        probs[:, self.about["classes"]] = softmax(distances)
+        return probs
 
     def _distances(self, text: str) -> np.ndarray:
+        """Return a text's distances (n_rows,) from the class boundaries."""
         total, start = self.arrays["intercept"].astype(np.float64), 0
-        for kind, terms_of in TERMS.items():
-            index = self.index[kind]
-            counts = Counter(place for term in terms_of(text) if (place := index.get(hash_of(term))) is not None)
+        for kind, extract_terms in TERMS.items():
+            columns = self.index[kind]
+            counts = Counter(
+                column for term in extract_terms(text) if (column := columns.get(hash_of(term))) is not None
+            )
             if counts:
-                places = np.fromiter(counts.keys(), dtype=np.int64)
+                used = np.fromiter(counts.keys(), dtype=np.int64)
                 weights = 1 + np.log(np.fromiter(counts.values(), dtype=np.float64))
-                weights *= self.arrays[f"idf_{kind}"][places]
-                total = total + self.arrays["coef"][:, start + places] @ (weights / np.linalg.norm(weights))
-            start += len(index)
+                weights *= self.arrays[f"idf_{kind}"][used]
+                total = total + self.arrays["coef"][:, start + used] @ (weights / np.linalg.norm(weights))
+            start += len(columns)
         return total
 
 
 PAD, UNKNOWN = 0, 1
-LONGEST = 110  # words; tweets are cut there
-WIDTH, N_FILTERS, WINDOWS = 100, 100, (3, 4, 5)  # Kim 2014, section 3.1, but for vectors of 100
+LONGEST = 110  # words; longer tweets are truncated
+WIDTH, N_FILTERS, WINDOWS = 100, 100, (3, 4, 5)  # Kim 2014, section 3.1, but for embeddings of width 100
 
 
 class TextCNN(nn.Module):
-    """Convolutions over word embeddings, the maximum of each filter over the tweet (Kim 2014)."""
+    """Convolutions over word embeddings, max-pooled over the tweet (Kim 2014)."""
 
     def __init__(self, n_words: int, n_classes: int) -> None:
         super().__init__()
@@ -107,13 +111,13 @@ class TextCNN(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(N_FILTERS * len(WINDOWS), n_classes))
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
+        """Return logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
         vectors = self.embeddings(words).transpose(1, 2)
         return self.classifier(torch.cat([f(vectors).relu().amax(dim=2) for f in self.filters], dim=1))
 
 
 class WordBiGRU(nn.Module):
-    """A bidirectional GRU over word embeddings, the maximum of its states over the tweet."""
+    """Bidirectional GRU over word embeddings, its states max-pooled over the tweet."""
 
     def __init__(self, n_words: int, n_classes: int) -> None:
         super().__init__()
@@ -122,7 +126,7 @@ class WordBiGRU(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(2 * N_FILTERS, n_classes))
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
+        """Return logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
         lengths = (words != PAD).sum(dim=1).clamp_min(1)
         packed = nn.utils.rnn.pack_padded_sequence(
             self.embeddings(words), lengths.cpu(), batch_first=True, enforce_sorted=False
@@ -135,7 +139,12 @@ NETS = {"textcnn": TextCNN, "word-bigru": WordBiGRU}
 
 
 class WordEmbeddingClassifier(nn.Module):
-    """One of `NETS` and the words that it knows, as hashes."""
+    """A network of `NETS` with its vocabulary, as hashes.
+
+    Args:
+        name: a key of `NETS`.
+        n_words: size of the vocabulary, without padding and unknown words.
+    """
 
     def __init__(self, name: str, n_words: int, n_classes: int) -> None:
         super().__init__()
@@ -144,19 +153,19 @@ class WordEmbeddingClassifier(nn.Module):
         self.index: dict[int, int] = {}
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
+        """Return logits (n_tweets, n_classes) of word ids (n_tweets, n_words)."""
         return self.net(words)
 
     def ids_of(self, text: str) -> torch.Tensor:
-        """The numbers (n_words,) of a text's words."""
+        """Return the ids (n_words,) of a text's words; at least one."""
         if not self.index:
-            self.index = {word: place for place, word in enumerate(self.words.tolist(), start=UNKNOWN + 1)}
-        found = [self.index.get(hash_of(word), UNKNOWN) for word in words_of(text)[:LONGEST]]
-        return torch.tensor(found or [UNKNOWN])
+            self.index = {word: word_id for word_id, word in enumerate(self.words.tolist(), start=UNKNOWN + 1)}
+        ids = [self.index.get(hash_of(word), UNKNOWN) for word in words_of(text)[:LONGEST]]
+        return torch.tensor(ids or [UNKNOWN])
 
     @torch.no_grad()
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """(n_tweets, n_classes)."""
+        """Return probabilities (n_tweets, n_classes), float32."""
         starts = range(0, len(texts), 256)
         device = self.words.device
         batches = (padded([self.ids_of(text) for text in texts[start : start + 256]]).to(device) for start in starts)
@@ -164,5 +173,5 @@ class WordEmbeddingClassifier(nn.Module):
 
 
 def padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Word ids (n_tweets, n_words) of rows of them."""
+    """Return word ids (n_tweets, n_words), padded on the right, of ids (n_words,) for each tweet."""
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=PAD)

@@ -1,7 +1,7 @@
-"""Pictures of a finished job, each with its alternative text; numbers in, a matplotlib figure out.
+"""Figures of a finished job with alternative texts: numbers in, a matplotlib figure out.
 
-Colours are Okabe & Ito's, which colour-blind readers tell apart, and lines differ in style and markers too, so that
-print without colour shows them.
+Colours are Okabe & Ito's, which colour-blind readers can tell apart; line styles and markers differ too, so that the
+figures remain readable in print without colour.
 """
 
 import base64
@@ -36,16 +36,16 @@ LOOK = {
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
     "axes.titlesize": 10,
-    "svg.hashsalt": "smm4h",  # the same picture has the same bytes
+    "svg.hashsalt": "smm4h",  # fixed, or equal figures would differ in their bytes
     "figure.constrained_layout.use": True,
 }
-PROBABILITIES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # that an axis names
+PROBABILITIES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # ticks of a logit axis
 WIDTH, HEIGHT = 4.6, 3.4  # inches: a phone's width
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, what it is called, and what it says to those who can't see it."""
+    """A figure with its name, title and alternative text."""
 
     name: str
     title: str
@@ -53,11 +53,12 @@ class Picture:
     figure: Figure
 
     def svg_uri(self) -> str:
-        """As the source of an `img`."""
+        """Return the figure as SVG in a data URI, for the `src` of an `img`."""
         content = self._saved("svg", metadata={"Date": None, "Creator": None})
         return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
     def png(self) -> bytes:
+        """Return the figure's bytes as PNG."""
         return self._saved("png", dpi=150, metadata={"Software": None})
 
     def _saved(self, kind: str, **options: Any) -> bytes:
@@ -68,6 +69,7 @@ class Picture:
 
 
 def _drawn(draw: Callable[[Axes], None], height: float = HEIGHT) -> Figure:
+    """Return a figure of the given height in inches, drawn by `draw` on a single pair of axes."""
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, height))
         draw(figure.subplots())
@@ -75,50 +77,60 @@ def _drawn(draw: Callable[[Axes], None], height: float = HEIGHT) -> Figure:
 
 
 def _styles(n: int) -> list[dict[str, Any]]:
+    """Return colour and line style of n lines."""
     return [{"color": STYLES[i % len(STYLES)][0], "linestyle": STYLES[i % len(STYLES)][1]} for i in range(n)]
 
 
 def _share_axis(axes: Axes, x: str, y: str) -> None:
+    """Label both axes and set their range to shares from 0 to 1."""
     axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
 
 
 def scores(rows: Sequence[tuple[str, dict | None, dict | None]], measure: str, lines: Mapping[str, float]) -> Picture:
-    """Rows of name, out-of-fold and test scores, with intervals; `lines` are others' scores, by their names."""
+    """Plot scores with their intervals, a row a name.
+
+    Args:
+        rows: name, out-of-fold scores and test scores, each the result of `Task.score`, or None.
+        measure: the metric's name.
+        lines: published scores to compare with, by name.
+    """
     rows = rows[::-1]
     has_test = any(test for _, _, test in rows)
 
     def draw(axes: Axes) -> None:
         kinds = [(0.14, BLUE, "o", "out of fold", 1)] + ([(-0.14, RED, "s", "test", 2)] if has_test else [])
         for shift, colour, marker, label, column in kinds:
-            for place, row in enumerate(rows):
+            for position, row in enumerate(rows):
                 if (score := row[column]) is None:
                     continue
                 low, high = score["interval"]
-                axes.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.5)
-                shown = label if place == len(rows) - 1 else None
-                axes.plot(score[measure], place + shift, marker, color=colour, markersize=5, label=shown)
+                axes.plot([low, high], [position + shift] * 2, color=colour, linewidth=1.5)
+                shown = label if position == len(rows) - 1 else None
+                axes.plot(score[measure], position + shift, marker, color=colour, markersize=5, label=shown)
         for (name, value), style in zip(lines.items(), (":", "--", "-."), strict=False):
             axes.axvline(value, color=GREY, linestyle=style, linewidth=1, label=f"{name} {value:.2f}")
         axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows])
         axes.set(xlim=(0, 1), xlabel=f"{measure}, 95 % interval")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
 
-    told = [f"{name} {_both(own, test, measure)}" for name, own, test in rows[::-1]]
-    alt = f"{measure} with 95 % intervals: " + "; ".join(told) + "."
+    descriptions = [f"{name} {_both(own, test, measure)}" for name, own, test in rows[::-1]]
+    alt = f"{measure} with 95 % intervals: " + "; ".join(descriptions) + "."
     return Picture("scores", "Who scores what", alt, _drawn(draw, height=1.5 + 0.32 * len(rows)))
 
 
 def _both(own: dict | None, test: dict | None, measure: str) -> str:
+    """Return a row's scores out of fold and on test in words."""
     parts = [("out of fold", own), ("on test", test)]
     return ", ".join(f"{score[measure]:.3f} {where}" for where, score in parts if score)
 
 
 def _short(name: str, longest: int = 26) -> str:
+    """Return the name, cut to `longest` characters."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
-    """Counts (n_classes, n_classes), shaded by their share of the row."""
+    """Plot a confusion matrix (n_classes, n_classes), shaded by the shares of each row; `where` names the tweets."""
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
 
     def draw(axes: Axes) -> None:
@@ -132,24 +144,29 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
         axes.set_yticks(range(len(labels)), [_short(label, 16) for label in labels])
         axes.set(xlabel="predicted", ylabel="gold")
 
-    told = [
+    descriptions = [
         f"of {matrix[row].sum()} {label}, "
-        + ", ".join(f"{matrix[row, c]} as {other}" for c, other in enumerate(labels))
+        + ", ".join(f"{matrix[row, c]} as {predicted}" for c, predicted in enumerate(labels))
         for row, label in enumerate(labels)
     ]
     name = f"confusion_{where.replace(' ', '_')}"
-    return Picture(name, f"Confusion, {where}", "Predicted: " + "; ".join(told) + ".", _drawn(draw))
+    return Picture(name, f"Confusion, {where}", "Predicted: " + "; ".join(descriptions) + ".", _drawn(draw))
 
 
-def precision_recall_curves(of_label: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: dict | None) -> Picture:
-    """Of each label's probabilities and hits, (n_tweets,) each; `chosen` is where the ensemble's decision stands."""
-    told = []
+def precision_recall_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: dict | None) -> Picture:
+    """Plot precision against recall for each label.
+
+    Args:
+        by_label: by label, probabilities and hits, (n_tweets,) each.
+        chosen: precision and recall of the ensemble's decision, to be marked; None: no mark.
+    """
+    descriptions = []
 
     def draw(axes: Axes) -> None:
-        for (label, (values, hits)), style in zip(of_label.items(), _styles(len(of_label)), strict=True):
+        for (label, (values, hits)), style in zip(by_label.items(), _styles(len(by_label)), strict=True):
             _, precision, recall = precision_recall(values, hits)
             area = average_precision(values, hits)
-            told.append(f"{label}: average precision {area:.3f}, where guessing has {hits.mean():.3f}")
+            descriptions.append(f"{label}: average precision {area:.3f}, where guessing has {hits.mean():.3f}")
             axes.plot(recall, precision, label=f"{label} (AP {area:.2f})", **style)
             axes.axhline(hits.mean(), color=style["color"], linewidth=0.7, alpha=0.6)
         if chosen:
@@ -158,12 +175,18 @@ def precision_recall_curves(of_label: Mapping[str, tuple[np.ndarray, np.ndarray]
         axes.legend(fontsize=8)
 
     figure = _drawn(draw)
-    alt = f"Precision against recall, out of fold. {'; '.join(told)}."
+    alt = f"Precision against recall, out of fold. {'; '.join(descriptions)}."
     return Picture("precision_recall", "Precision and recall, out of fold", alt, figure)
 
 
 def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float | None) -> Picture:
-    """Precision, recall and F1 of one label by the probability from which it is given; `chosen` is the one in use."""
+    """Plot precision, recall and F1 of a label against the threshold on its probability.
+
+    Args:
+        values: (n_tweets,) probabilities of the label.
+        hits: (n_tweets,) whether it is the gold label.
+        chosen: the threshold in use; None: not marked.
+    """
     cuts, precision, recall = precision_recall(values, hits)
     f1 = f1_of(precision, recall)
     best = int(f1.argmax())
@@ -189,30 +212,30 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
     return Picture(f"threshold_{label}", f"Where to cut: {label}", alt, _drawn(draw))
 
 
-def calibration_curves(of_label: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Picture:
-    """Of each label's probabilities and hits, (n_tweets,) each."""
-    told = []
+def calibration_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Picture:
+    """Plot calibration curves from probabilities and hits, (n_tweets,) each, by label."""
+    descriptions = []
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-        for (label, (values, hits)), style in zip(of_label.items(), _styles(len(of_label)), strict=True):
+        for (label, (values, hits)), style in zip(by_label.items(), _styles(len(by_label)), strict=True):
             means, right, _ = calibration(values, hits)
             error = calibration_error(values, hits)
-            told.append(f"{label}: mean distance from the diagonal {error:.3f}")
+            descriptions.append(f"{label}: mean distance from the diagonal {error:.3f}")
             axes.plot(means, right, marker="o", markersize=4, label=f"{label} (error {error:.3f})", **style)
         _share_axis(axes, "mean probability", "share that is right")
         axes.legend(fontsize=8, loc="upper left")
 
     figure = _drawn(draw)
-    alt = f"How often a probability is right, out of fold, in bins of equally many tweets. {'; '.join(told)}."
+    alt = f"How often a probability is right, out of fold, in bins of equally many tweets. {'; '.join(descriptions)}."
     return Picture("calibration", "Calibration, out of fold", alt, figure)
 
 
 def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
-    """A heat map of correlations (n_members, n_members)."""
+    """Plot a heat map of the correlations (n_members, n_members) between members."""
     n = len(names)
-    places = np.tril_indices(n, -1)
-    pairs = matrix[places]
+    indices = np.tril_indices(n, -1)
+    pairs = matrix[indices]
 
     def draw(axes: Axes) -> None:
         image = axes.imshow(matrix, cmap="cividis", vmin=min(0.0, float(matrix.min())), vmax=1)
@@ -229,7 +252,7 @@ def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
     alt = "Only one member."
     if len(pairs):
         low, high = int(pairs.argmin()), int(pairs.argmax())
-        (a, b), (c, d) = ((names[places[0][p]], names[places[1][p]]) for p in (low, high))
+        (a, b), (c, d) = ((names[indices[0][pair]], names[indices[1][pair]]) for pair in (low, high))
         alt = (
             f"Correlation between members out of fold: lowest {pairs[low]:.2f} ({a} and {b}), "
             f"highest {pairs[high]:.2f} ({c} and {d})."
@@ -239,7 +262,12 @@ def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
 
 
 def learning_curves(curves: Mapping[str, list[list[dict[str, float]]]], measure: str) -> Picture:
-    """Each member's mean over its runs of the held-out measure, by epoch."""
+    """Plot each member's held-out metric by epoch, the mean over its runs.
+
+    Args:
+        curves: by member, a list of evaluations per run.
+        measure: the metric's name.
+    """
     means = {name: _mean_curve([run for run in runs if run], measure) for name, runs in curves.items()}
 
     def draw(axes: Axes) -> None:
@@ -249,35 +277,36 @@ def learning_curves(curves: Mapping[str, list[list[dict[str, float]]]], measure:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.16))
 
-    told = [f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in means.items()]
-    alt = f"Held-out {measure} by epoch: " + "; ".join(told) + "."
+    descriptions = [f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in means.items()]
+    alt = f"Held-out {measure} by epoch: " + "; ".join(descriptions) + "."
     return Picture("learning", "Learning curves", alt, _drawn(draw, height=HEIGHT + 0.12 * len(means)))
 
 
 def _mean_curve(runs: Sequence[list[dict[str, float]]], measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return epochs and mean scores, (n_common,) each, over the evaluations that all runs have."""
     n_common = min(len(run) for run in runs)
-    epochs = np.array([one["epoch"] for one in runs[0][:n_common]])
-    return epochs, np.mean([[one[measure] for one in run[:n_common]] for run in runs], axis=0)
+    epochs = np.array([evaluation["epoch"] for evaluation in runs[0][:n_common]])
+    return epochs, np.mean([[evaluation[measure] for evaluation in run[:n_common]] for run in runs], axis=0)
 
 
-def folds(of_member: Mapping[str, Sequence[float]], measure: str) -> Picture:
-    """Each member's measure on each fold."""
-    names = list(of_member)[::-1]
+def folds(by_member: Mapping[str, Sequence[float]], measure: str) -> Picture:
+    """Plot each member's score on each fold."""
+    names = list(by_member)[::-1]
 
     def draw(axes: Axes) -> None:
-        for place, name in enumerate(names):
-            axes.plot(of_member[name], [place] * len(of_member[name]), "o", color=BLUE, alpha=0.6, markersize=5)
-            axes.plot(np.mean(of_member[name]), place, "|", color="black", markersize=14)
+        for position, name in enumerate(names):
+            axes.plot(by_member[name], [position] * len(by_member[name]), "o", color=BLUE, alpha=0.6, markersize=5)
+            axes.plot(np.mean(by_member[name]), position, "|", color="black", markersize=14)
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.set(xlim=(-0.02, 1), ylim=(-0.5, len(names) - 0.5), xlabel=f"held-out {measure} of each fold; bar: mean")
 
-    told = [f"{name} {min(values):.3f} to {max(values):.3f}" for name, values in of_member.items()]
-    alt = f"Held-out {measure} by fold: " + "; ".join(told) + "."
+    descriptions = [f"{name} {min(values):.3f} to {max(values):.3f}" for name, values in by_member.items()]
+    alt = f"Held-out {measure} by fold: " + "; ".join(descriptions) + "."
     return Picture("folds", "What each fold scored", alt, _drawn(draw, height=1.2 + 0.3 * len(names)))
 
 
 def by_ensemble_size(rows: Sequence[Mapping[str, float]], measure: str) -> Picture:
-    """How votes of so many members score: mean, lowest and highest."""
+    """Plot mean, lowest and highest score of votes by the number of members."""
     sizes, mean = [row["members"] for row in rows], [row["mean"] for row in rows]
 
     def draw(axes: Axes) -> None:
@@ -293,16 +322,16 @@ def by_ensemble_size(rows: Sequence[Mapping[str, float]], measure: str) -> Pictu
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Minutes of each member's runs, all together."""
+    """Plot the minutes of each member's runs, summed over its runs."""
     rows = rows[::-1]
 
     def draw(axes: Axes) -> None:
-        places = range(len(rows))
-        axes.barh(places, [row["training_seconds"] / 60 for row in rows], color=BLUE, label="training")
+        positions = range(len(rows))
+        axes.barh(positions, [row["training_seconds"] / 60 for row in rows], color=BLUE, label="training")
         rest = [(row["seconds"] - row["training_seconds"]) / 60 for row in rows]
         left = [row["training_seconds"] / 60 for row in rows]
-        axes.barh(places, rest, left=left, color=ORANGE, hatch="//", label="predicting, saving")
-        axes.set_yticks(list(places), [_short(row["name"]) for row in rows])
+        axes.barh(positions, rest, left=left, color=ORANGE, hatch="//", label="predicting, saving")
+        axes.set_yticks(list(positions), [_short(row["name"]) for row in rows])
         axes.set(xlabel="minutes, all runs together")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
 

@@ -1,4 +1,4 @@
-"""The Hub: which names are its own, and uploads, of one repository in one commit."""
+"""Hugging Face Hub: recognise its names, and upload a folder as one repository in one commit."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from smm4h.utils.errors import InputError
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether an encoder's name is one of the Hub, not of a folder here."""
+    """Return whether an encoder's name is a repository on the Hub and not a local folder."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -19,44 +19,45 @@ def is_hub_name(name: str) -> bool:
 
 
 def display_name(name: str) -> str:
-    """An encoder's name; of a folder of this machine its last part only."""
+    """Return an encoder's name; for a local folder its last part only, since paths are private."""
     return name if is_hub_name(name) else Path(name).name
 
 
 def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:
-    """Makes the repository hold just what the folder holds, in one commit; returns its address.
+    """Make a repository hold exactly the files of a folder, in one commit, and return the commit's URL.
 
-    Raises `InputError` for what the Hub refuses: the card's metadata before anything is uploaded; and for a repository
-    that everybody can see where that is not what was asked for.
+    Raises `InputError` for what the Hub rejects (invalid card metadata before anything is uploaded), and for an
+    existing public repository without `public`.
     """
     api = HfApi(token=token)
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise InputError(f"--hub_model_id {name}: {_in_a_line(error)}") from None
+        raise InputError(f"--hub_model_id {name}: {_one_line(error)}") from None
     try:
         ModelCard.load(folder / "README.md").validate()
         name = api.create_repo(name, private=not public, exist_ok=True).repo_id
         if not public and not api.repo_info(name).private:
             raise InputError(f"{name} can be seen by everybody; say --public, or make it private first")
-        # Not by upload_folder, which makes several commits of a large folder: nobody may load half an ensemble.
+        # Not by upload_folder: between its several commits of a large folder, half an ensemble could be loaded.
         done = api.create_commit(name, _operations(folder, api.list_repo_files(name)), commit_message=f"Publish {name}")
     except InputError:
         raise
-    except ValueError as error:  # what the Hub says of the card's metadata
-        raise InputError(f"the Hub does not take the model card: {_in_a_line(error)}") from None
-    except Exception as error:  # no right, no network: errors of whichever library huggingface_hub speaks HTTP by
-        raise InputError(f"the Hub did not take {name}: {_in_a_line(error)}") from None
+    except ValueError as error:  # raised by the Hub's check of the card's metadata
+        raise InputError(f"the Hub does not take the model card: {_one_line(error)}") from None
+    except Exception as error:  # no permission or network; the class depends on huggingface_hub's HTTP library
+        raise InputError(f"the Hub did not take {name}: {_one_line(error)}") from None
     return done.commit_url
 
 
-def _operations(folder: Path, there: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What makes a repository with the files `there` hold just what the folder holds."""
+def _operations(folder: Path, remote: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Return the operations that turn a repository with the `remote` files into a copy of the folder."""
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    gone = [name for name in there if name not in files and name != ".gitattributes"]
+    removed = [name for name in remote if name not in files and name != ".gitattributes"]
     added = [CommitOperationAdd(name, path) for name, path in files.items()]
-    return [*added, *(CommitOperationDelete(name, is_folder=False) for name in gone)]
+    return [*added, *(CommitOperationDelete(name, is_folder=False) for name in removed)]
 
 
-def _in_a_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Return an error's message on one line, cut to 300 characters."""
     return " ".join(str(error).split())[:300]

@@ -1,4 +1,4 @@
-"""Model cards: what somebody who finds a published model has to know, with the metadata that the Hub reads."""
+"""Model cards with Hub metadata, for ensembles, single runs and students."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from smm4h.reporting.html_report import environment, pictures_of, rule_text
 from smm4h.reporting.hub import display_name, is_hub_name
 from smm4h.utils.files import read_json, write_atomically, write_text
 
-SAID_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
+SHOWN_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
 PLAIN = "Texts go in as they are."
 ABOUT_FOLDS = "Out of fold: every labelled tweet is judged by models, decisions and rules that were fitted without it."
 
@@ -48,7 +48,7 @@ class Card:
     training_note: str
     commands: str
     versions: Mapping[str, str]
-    encoders: Sequence[str]  # by their names on the Hub
+    encoders: Sequence[str]  # their names on the Hub
     pictures: Sequence[Picture] = ()
     notes: Sequence[str] = ()
     limits: Sequence[str] = ()
@@ -57,14 +57,14 @@ class Card:
     tags: Sequence[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Writes README.md and its pictures."""
+        """Write README.md and the figures into a folder."""
         for picture in self.pictures:
             path = folder / "figures" / f"{picture.name}.png"
             write_atomically(path, lambda partial, picture=picture: partial.write_bytes(picture.png()))
         write_text(folder / "README.md", str(self.model_card()))
 
     def model_card(self) -> ModelCard:
-        """With the metadata before it; `ModelCard.validate` asks the Hub what it thinks of that."""
+        """Return the card with its YAML metadata, which `ModelCard.validate` can check on the Hub."""
         task = self.task
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         body = (
@@ -82,6 +82,7 @@ class Card:
         return ModelCard(f"---\n{self._metadata().to_yaml()}\n---\n\n{body}")
 
     def _metadata(self) -> ModelCardData:
+        """Return the metadata that the Hub displays and searches, scores included."""
         task, scores = self.task, self.rows[0][1]
         results = [
             EvalResult(
@@ -110,14 +111,14 @@ class Card:
 
 
 def command_of(words: Sequence[str]) -> str:
-    """A command line as it was given, but for where files lie on this machine."""
+    """Return the command line as it was given, with absolute paths cut to file names, since paths are private."""
     shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
     return shlex.join(["accelerate", "launch", "run_classification.py", *shown])
 
 
 def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:
-    """Rows of name, kind and own settings, and the settings that all encoders share, in words."""
-    named = [{k: v for k, v in m.settings.items() if k not in SAID_ELSEWHERE | WITHOUT_EFFECT} for m in members]
+    """Return rows of name, kind and own settings, and a description of the settings that all encoders share."""
+    named = [{k: v for k, v in m.settings.items() if k not in SHOWN_ELSEWHERE | WITHOUT_EFFECT} for m in members]
     encoders = [settings for settings, member in zip(named, members, strict=True) if member.has_encoder]
     common = {k: v for k, v in (encoders[0] if encoders else {}).items() if all(s.get(k) == v for s in encoders)}
     rows = []
@@ -128,19 +129,21 @@ def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str
 
 
 def _kind(member: Member) -> str:
-    cleaning, pseudo = member.get("cleaning"), member.get("pseudo_labels")
-    kind = member.get("classifier")
+    """Return a member's classifier or head and encoder, cleaning and pseudo labels in words."""
+    cleaning, pseudo = member.args.cleaning, member.args.pseudo_labels
+    kind = member.args.classifier
     if member.has_encoder:
-        kind = f"head {member.get('head')} on {display_name(member.get('model_name_or_path'))}"
+        kind = f"head {member.args.head} on {display_name(member.args.model_name_or_path)}"
     return kind + (f", cleaned ({', '.join(cleaning)})" if cleaning else "") + (", pseudo labels" if pseudo else "")
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
+    """Return settings as one line."""
     return ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
 
 
 def usage_of(name: str, more: str = "") -> str:
-    """The lines that load what is published as `name`."""
+    """Return the lines of Python that load a model published as `name`."""
     return (
         "from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", "{name}"{more})\n'
@@ -148,50 +151,50 @@ def usage_of(name: str, more: str = "") -> str:
     )
 
 
-def ensemble_card(outcome: FinishedJob, name: str, license: str | None) -> Card:
-    """Of a whole ensemble that is published as `name`."""
-    task, plan = outcome.task, outcome.plan
-    names = [name for name in outcome.scores if name != FINAL]
-    has_test = outcome.final["test"] is not None
+def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
+    """Return the card of an ensemble published as `name`."""
+    task, plan = job.task, job.plan
+    names = [name for name in job.scores if name != FINAL]
+    has_test = job.final["test"] is not None
     parts = ["out_of_fold", "test"] if has_test else ["out_of_fold"]
     rows = [
-        (f"**{FINAL}**", [outcome.final[part] for part in parts]),
-        *((f"{n} \\*" if n in outcome.leaky else n, [outcome.scores[n][part] for part in parts]) for n in names),
+        (f"**{FINAL}**", [job.final[part] for part in parts]),
+        *((f"{n} \\*" if n in job.leaky else n, [job.scores[n][part] for part in parts]) for n in names),
     ]
     members, shared = _members(list({run.member.name: run.member for run in plan.runs}.values()))
     notes = ["\\* trained on pseudo labels by teachers that saw the held-out tweets, which flatters out of fold."]
-    notes = notes if outcome.leaky else []
-    for what, of in outcome.appraisal["unshared"].items():
-        low, high = of["interval"]
-        score = f"{of[task.measure]:.3f} ({low:.3f} to {high:.3f})"
+    notes = notes if job.leaky else []
+    for kind, unshared in job.appraisal["unshared"].items():
+        low, high = unshared["interval"]
+        score = f"{unshared[task.measure]:.3f} ({low:.3f} to {high:.3f})"
         notes.append(
-            f"On the {of['tweets']} tweets without {what} in another fold, the vote scores {score} out of fold."
+            f"On the {unshared['tweets']} tweets without {kind} in another fold, the vote scores {score} out of fold."
         )
     hashed = "Members that count words keep hashes of words that two tweets had; who tries a word can find its hash."
     counts_words = any(not run.member.has_encoder for run in plan.runs)
-    used = len(outcome.rule.drop_zero_weight().members)
+    used = len(job.rule.drop_zero_weight().members)
     return Card(
         title=name.split("/")[-1],
-        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(outcome.rule.drop_zero_weight().members))} "
+        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(job.rule.drop_zero_weight().members))} "
         "models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True"),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
         "same with its folder, `members/NAME`.",
         task=task,
-        counts=outcome.counts,
+        counts=job.counts,
         columns=["out of fold", "test"] if has_test else ["out of fold"],
         rows=rows,
         scores_note=ABOUT_FOLDS,
-        confusion=outcome.confusion("out_of_fold"),
+        confusion=job.confusion("out_of_fold"),
         confusion_where="out of fold",
-        decision=f"The vote: {rule_text(outcome)}",
+        decision=f"The vote: {rule_text(job)}",
         members=members,
         shared=shared,
         training_note=runs_note(plan),
-        commands=command_of(outcome.command),
-        versions=outcome.versions,
-        encoders=[n for n in outcome.encoder_names if is_hub_name(n)],
-        pictures=pictures_of(outcome, for_card=True),
+        commands=command_of(job.command),
+        versions=job.versions,
+        encoders=[n for n in job.encoder_names if is_hub_name(n)],
+        pictures=pictures_of(job, for_card=True),
         notes=notes,
         limits=[hashed] if counts_words else [],
         license=license,
@@ -200,23 +203,24 @@ def ensemble_card(outcome: FinishedJob, name: str, license: str | None) -> Card:
 
 
 def runs_note(plan: Plan) -> str:
+    """Return the number of runs, and of refitted runs, in words."""
     n_refits = sum(run.is_refit for run in plan.runs)
     refits = f", and {n_refits} more on all labelled tweets" if n_refits else ""
     return f"{len(plan.runs) - n_refits} runs (member x fold){refits}."
 
 
 def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -> Card:
-    """Of one run's model, by the tweets that its fold held out."""
-    made = read_json(plan.plan_file)
+    """Return the card of one run's model, with scores on its held-out tweets."""
+    content = read_json(plan.plan_file)
     held_out = read_predictions(run.held_out_file)
     labels = task.indices(pd.read_parquet(plan.folds_file, columns=["label"])["label"])
     gold = labels[held_out.rows]
     score = task.score(gold, held_out.probabilities.argmax(axis=1))
     members, shared = _members([run.member])
-    cleaning = run.member.get("cleaning")
+    cleaning = run.member.args.cleaning
     cleaned_by = f"({', '.join(cleaning)}; the config has it under `cleaning`)"
     counts = np.bincount(labels, minlength=task.n_classes)
-    encoder = run.member.get("model_name_or_path")
+    encoder = run.member.args.model_name_or_path
     return Card(
         title=name.split("/")[-1],
         what=f"One model of an ensemble: member {run.member.name}, trained on all folds but number {run.fold}.",
@@ -233,44 +237,46 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         members=members,
         shared=shared,
         training_note=f"Trained on {len(labels) - len(gold)} of the tweets.",
-        commands=command_of(made.get("command", [])),
-        versions=made["versions"],
+        commands=command_of(content.get("command", [])),
+        versions=content["versions"],
         encoders=[encoder] if is_hub_name(encoder) else [],
         license=license,
     )
 
 
-def student_card(outcome: FinishedJob, about: Mapping[str, Any], name: str, license: str | None) -> Card:
-    """Of one model that has learnt from an ensemble; `about` is the content of its student.json."""
-    task, told = outcome.task, about["scores"]
-    names = list(dict.fromkeys(name for part in told for name in part["scores"]))
-    rows = [(f"**{n}**" if n == "student" else n, [part["scores"].get(n) for part in told]) for n in names]
+def student_card(job: FinishedJob, about: Mapping[str, Any], name: str, license: str | None) -> Card:
+    """Return the card of a model distilled from an ensemble; `about` is the content of its student.json."""
+    task, checks = job.task, about["scores"]
+    names = list(dict.fromkeys(name for check in checks for name in check["scores"]))
+    rows = [(f"**{n}**" if n == "student" else n, [check["scores"].get(n) for check in checks]) for n in names]
     speeds = about["tweets_per_second"]
     notes = [f"Tweets a second on the same machine: {', '.join(f'{n} {speed:.0f}' for n, speed in speeds.items())}."]
-    if not told:
+    if not checks:
         rows, notes = [("**student**", [])], [*notes, "Nobody has scored it: it was made without a check."]
-    confusion = told[-1]["scores"]["student"]["confusion"] if told else np.zeros((task.n_classes, task.n_classes), int)
+    confusion = (
+        checks[-1]["scores"]["student"]["confusion"] if checks else np.zeros((task.n_classes, task.n_classes), int)
+    )
     settings, encoder = _listed(about["settings"]), display_name(about["encoder"])
-    distilled = ["python", "distill.py", outcome.plan.output_dir.name, "--model_name_or_path", encoder]
+    distilled = ["python", "distill.py", job.plan.output_dir.name, "--model_name_or_path", encoder]
     return Card(
         title=name.split("/")[-1],
         what=f"One model of {about['parameters'] / 1e6:.0f} million weights that has learnt from an ensemble.",
         usage=usage_of(name),
         usage_note=f"{PLAIN} No code comes with it.",
         task=task,
-        counts=outcome.counts,
-        columns=[part["where"] for part in told],
+        counts=job.counts,
+        columns=[check["where"] for check in checks],
         rows=rows,
         scores_note="`ensemble` is the vote that it has learnt from, then comes that vote's best member.",
         confusion=np.array(confusion),
-        confusion_where=told[-1]["where"] if told else "not known",
+        confusion_where=checks[-1]["where"] if checks else "not known",
         decision="The highest probability decides. Its bias was moved until it gives each label as often as the "
         "ensemble does, so that of two labels the one that the ensemble would choose has more than 0.5.",
         members=[("student", encoder, settings)],
         shared="nothing else",
         training_note="It has learnt the probabilities that the ensemble gave labelled tweets out of fold, "
         f"and {about['unlabelled_tweets']} unlabelled ones.",
-        commands=f"{command_of(outcome.command)}\n{shlex.join(distilled)}",
+        commands=f"{command_of(job.command)}\n{shlex.join(distilled)}",
         versions=about["versions"],
         encoders=[about["encoder"]] if is_hub_name(about["encoder"]) else [],
         notes=notes,

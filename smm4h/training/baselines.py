@@ -1,4 +1,4 @@
-"""Fits classifiers that read words: TF-IDF under a linear model, and networks over word embeddings."""
+"""Train classifiers without a pretrained encoder: TF-IDF under a linear model, and networks over word embeddings."""
 
 import time
 from collections import Counter
@@ -23,8 +23,8 @@ from smm4h.training.run_data import RunData, remove_intermediate_files, training
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import read_json, write_json
 
-MOST_FEATURES = 200_000  # of each kind of terms
-MIN_COUNT = 2  # tweets that must have a term
+MAX_FEATURES = 200_000  # for each kind of terms
+MIN_COUNT = 2  # tweets that must contain a term
 EPOCHS, BATCH, LEARNING_RATE = 8, 32, 1e-3
 
 
@@ -40,19 +40,22 @@ CLASSIFIERS = {"tfidf-logistic": _logistic, "tfidf-svm": _svm}
 
 
 def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> HashedTfidf:
-    """One of `CLASSIFIERS`, of texts and class indices (n_tweets,); ValueError where the texts share no term."""
+    """Fit TF-IDF features and one of `CLASSIFIERS` to texts and class indices (n_tweets,).
+
+    Raises ValueError where the texts share no term.
+    """
     from scipy.sparse import hstack  # comes with scikit-learn
 
     parts, arrays = [], {}
     for kind, terms_of in TERMS.items():
-        vectorizer = TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, min_df=MIN_COUNT, max_features=MOST_FEATURES)
+        vectorizer = TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, min_df=MIN_COUNT, max_features=MAX_FEATURES)
         parts.append(vectorizer.fit_transform(texts))
         arrays[f"terms_{kind}"] = np.array([hash_of(term) for term in vectorizer.get_feature_names_out()])
         arrays[f"idf_{kind}"] = vectorizer.idf_
     classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
     arrays |= {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
-    about = {"classifier": name, "n_classes": n_classes, "classes": classifier.classes_.tolist()}
-    return HashedTfidf(about, arrays)
+    config = {"classifier": name, "n_classes": n_classes, "classes": classifier.classes_.tolist()}
+    return HashedTfidf(config, arrays)
 
 
 def fit_net(
@@ -61,11 +64,12 @@ def fit_net(
     labels: np.ndarray,
     n_classes: int,
     seed: int,
-    tell: Callable[[int, int], None] = lambda step, steps: None,
+    report: Callable[[int, int], None] = lambda step, steps: None,
 ) -> WordEmbeddingClassifier:
-    """One of `wordnets.NETS`, of texts and class indices (n_tweets,), all classes weighing the same.
+    """Train one of `word_models.NETS` on texts and class indices (n_tweets,), with balanced class weights.
 
-    `tell` is told step and steps.
+    Args:
+        report: called after each step with the step's number and the total number of steps.
     """
     counts = Counter(word for text in texts for word in set(words_of(text)))
     known = [hash_of(word) for word in sorted(word for word, count in counts.items() if count >= MIN_COUNT)]
@@ -73,46 +77,47 @@ def fit_net(
         torch.manual_seed(seed)
         net = WordEmbeddingClassifier(name, len(known), n_classes)
         net.words.copy_(torch.tensor(known, dtype=torch.int64))
-        _train(net, [net.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), tell)
+        _train(net, [net.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), report)
     return net.eval()
 
 
 def _train(
-    net: WordEmbeddingClassifier, rows: list[torch.Tensor], targets: torch.Tensor, tell: Callable[[int, int], None]
+    net: WordEmbeddingClassifier, rows: list[torch.Tensor], targets: torch.Tensor, report: Callable[[int, int], None]
 ) -> None:
+    """Train the network with Adam on word ids, one (n_words,) tensor a tweet, and targets (n_tweets, n_classes)."""
     loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     n_steps = EPOCHS * -(-len(rows) // BATCH)
-    batches = (places for _ in range(EPOCHS) for places in torch.randperm(len(rows)).split(BATCH))
+    batches = (batch for _ in range(EPOCHS) for batch in torch.randperm(len(rows)).split(BATCH))
     net.train()
-    for step, places in enumerate(batches, start=1):
-        logits = net(padded([rows[place] for place in places.tolist()]))
+    for step, batch in enumerate(batches, start=1):
+        logits = net(padded([rows[index] for index in batch.tolist()]))
         optimizer.zero_grad()
-        (loss(logits, targets[places]).sum() / loss.normalizer(targets[places])).backward()
+        (loss(logits, targets[batch]).sum() / loss.normalizer(targets[batch])).backward()
         optimizer.step()
-        tell(step, n_steps)
+        report(step, n_steps)
 
 
-ABOUT, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def save_baseline(name: str, model: HashedTfidf | WordEmbeddingClassifier, folder: Path) -> None:
-    """Writes the model of a run without an encoder; `load_baseline` reads it."""
+    """Write a model without an encoder as config.json and model.safetensors; see `load_baseline`."""
     if isinstance(model, HashedTfidf):
-        about, arrays = model.about, model.arrays
+        config, arrays = model.about, model.arrays
     else:
         arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
-        about = {"classifier": name, "n_words": len(model.words), "n_classes": model.net.classifier[-1].out_features}
+        config = {"classifier": name, "n_words": len(model.words), "n_classes": model.net.classifier[-1].out_features}
     save_file(arrays, folder / WEIGHTS)
-    write_json(folder / ABOUT, about)
+    write_json(folder / CONFIG, config)
 
 
 def load_baseline(folder: Path) -> HashedTfidf | WordEmbeddingClassifier:
-    """The model of a finished run without an encoder: the same probabilities."""
-    about, arrays = read_json(folder / ABOUT), load_file(folder / WEIGHTS)
-    if about["classifier"] in CLASSIFIERS:
-        return HashedTfidf(about, arrays)
-    net = WordEmbeddingClassifier(about["classifier"], about["n_words"], about["n_classes"])
+    """Read a model that `save_baseline` wrote; it predicts the same probabilities as before."""
+    config, arrays = read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+    if config["classifier"] in CLASSIFIERS:
+        return HashedTfidf(config, arrays)
+    net = WordEmbeddingClassifier(config["classifier"], config["n_words"], config["n_classes"])
     net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return net.eval()
 
@@ -124,9 +129,10 @@ def train_baseline(
     stop: Callable[[], bool],
     on_trained: Callable[[], None],
 ) -> None:
-    """Fits a run that has no encoder and writes its folder, DONE last. It takes so little that a stop starts it over.
+    """Train a run without an encoder and write its folder, DONE last; the main process alone does so.
 
-    The arguments are `train_run`'s. Of processes that train together the first does it.
+    Training takes seconds, so nothing is saved on a stop and an interrupted run starts over. For the arguments see
+    `run.train_run`.
     """
     state = PartialState()
     if state.is_main_process:
@@ -135,24 +141,25 @@ def train_baseline(
 
 
 def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
-    started = time.perf_counter()
+    """Fit the run's classifier, write predictions and metrics, save the model, then write DONE."""
+    started_at = time.perf_counter()
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
     texts, labels = column(part, "text").to_pylist(), hard_labels(np.asarray(column(part, "labels").to_pylist()))
-    name, seed, n_classes = run.member.get("classifier"), run.member.get("seed"), data.task.n_classes
+    name, seed, n_classes = run.member.args.classifier, run.member.args.seed, data.task.n_classes
 
-    def tell(step: int, steps: int) -> None:
+    def report_or_stop(step: int, steps: int) -> None:
         report(step, steps)
         if stop():
             raise Stopped
 
-    tell(0, 1)
+    report_or_stop(0, 1)
     try:
         if name in CLASSIFIERS:
             model = fit_counts(name, texts, labels, n_classes, seed)
         else:
-            model = fit_net(name, texts, labels, n_classes, seed, tell)
+            model = fit_net(name, texts, labels, n_classes, seed, report_or_stop)
     except ValueError as error:
         if "no terms remain" in str(error) or "empty vocabulary" in str(error):
             raise InputError(
@@ -160,26 +167,26 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
             ) from None
         raise
     on_trained()
-    trained = time.perf_counter()
+    trained_at = time.perf_counter()
 
-    def probabilities(tweets: Dataset) -> np.ndarray:
+    def predict(tweets: Dataset) -> np.ndarray:
         return model.predict_proba(column(tweets, "text").to_pylist()).astype(np.float32)
 
     n_pseudo = 0 if pseudo is None else len(pseudo.rows)
-    write_results(run, data, probabilities, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
+    write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
     if data.keep_models != "none" and not run.model.exists():
         partial = run.directory / ".model.partial"
         partial.mkdir(exist_ok=True)
         save_baseline(name, model, partial)
         partial.rename(run.model)
-    done = {
+    record = {
         "fingerprint": run.fingerprint,
-        "seconds": round(time.perf_counter() - started, 2),
-        "training_seconds": round(trained - started, 2),
+        "seconds": round(time.perf_counter() - started_at, 2),
+        "training_seconds": round(trained_at - started_at, 2),
         "preparation_seconds": 0.0,
         "device": "cpu",
         "processes": 1,
         "threads": torch.get_num_threads(),
     }
-    write_json(run.done_file, done)
+    write_json(run.done_file, record)
     remove_intermediate_files(run)

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: Trainer writes them file by file, so one counts once it is sealed."""
+"""Complete checkpoints: Trainer writes a checkpoint file by file, and it counts only after it is marked as complete."""
 
 import json
 import os
@@ -8,40 +8,48 @@ from typing import Any
 
 from smm4h.utils.files import write_json
 
-SEAL = "SEALED"
+COMPLETE_FILE = "SEALED"
 
 
 def _files(folder: Path) -> dict[str, int]:
+    """Return the sizes in bytes of a checkpoint's files by relative path, without the mark itself."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SEAL
+        if path.is_file() and path.name != COMPLETE_FILE
     }
 
 
 def mark_complete(folder: Path, content: dict[str, Any]) -> None:
-    """Marks a checkpoint as whole, with whatever else a resumed run has to know, and removes the run's other ones."""
+    """Mark a checkpoint as complete and remove the run's other checkpoints.
+
+    Args:
+        content: what a resumed run needs to know, `fingerprint` among it; see `completion_record`.
+    """
     for name in _files(folder):
         descriptor = os.open(folder / name, os.O_RDONLY)
-        os.fsync(descriptor)  # a machine that loses its power may keep the seal and lose what it vouches for
+        os.fsync(descriptor)  # or a power failure may keep the mark and lose the content of the files
         os.close(descriptor)
-    write_json(folder / SEAL, {**content, "files": _files(folder)})
+    write_json(folder / COMPLETE_FILE, {**content, "files": _files(folder)})
     for other in folder.parent.glob("checkpoint-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
 
 
 def completion_record(folder: Path) -> dict[str, Any] | None:
-    """What `mark_complete` was given; None for a checkpoint that is torn: without a seal, or not as it was sealed."""
+    """Return the content given to `mark_complete`; None for an incomplete checkpoint.
+
+    A checkpoint is incomplete without a mark, or where its files differ in name or size from those that were marked.
+    """
     try:
-        content = json.loads((folder / SEAL).read_text())
+        content = json.loads((folder / COMPLETE_FILE).read_text())
         return content if content["files"] == _files(folder) else None
     except (OSError, ValueError, KeyError):
         return None
 
 
 def latest_complete(run_directory: Path, fingerprint: str) -> Path | None:
-    """The whole checkpoint with the most steps that a run of this fingerprint left; torn ones are passed over."""
+    """Return the complete checkpoint of this fingerprint with the most steps, or None; skip incomplete ones."""
     by_step = {int(path.name.rsplit("-", 1)[1]): path for path in run_directory.glob("checkpoint-*[0-9]")}
     for step in sorted(by_step, reverse=True):
         content = completion_record(by_step[step])
@@ -51,5 +59,6 @@ def latest_complete(run_directory: Path, fingerprint: str) -> Path | None:
 
 
 def remove_all(run_directory: Path) -> None:
+    """Remove all checkpoints of a run, complete or not."""
     for path in run_directory.glob("checkpoint-*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,15 +1,15 @@
-"""Losses for rare classes: logits and targets in, one loss a tweet out."""
+"""Losses for rare classes: logits and targets in, one loss per tweet out."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-IGNORED = -100  # the label that no loss counts
+IGNORED = -100  # label without a loss, torch's `ignore_index`
 
 
 def targets_of(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Target probabilities (n_tweets, n_classes) of class indices (n_tweets,); soft labels already are some.
+    """Return target probabilities (n_tweets, n_classes): class indices (n_tweets,) one-hot, soft labels unchanged.
 
     The row of an `IGNORED` label is zero.
     """
@@ -21,13 +21,14 @@ def targets_of(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Loss:
-    """Cross-entropy with class weights, focus, logit adjustment and label smoothing, each of which may be absent.
+    """Cross-entropy with optional class weights, focal term, logit adjustment and label smoothing.
 
     Args:
-        weights: (n_classes,) of each class's part in the loss.
-        focal_gamma: how much a tweet counts less for being easy: (1 - p)^gamma (Lin et al. 2017, equation 4).
+        weights: (n_classes,) factor of each class's loss.
+        focal_gamma: exponent of the factor (1 - p)^gamma, which lowers the loss of easy tweets (Lin et al. 2017,
+            equation 4).
         adjustment: (n_classes,) added to the logits while training: tau log prior (Menon et al. 2021, equation 10).
-        smoothing: the share of each target that is spread over all classes.
+        smoothing: share of each target that is spread over all classes.
     """
 
     weights: torch.Tensor | None = None
@@ -36,7 +37,12 @@ class Loss:
     smoothing: float = 0.0
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss (n_tweets,) of each tweet; 0 where its targets are."""
+        """Return the loss (n_tweets,) of each tweet; 0 for a row of zero targets.
+
+        Args:
+            logits: (n_tweets, n_classes).
+            targets: (n_tweets, n_classes) probabilities, see `targets_of`.
+        """
         if self.adjustment is not None:
             logits = logits + self.adjustment.to(logits)
         log_p = logits.log_softmax(dim=-1)
@@ -48,22 +54,26 @@ class Loss:
         if self.weights is not None:
             parts = parts * self.weights.to(parts)
         if self.focal_gamma:
-            parts = parts * (-log_p.expm1()).clamp_min(1e-7) ** self.focal_gamma  # 1 - p; its power has a slope at 0
+            parts = parts * (-log_p.expm1()).clamp_min(1e-7) ** self.focal_gamma  # 1 - p, with a finite slope at 0
         return -parts.sum(dim=-1)
 
     def normalizer(self, targets: torch.Tensor) -> torch.Tensor:
-        """What the losses of these tweets are to be divided by for a mean: their number, or the sum of their weights.
+        """Return the scalar that divides summed losses: the number of tweets, or the sum of their class weights.
 
-        The divisor of torch's weighted cross-entropy. A mean over a step needs it of the whole step, not of each part.
+        This is the divisor of torch's weighted cross-entropy. For the mean over an accumulated step, pass the targets
+        of the whole step: means of micro-batches of unequal weight would average to another loss.
         """
         return targets.sum() if self.weights is None else (targets * self.weights.to(targets)).sum()
 
 
 def balanced_weights(counts: torch.Tensor) -> torch.Tensor:
-    """Weights (n_classes,) by which all classes have the same part: n / (n_classes n_c), as in scikit-learn."""
+    """Return class weights (n_classes,) n / (n_classes n_c), as scikit-learn's `class_weight="balanced"`."""
     return counts.sum() / (len(counts) * counts.clamp_min(1))
 
 
 def log_prior(counts: torch.Tensor) -> torch.Tensor:
-    """Logarithm of each class's share (n_classes,) of the tweets; a class without any counts as one tweet."""
+    """Return the logarithm of each class's share (n_classes,) of the tweets, given counts (n_classes,).
+
+    An empty class counts as one tweet, since the logarithm of 0 is not finite.
+    """
     return (counts.clamp_min(1) / counts.sum()).log()

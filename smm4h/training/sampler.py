@@ -1,4 +1,4 @@
-"""The batches of an epoch: a pure function of seed and epoch, so that any process can take them up at any place."""
+"""Batch sampler whose batches depend on seed and epoch alone, so that a resumed run can start at any batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,17 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-FILLER = -1  # stands for a tweet without a label, where a process has no tweet of a short last batch
+FILLER = -1  # index of an unlabelled row, for a process that gets no tweet of a short last batch
 
 
 def epoch_order(lengths: Sequence[int], step_size: int, strategy: str, seed: int, epoch: int) -> list[int]:
-    """The order (n_tweets,) in which an epoch's tweets are trained.
+    """Return the order (n_tweets,) of the tweets in one training epoch, as row indices.
 
-    `group_by_length` shuffles, and sorts by length within stretches of up to 50 steps (transformers'
-    `get_length_grouped_indices`); `step_size` is the number of tweets between two updates.
+    Args:
+        lengths: (n_tweets,) word pieces of each tweet.
+        step_size: tweets between two optimizer updates.
+        strategy: `sequential`, `random`, or `group_by_length`, which shuffles and then sorts by length within chunks of
+            up to 50 steps (transformers' `get_length_grouped_indices`).
     """
     if strategy == "sequential":
         return list(range(len(lengths)))
@@ -27,12 +30,12 @@ def epoch_order(lengths: Sequence[int], step_size: int, strategy: str, seed: int
 
 @dataclass(frozen=True)
 class ClassSampling:
-    """Which tweets an epoch shows: of the negative ones a part that is drawn anew each time, rare ones repeatedly.
+    """Undersampling of negatives and oversampling of rare tweets, drawn anew for each epoch.
 
     Args:
         is_rare: (n_tweets,) whether a tweet counts as rare.
-        negatives_per_positive: negative tweets shown for each showing of a rare one; None: all.
-        positive_copies: how often each rare tweet is shown.
+        negatives_per_positive: negative tweets per drawn rare tweet, copies included; None: all negatives.
+        positive_copies: how often an epoch contains each rare tweet.
     """
 
     is_rare: np.ndarray
@@ -41,6 +44,7 @@ class ClassSampling:
 
     @property
     def n_negatives(self) -> int:
+        """Number of negative tweets in an epoch."""
         n_rare, n_all = int(self.is_rare.sum()), len(self.is_rare)
         if self.negatives_per_positive is None or n_rare == 0:
             return n_all - n_rare
@@ -50,27 +54,38 @@ class ClassSampling:
         return int(self.is_rare.sum()) * self.positive_copies + self.n_negatives
 
     def shown(self) -> np.ndarray:
-        """How often, on average, an epoch shows each tweet (n_tweets,)."""
+        """Return how often an epoch contains each tweet on average, (n_tweets,)."""
         share = self.n_negatives / max(1, int((~self.is_rare).sum()))
         return np.where(self.is_rare, float(self.positive_copies), share)
 
     def draw(self, seed: int, epoch: int) -> np.ndarray:
-        """The tweets (n_shown,) of an epoch, ascending. Negatives come in turn: none twice before all were shown."""
+        """Return the row indices (n_drawn,) of an epoch's tweets, ascending, rare tweets repeated.
+
+        Negatives are taken in turn from random permutations, so that none is repeated before all have been drawn.
+        """
         rare, negative = np.flatnonzero(self.is_rare), np.flatnonzero(~self.is_rare)
         start = epoch * self.n_negatives
-        places = np.arange(start, start + self.n_negatives)
+        positions = np.arange(start, start + self.n_negatives)
         drawn = np.empty(self.n_negatives, dtype=np.int64)
-        for turn in np.unique(places // max(1, len(negative))):
-            here = places // len(negative) == turn
-            order = np.random.default_rng((seed, 1, int(turn))).permutation(negative)
-            drawn[here] = order[places[here] % len(negative)]
+        for cycle in np.unique(positions // max(1, len(negative))):
+            in_cycle = positions // len(negative) == cycle
+            order = np.random.default_rng((seed, 1, int(cycle))).permutation(negative)
+            drawn[in_cycle] = order[positions[in_cycle] % len(negative)]
         return np.sort(np.concatenate([np.repeat(rare, self.positive_copies), drawn]))
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """One process's part of each batch: with `n_processes` side by side, their parts together are the batch of one.
+    """Batch sampler that yields one process's share of each batch; the shares of all processes form the full batch.
 
-    A short last batch may leave a process without a tweet; it gets a `FILLER`, so that all make the same steps.
+    A short last batch may leave a process without a tweet; the process then gets a `FILLER`, since collective
+    operations would hang if processes made different numbers of steps.
+
+    Args:
+        lengths: (n_tweets,) word pieces of each tweet.
+        batch_size: tweets in a batch, over all processes.
+        accumulation: batches between two optimizer updates.
+        strategy: see `epoch_order`.
+        sampling: which tweets an epoch contains; None: each tweet once.
     """
 
     def __init__(
@@ -99,12 +114,12 @@ class ResumableBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         sampling, step_size = self.sampling, self.batch_size * self.accumulation
-        shown = np.arange(len(self.lengths)) if sampling is None else sampling.draw(self.seed, self.epoch)
-        order = shown[
-            epoch_order(self.lengths[shown].tolist(), step_size, self.strategy, self.seed, self.epoch)
+        drawn = np.arange(len(self.lengths)) if sampling is None else sampling.draw(self.seed, self.epoch)
+        order = drawn[
+            epoch_order(self.lengths[drawn].tolist(), step_size, self.strategy, self.seed, self.epoch)
         ].tolist()
-        for number in range(len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+        for index in range(len(self)):
+            batch = order[index * self.batch_size : (index + 1) * self.batch_size]
             size = -(-len(batch) // self.n_processes)
-            part = batch[self.rank :: self.n_processes]
-            yield part + [FILLER] * (size - len(part))
+            share = batch[self.rank :: self.n_processes]
+            yield share + [FILLER] * (size - len(share))

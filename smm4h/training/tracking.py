@@ -1,4 +1,4 @@
-"""Trackers in which people watch runs: for each run of ours one of theirs, grouped by job, in warm workers too."""
+"""Experiment trackers: each run becomes one tracker run, grouped by job, also in reused worker processes."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"
 
 
 def check_trackers(members: Iterable[Member]) -> None:
-    """Raises `InputError` for a tracker that there is not, or whose package is missing."""
+    """Raise `InputError` for an unknown tracker in `report_to`, or one whose package is not installed."""
     for name in {name for member in members for name in trackers_of(member)}:
         if name not in PACKAGES:
             known = ", ".join(PACKAGES)
@@ -24,18 +24,19 @@ def check_trackers(members: Iterable[Member]) -> None:
 
 
 def trackers_of(member: Member) -> list[str]:
-    """The trackers that a member's runs report to."""
-    names = member.get("report_to")
+    """Return the names of the trackers that a member's runs report to."""
+    names = member.args.report_to
     if "all" in names:
         return [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
     return [name for name in names if name != "none"]
 
 
 class Tracking:
-    """A run in the trackers `names`, for the duration of a `with`.
+    """Context manager that opens a run in the trackers `names` and closes it at the end.
 
-    Trainer's losses reach them by transformers' own callbacks, which continue what is begun here; `log_scores` adds
-    the scores of the finished run. Of several processes that train jointly only the main process reports.
+    Trainer's losses reach the trackers through transformers' own callbacks, which continue the tracker run opened here;
+    `log_scores` adds the scores of the finished run. Where several processes train jointly, only the main process
+    reports.
     """
 
     def __init__(self, names: Iterable[str], run: Run, *, is_main_process: bool) -> None:
@@ -46,16 +47,17 @@ class Tracking:
 
     @property
     def project(self) -> str:
+        """Name of the tracker project: the job's folder."""
         return self.job.resolve().name
 
     @property
     def folder(self) -> Path:
-        """Where TensorBoard looks: `tensorboard --logdir runs/task5/tensorboard`."""
+        """TensorBoard's log folder, for `tensorboard --logdir runs/task5/tensorboard`."""
         return self.job / "tensorboard" / self.run.name
 
     @property
-    def mark(self) -> str:
-        """By which a run that goes on after a kill is known there, so that it goes on there, too."""
+    def run_id(self) -> str:
+        """Tracker run id, stable across restarts, so that a resumed run continues the same curve."""
         return self.run.fingerprint[:16]
 
     def __enter__(self) -> "Tracking":
@@ -63,13 +65,13 @@ class Tracking:
         if "wandb" in self.names:
             import wandb
 
-            os.environ.setdefault("WANDB_SILENT", "true")  # the screen is the job's
+            os.environ.setdefault("WANDB_SILENT", "true")  # its lines would break the job's progress display
             wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "smm4h"),
                 group=os.environ.get("WANDB_RUN_GROUP", self.project),
                 job_type=self.run.member.name,
                 name=self.run.name,
-                id=self.mark,
+                id=self.run_id,
                 resume="allow",
                 config=self.settings,
             )
@@ -77,10 +79,10 @@ class Tracking:
             import mlflow
 
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", self.project))
-            tags = {name: str(value) for name, value in self.settings.items()} | {"mark": self.mark}
-            unfinished = f"tags.mark = '{self.mark}' and attributes.status != 'FINISHED'"
-            found = mlflow.search_runs(filter_string=unfinished, max_results=1, output_format="list")
-            mlflow.start_run(found[0].info.run_id if found else None, run_name=self.run.name, tags=tags)
+            tags = {name: str(value) for name, value in self.settings.items()} | {"mark": self.run_id}
+            unfinished = f"tags.mark = '{self.run_id}' and attributes.status != 'FINISHED'"
+            previous = mlflow.search_runs(filter_string=unfinished, max_results=1, output_format="list")
+            mlflow.start_run(previous[0].info.run_id if previous else None, run_name=self.run.name, tags=tags)
         return self
 
     def __exit__(self, kind: type | None, *rest: Any) -> None:
@@ -94,12 +96,12 @@ class Tracking:
             mlflow.end_run("FINISHED" if kind is None else "FAILED")
 
     def log_scores(self) -> None:
-        """What the finished run scores on the tweets that it held out, if it did."""
-        found = self.run.measures()
-        if not self.names or "held_out" not in found:
+        """Log the finished run's held-out scores; nothing for a refitted run, which holds no tweets out."""
+        results = self.run.measures()
+        if not self.names or "held_out" not in results:
             return
-        steps = found.get("steps", 0)
-        scores = {f"held_out/{name}": value for name, value in found["held_out"].items() if isinstance(value, float)}
+        steps = results.get("steps", 0)
+        scores = {f"held_out/{name}": value for name, value in results["held_out"].items() if isinstance(value, float)}
         if "tensorboard" in self.names:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -1,10 +1,10 @@
-"""Who makes what: claims by which processes on any number of hosts share work through one folder.
+"""File leases that let processes on any number of hosts share work through one folder.
 
-A claim is filelock's lease: a file that names process and host, created exclusively and touched by a thread while its
-holder lives. It needs no lock service of a network file system, whose locks may be missing or local to each host. One
-whose process has died on this host is free at once; one that showed no sign of life for `LEASE_SECONDS`, on the
-watcher's own clock, is free too, and so is one that has stayed empty as long. Should a claim be lost to a host that was
-only cut off, both make the same bytes and put them in place in one move, so that time is lost and nothing else.
+A lease is filelock's `SoftFileLease`: a file that names process and host, created exclusively and touched by a thread
+while its holder lives. It needs no lock service of a network file system, whose locks may be missing or local to each
+host. A lease is free at once if its process has died on this host; it is free after `LEASE_SECONDS`, on the clock of
+the waiting process, if it was not touched or has stayed empty that long. If a host is only cut off from the file system
+and so loses a lease, two processes write the same bytes and move them into place atomically: time is lost, no data.
 """
 
 import shutil
@@ -19,48 +19,51 @@ POLL_SECONDS = 0.1
 
 
 class Lease(SoftFileLease):
-    """A claim that was taken; `with` gives it back at its end, where a lease's own would only take it once more."""
+    """A lease that is held; `with` releases it at its end, where `SoftFileLease` would acquire it a second time."""
 
     def __enter__(self) -> "Lease":
         return self
 
 
 class LeaseHolder:
-    """The claims that this process holds or waits for; to be kept, since it is by watching that it sees one lapse."""
+    """The leases that this process holds or waits for.
+
+    Keep one object while waiting: a lapsed lease is recognised by watching it, not by one look.
+    """
 
     def __init__(self) -> None:
-        self._claims: dict[Path, Lease] = {}
-        self._empty: dict[Path, tuple[tuple[int, int], float]] = {}  # since when which file is seen empty
+        self._leases: dict[Path, Lease] = {}
+        self._empty: dict[Path, tuple[tuple[int, int], float]] = {}  # (inode, ctime) of an empty file, and since when
 
     def try_acquire(self, path: Path) -> Lease | None:
-        """The claim, to be held by `with`; None where someone else has it."""
-        claim = self._claims.setdefault(path, Lease(path, lease_duration=LEASE_SECONDS))
+        """Return the lease, to be used in a `with`, or None if another process holds it."""
+        lease = self._leases.setdefault(path, Lease(path, lease_duration=LEASE_SECONDS))
         try:
-            claim.acquire(timeout=0)
+            lease.acquire(timeout=0)
         except Timeout:
             self._free_if_empty(path)
             return None
-        return claim
+        return lease
 
     def _free_if_empty(self, path: Path) -> None:
-        """Removes a claim whose holder was killed before it wrote its name: filelock takes that for held for ever."""
+        """Remove a lease whose holder was killed before it wrote its name; filelock would never let it lapse."""
         try:
-            found = path.stat()
+            status = path.stat()
         except FileNotFoundError:
             return
-        if found.st_size:
+        if status.st_size:
             self._empty.pop(path, None)
             return
-        file = found.st_ino, found.st_ctime_ns
-        seen, since = self._empty.get(path, (None, 0.0))
-        if seen != file:
+        file = status.st_ino, status.st_ctime_ns
+        last_seen, empty_since = self._empty.get(path, (None, 0.0))
+        if last_seen != file:
             self._empty[path] = file, time.monotonic()
-        elif time.monotonic() - since > LEASE_SECONDS:
+        elif time.monotonic() - empty_since > LEASE_SECONDS:
             path.unlink(missing_ok=True)
 
 
 def seconds_since_heartbeat(path: Path) -> float | None:
-    """Seconds since a claim's last sign of life, as far as the hosts' clocks agree; None where there is no claim."""
+    """Return the seconds since a lease was last touched, as far as the hosts' clocks agree; None without a lease."""
     try:
         return max(0.0, time.time() - path.stat().st_mtime)
     except FileNotFoundError:
@@ -68,20 +71,23 @@ def seconds_since_heartbeat(path: Path) -> float | None:
 
 
 def make_once(path: Path, make: Callable[[], None]) -> None:
-    """Has `path` made by whichever process comes first; the others wait for it.
+    """Have `path` made by the first process that asks; the others wait for it.
 
-    What a process that was killed amid it left beside it, under a name that begins with a dot and `path`'s, is removed.
+    Temporary files of a killed process, whose names begin with a dot and the name of `path`, are removed.
+
+    Args:
+        make: writes `path`, atomically.
     """
-    lease_file, claims = path.parent / f".{path.name}.claim", LeaseHolder()
+    lease_file, holder = path.parent / f".{path.name}.claim", LeaseHolder()
     path.parent.mkdir(parents=True, exist_ok=True)
     while not path.exists():
-        claim = claims.try_acquire(lease_file)
-        if claim is None:
+        lease = holder.try_acquire(lease_file)
+        if lease is None:
             time.sleep(POLL_SECONDS)
             continue
-        with claim:
+        with lease:
             if not path.exists():
-                for left in path.parent.glob(f".{path.name}.*"):
-                    if left != lease_file:
-                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+                for leftover in path.parent.glob(f".{path.name}.*"):
+                    if leftover != lease_file:
+                        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
                 make()
