@@ -9,7 +9,6 @@ and resumed on the way, each once and in order, at memory that does not grow.
 
 import argparse
 import contextlib
-import os
 import random
 import resource
 import subprocess
@@ -60,16 +59,27 @@ def invent_files(folder: Path, n_tweets: int) -> None:
 
 
 def train_two_models(folder: Path) -> None:
-    """A job of one member and two folds on the quickstart's tweets, with the tests' tiny random encoder."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import job_words, recipe_of, save_tiny_encoder
+    """Train a job of one member and two folds on the quickstart's tweets, with a tiny random encoder."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text("members: {tiny: {head: mean, per_device_train_batch_size: 8}}\n", encoding="utf-8")
+    words = [recipe, "--task", "tasks/task5.yaml", "--data_dir", "quickstart/data", "--output_dir", folder / "job"]
+    words += ["--model_name_or_path", save_tiny_encoder(folder / "encoder"), "--n_folds", 2, "--num_train_epochs", 1]
+    words += ["--max_train_samples", 60, "--max_predict_samples", 40, "--max_seq_length", 24, "--baselines", "none"]
+    command = [sys.executable, "run_classification.py", *map(str, words), "--no_retrain_collapsed"]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
-    if threads is None:  # the tests set it for themselves
-        del os.environ["OMP_NUM_THREADS"]
-    words = job_words(save_tiny_encoder(folder / "encoder"), folder / "job", "--n_folds", "2")
-    words[0] = recipe_of(folder, tiny="{head: mean}")
-    subprocess.run([sys.executable, "run_classification.py", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+def save_tiny_encoder(folder: Path) -> Path:
+    """Write a random BERT of 2 layers, 16 wide, with the tokenizer of the quickstart's encoder."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    command = [sys.executable, ROOT / "quickstart" / "encoder.py"]
+    pretrained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    tokenizer.save_pretrained(folder)
+    width = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **width)).save_pretrained(folder)
+    return folder
 
 
 def read_check_and_fold(folder: Path) -> None:

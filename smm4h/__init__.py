@@ -12,10 +12,11 @@ __version__ = "0.2.0"
 
 
 def load(name: str | os.PathLike[str], *, device: str | None = None) -> LoadedEnsemble:
-    """Return a finished job's ensemble, or a published one, ready to predict.
+    """Return a finished job's ensemble, a published one, or a student, ready to predict.
 
     Args:
-        name: a job's output folder, a published ensemble's folder, or its name on the Hub.
+        name: a job's or a student's output folder, or the folder or Hub name of a published ensemble, of a student, or
+            of another sequence classifier.
         device: such as `cpu` or `cuda:0`; None: the GPU, where there is one.
 
     Raises `smm4h.utils.errors.InputError` for a name that is none of these, and for a job whose models were not kept.

@@ -51,6 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
     settings = StudentSettings(**{name: getattr(arguments, name) for name in StudentSettings.__dataclass_fields__})
     with StepDisplay() as display:
         distillation = Distillation(job, splits, settings, stop_on_sigterm(), display.show)
+        distillation.check_encoder()
         labelled, unlabelled = distillation.labelled(), distillation.unlabelled(arguments.unlabelled_file)
         rivals = distillation.rivals() if arguments.checks else {}
         scores = [distillation.check(fold, rivals, labelled, unlabelled) for fold in range(arguments.checks)]
@@ -147,7 +148,7 @@ def all_tables(splits, task, unlabelled_files: Sequence[str]) -> list:
     from smm4h.data.dataset import read_tweets
 
     tables = [table for table in (splits.labelled, splits.test, splits.unlabelled) if table is not None]
-    return tables + [read_tweets([file], task, labelled=False)[0] for file in unlabelled_files]
+    return tables + [read_tweets([file], task, labelled=False, encoding_flag=None)[0] for file in unlabelled_files]
 
 
 def write_fingerprints(tables: list, path: Path) -> None:

@@ -3,8 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from smm4h.utils.errors import InputError, nearest
+from smm4h.utils.files import expand_home
 
 
 def words_of(words: Sequence[str] | None) -> list[str]:
@@ -33,7 +36,17 @@ class CommandParser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag != "--" and flag not in known:
                 raise InputError(f"there is no flag {flag}{nearest(flag, known)}")
-        return self.parse_args(words)
+        arguments = self.parse_args(words)
+        for name, value in vars(arguments).items():
+            setattr(arguments, name, _with_home(value))
+        return arguments
+
+
+def _with_home(value: Any) -> Any:
+    """Return a path, or a list of paths, with a leading `~` replaced; any other value unchanged."""
+    if isinstance(value, list):
+        return [_with_home(one) for one in value]
+    return Path(expand_home(str(value))) if isinstance(value, Path) else value
 
 
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:

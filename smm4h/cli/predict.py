@@ -10,6 +10,8 @@ Any number of tweets, in their order, in the memory of one block. Killed, the sa
 """
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from smm4h.parallel.environment import (
 )
 from smm4h.utils.console import make_console, silence_libraries
 from smm4h.utils.errors import InputError, nearest
+from smm4h.utils.files import check_output, expand_home
 
 PIPE = "-"
 COLUMNS = ("label", "probability", "margin", "votes")
@@ -37,36 +40,54 @@ def main(words: Sequence[str] | None = None) -> None:
     launch = LaunchEnvironment.detect()
     arguments = read_arguments(words)
 
-    from smm4h.data.streaming import check_output, inputs_of, read_blocks
+    from smm4h.data import streaming
+    from smm4h.data.readers import Findings
+    from smm4h.data.streaming import inputs_of, read_blocks
     from smm4h.inference.predictor import PartialPredictions, load_predictor
 
-    check_output(arguments.output)
+    streaming.check_output(arguments.output)
+    check_not_an_input(arguments)
     device = take_device(launch, arguments)
     silence_libraries()
     predictor, task, ensemble_hash = load_predictor(arguments.ensemble, device, launch.local_world_size)
     task = with_columns(task, arguments)
     inputs, is_pipe = inputs_of(arguments.input), arguments.input == PIPE
     parts = PartialPredictions.open(arguments.output, [] if is_pipe else inputs, ensemble_hash, arguments.block)
-    n_blocks = predict_all(
-        lambda: read_blocks(inputs, task, arguments.block, arguments.encoding), parts, predictor, launch, inputs
-    )
+    findings = Findings()
+
+    def read():
+        """Return an iterator over the blocks of the input; tweets without ids are numbered."""
+        options = {"number_missing_ids": True, "findings": findings}
+        return read_blocks(inputs, task, arguments.block, arguments.encoding, **options)
+
+    n_blocks = predict_all(read, parts, predictor, launch, inputs)
     if not launch.is_main_process:
         return
     if n_blocks == 0:
         raise InputError(f"{arguments.input} holds no tweet")
     id_name, label_name = task.submission.columns
     names = {name: {"label": label_name}.get(name, name) for name in arguments.columns}
-    parts.join(arguments.output, n_blocks, {"id": id_name, **names})
+    notices = parts.join(arguments.output, n_blocks, {"id": id_name, **names})
     if is_pipe:
         inputs[0].unlink()
+    print_findings(findings.summed())
+    for notice in notices:
+        console.print(f"note: {notice}", markup=False, soft_wrap=True)
     if arguments.output != PIPE:
         console.print(f"written to {arguments.output}", markup=False)
+
+
+def print_findings(findings) -> None:
+    """Print what was odd about the input; that a file is UTF-8 is not odd."""
+    for where, count, what in findings:
+        if what != "read as utf-8":
+            console.print(f"{where}: {count or ''} {what}".replace("  ", " "), markup=False, soft_wrap=True)
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add = parser.add_argument
-    add("ensemble", help="the output folder of a finished job that has kept its models, or a published ensemble's name")
+    add("ensemble", help="a finished job's folder with models, a published ensemble, a student or another classifier")
     add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
     add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
     add("--columns", nargs="+", default=["label", "probability"], help=f"beside the id: {', '.join(COLUMNS)}")
@@ -76,6 +97,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")
     add("--use_cpu", action="store_true", help="no GPU")
     arguments = parser.parse(words)
+    for name in ("ensemble", "input", "output"):
+        setattr(arguments, name, expand_home(getattr(arguments, name)))
     arguments.columns = [name for words in arguments.columns for name in words.split(",") if name]
     for name in arguments.columns:
         if name not in COLUMNS:
@@ -85,6 +108,29 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     if arguments.input != PIPE and not Path(arguments.input).exists():
         raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
     return arguments
+
+
+def check_not_an_input(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for an output that would replace tweets or be read as tweets by the next run."""
+    if arguments.output == PIPE:
+        return
+    if arguments.input == PIPE:
+        if is_standard_input(arguments.output):
+            raise InputError(
+                f"--output {arguments.output} is standard input, which this command reads; name another file"
+            )
+        return check_output(arguments.output, [arguments.ensemble])
+    given = Path(arguments.input)
+    files = [file for file in given.iterdir() if file.is_file()] if given.is_dir() else []
+    check_output(arguments.output, [arguments.ensemble, given, *files])
+
+
+def is_standard_input(path: str) -> bool:
+    """Return whether standard input is redirected from a file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdin.fileno()))
+    except (OSError, ValueError):  # the file is not there, or there is no standard input
+        return False
 
 
 def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
-from smm4h.utils.files import check_is_file
+from smm4h.utils.files import check_is_file, check_is_input, check_output_folder
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -24,14 +24,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
     from smm4h.config.task import read_task
     from smm4h.data.dataset import column, read_tweets
-    from smm4h.data.prediction_files import check_same_tweets, read_labels
+    from smm4h.data.prediction_files import in_order_of, read_labels
     from smm4h.data.pseudo_labels import PseudoLabels, counts_by_label, cut_disjoint_parts, is_held_out, write_part
     from smm4h.utils.console import console
 
     task = read_task(arguments.task)
     tweets, _ = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
-    vote = read_labels(arguments.vote)
-    check_same_tweets(vote, column(tweets, "id"), str(arguments.tweets))
+    vote = read_labels(arguments.vote, task, arguments.encoding)
+    vote = in_order_of(vote, column(tweets, "id"), str(arguments.tweets))
     predicted, held_out = vote.indices(task.labels), held_out_keys(arguments, task)
     parts = cut_disjoint_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
     for fold, rows in enumerate(parts):
@@ -49,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add = parser.add_argument
-    add("vote", type=Path, help="label file of the vote")
+    add("vote", type=Path, help="label file of the vote, or what predict.py has written")
     add("--tweets", type=Path, required=True, help="the tweets that were voted on, same rows")
     add("--task", type=Path, required=True, help="task file")
     add("--fraction", type=float, default=0.1, help="share of the tweets in each part (default: 0.1)")
@@ -63,11 +63,12 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     fold_by = ("stratified", "stratified_group")
     add("--fold_by", type=one_of(fold_by), default="stratified", help=f"how the folds are cut: {' or '.join(fold_by)}")
     add("--group_users", action="store_true", help="stratified_group keeps the tweets of a user in one fold, too")
-    add("--encoding", help="encoding of the tweets (default: UTF-8 where valid, else cp1252)")
+    add("--encoding", help="encoding of all files (default: UTF-8 where valid, else cp1252)")
     arguments = parser.parse(words)
-    for path in (arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file):
-        if path is not None:
-            check_is_file(path)
+    files = [arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file, arguments.task]
+    for path in filter(None, files):
+        (check_is_file if path in (arguments.vote, arguments.task) else check_is_input)(path)
+    check_output_folder(arguments.output_dir, [*files, arguments.data_dir], may_be_around=False)
     return arguments
 
 

@@ -8,12 +8,14 @@ Private unless --public is given. Nothing with words of a tweet, an id, a user's
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_output_folder
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -54,8 +56,17 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(words)
     if (arguments.hub_model_id is None) == (arguments.to_folder is None):
         raise InputError("say where to: --hub_model_id me/name, or --to_folder FOLDER")
-    if arguments.to_folder and arguments.to_folder.exists():
-        raise InputError(f"--to_folder {arguments.to_folder} is there already; name a new one")
     if arguments.to_folder:
+        check_new_folder(arguments.to_folder, arguments.folder)
         arguments.to_folder.parent.mkdir(parents=True, exist_ok=True)
     return arguments
+
+
+def check_new_folder(folder: Path, source: Path) -> None:
+    """Raise `InputError` for a folder that is there, or that lies in the published one or in any job's folder."""
+    check_output_folder(folder, [source], "--to_folder")
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"--to_folder {folder} is there already; name a new one")
+    for parent in Path(os.path.realpath(folder)).parents:
+        if (parent / "plan.json").is_file():
+            raise InputError(f"--to_folder {folder} lies in {parent}, a job's folder; name a place outside it")

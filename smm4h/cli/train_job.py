@@ -1,14 +1,19 @@
 """A training job from its files to its submission: the verbs of the command `train`."""
 
+import json
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from smm4h.config.job import Job
-from smm4h.config.plan import Plan, lock_output_dir, make_plan, read_plan, wanted_of
+from smm4h.config.job import Job, Member
+from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
+from smm4h.data.readers import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
-from smm4h.data.tokenization import fetch_encoders
+from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
 from smm4h.ensemble.stages import fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel.environment import LaunchEnvironment
@@ -19,9 +24,11 @@ from smm4h.reporting.terminal import counts_table, print_evaluation, print_score
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
-from smm4h.utils.errors import InputError
+from smm4h.utils.errors import ASK_AGAIN, InputError, Stopped
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import make_once
+from smm4h.utils.leases import POLL_SECONDS, LeaseHolder, make_once
+
+OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
 
 
 def train_job(job: Job, launch: LaunchEnvironment) -> None:
@@ -30,17 +37,69 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
     check_trackers(job.members)
     splits = load_splits(job)  # labelled tweets with their folds, test and unlabelled tweets
     plan = make_plan(job, splits.content_hashes())  # members x folds -> runs
-    data = prepare_output_dir(plan, job, splits, launch)
     test_gold = read_gold(job, splits.test)
-    with make_pool(launch, job, plan, data) as pool:
-        for stage in job.stages:
-            pool.train(stage)
-            print_pseudo_labels(write_pseudo_labels(stage + 1, plan, job, splits), launch)
-        fit_and_vote(plan, job, splits)
-    if launch.is_main_process:
-        push_run(plan, job)
-        print_summary(plan, job, splits, test_gold)
+    check_before_training(plan, job, splits, launch)
+    with lock_output_dir(plan, job, len(splits.unlabelled or [])) as notices:
+        data = prepare_output_dir(plan, job, splits, launch, notices)
+        with make_pool(launch, job, plan, data) as pool:
+            for stage in job.stages:
+                pool.train(stage)
+                print_pseudo_labels(write_pseudo_labels(stage + 1, plan, job, splits), launch)
+            fit_and_vote(plan, job, splits)
+        if launch.is_main_process:
+            push_run(plan, job)
+            print_summary(plan, job, splits, test_gold)
     raise_for_failures(plan.wanted)
+
+
+def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> None:
+    """Raise `InputError` for an encoder or optimizer that cannot be used, before the output folder is claimed.
+
+    One process of each host checks, the others wait until the folder holds the plan. An encoder whose tweets are in
+    the folder's token tables has been checked before.
+    """
+    if launch.local_rank:
+        return wait_for_plan(plan, launch)
+    missing = {run.member.name: run.member for run in plan.wanted if not run.is_done()}.values()
+    check_optimizers(missing, plan.output_dir)
+    if is_stored(plan):
+        missing = [member for member in missing if not has_token_table(plan.token_folder, "labelled", member)]
+    names = {member.args.model_name_or_path for member in missing if member.has_encoder}
+    check_encoders([m for m in job.members if m.args.model_name_or_path in names], job.task, splits.labelled)
+
+
+def wait_for_plan(plan: Plan, launch: LaunchEnvironment) -> None:
+    """Return when another process has written the plan; end where it ended instead, because the job was refused."""
+    try:
+        while not is_stored(plan):
+            if launch.is_orphaned():
+                raise Stopped
+            time.sleep(POLL_SECONDS)
+    except Stopped:
+        raise SystemExit(ASK_AGAIN) from None  # the other process has printed the reason
+
+
+def check_optimizers(members: Iterable[Member], output_dir: Path) -> None:
+    """Raise `InputError` for an optimizer whose package is missing."""
+    for member in members:
+        if member.has_encoder and member.args.optim not in OPTIMIZERS_OF_TORCH:
+            from smm4h.training.trainer import TweetTrainer, run_arguments  # Trainer takes seconds to import
+
+            try:
+                TweetTrainer.get_optimizer_cls_and_kwargs(run_arguments(member, output_dir), torch.nn.Linear(1, 1))
+            except ImportError as error:
+                reason = " ".join(str(error).split())
+                raise InputError(
+                    f"member {member.name}: --optim {member.args.optim} can't be used: {reason}; install its package, "
+                    "or choose --optim radam"
+                ) from None
+            except (ValueError, RuntimeError) as error:
+                if isinstance(error, InputError):
+                    raise
+                reason = " ".join(str(error).split())
+                raise InputError(
+                    f"member {member.name}: --optim {member.args.optim} can't be used: {reason}; choose --optim radam"
+                ) from None
 
 
 def print_run_table(job: Job, launch: LaunchEnvironment) -> None:
@@ -66,31 +125,56 @@ def download(job: Job, launch: LaunchEnvironment) -> None:
     if not launch.is_main_process:
         return
     silence_libraries()
-    for name in fetch_encoders(job.members):
-        console.print(f"{name} is here", markup=False)
     splits = load_splits(job)
     console.print(f"{len(splits.labelled)} labelled tweets and {len(splits.test or [])} test tweets can be read")
+    check_optimizers(job.members, job.output_dir)
+    for name in check_encoders(job.members, job.task, splits.labelled):
+        console.print(f"{name} is here", markup=False)
 
 
-def prepare_output_dir(plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> RunData:
-    """Lock the output folder for this job, and write folds, findings, fingerprints and token tables."""
-    labelled, findings = splits.labelled, splits.findings
-    notices = [*job.notices, *lock_output_dir(plan, job, len(splits.unlabelled or []))]
-    report_file = plan.output_dir / "data_report.json"
-    make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
-    make_once(report_file, lambda: write_json(report_file, [finding._asdict() for finding in findings]))
-    tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
-    make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
+def prepare_output_dir(
+    plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment, notices: Sequence[str]
+) -> RunData:
+    """Write folds, fingerprints, token tables and the report on the data, and print what was found."""
+    labelled = splits.labelled
     if launch.is_main_process:
         counts = np.bincount(splits.gold, minlength=job.task.n_classes)
         shares = ", ".join(f"{name}: {count}" for name, count in zip(job.task.labels, counts, strict=True))
-        for notice in notices:
+        for notice in [*job.notices, *notices]:
             console.print(f"note: {notice}", markup=False)
         console.print(f"{job.task.name}: {len(labelled)} labelled tweets ({shares})", markup=False)
-        for finding in findings:
-            text = f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1)
-            console.print(text, markup=False)
-    return prepare_run_data(plan, job, splits)
+        print_findings(splits.findings)
+    make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
+    tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
+    make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
+    data = prepare_run_data(plan, job, splits)
+    findings = write_data_report(plan, job, splits)
+    if launch.is_main_process:
+        print_findings(findings)
+    return data
+
+
+def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
+    """Write what was odd about the tweets; return the findings of the tokenizers.
+
+    The token tables of all members that exist by then count, whichever process made them: under the lease, the last
+    process to write sees all of them.
+    """
+    leases, lease_file = LeaseHolder(), plan.report_file.with_name(f".{plan.report_file.name}.claim")
+    while (lease := leases.try_acquire(lease_file)) is None:
+        time.sleep(POLL_SECONDS)
+    with lease:
+        found = token_findings(plan.token_folder, job.members)
+        content = [finding._asdict() for finding in (*splits.findings, *found)]
+        if not plan.report_file.exists() or json.loads(plan.report_file.read_text()) != content:
+            write_json(plan.report_file, content)
+    return found
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        text = f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1)
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def print_pseudo_labels(counts: dict[int, dict], launch: LaunchEnvironment) -> None:

@@ -15,14 +15,17 @@ from pathlib import Path
 from smm4h.cli.flags import CommandParser, one_of
 from smm4h.models.voting import DECISIONS, METHODS, TIES
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_output
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
+    from smm4h.data.prediction_files import check_label_output
     from smm4h.ensemble.new_votes import hold_vote
     from smm4h.reporting.terminal import print_vote, print_vote_scores
 
+    check_label_output(arguments.output)
     vote = hold_vote(
         arguments.inputs,
         method=arguments.method,
@@ -30,32 +33,37 @@ def main(words: Sequence[str] | None = None) -> None:
         ties=arguments.ties,
         members=arguments.members,
         task_file=arguments.task,
+        encoding=arguments.encoding,
     )
+    gold = vote.read_gold(arguments.gold, arguments.encoding) if arguments.gold else None
     vote.write(arguments.output)
     print_vote(vote, arguments.output)
-    if arguments.gold:
-        print_vote_scores(vote, arguments.gold)
+    if gold is not None:
+        print_vote_scores(vote, gold, arguments.gold)
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add = parser.add_argument
-    files = "label files (tweet_id and Class) of the same tweets"
+    files = "label files (tweet_id and Class; .tsv, .csv, .jsonl, .parquet, .gz, .zip) of the same tweets"
     add("inputs", nargs="+", type=Path, help=f"the output folder of a job, or {files}")
     methods = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     add("--method", type=one_of(tuple(METHODS)), help=f"how to vote ({methods}; default: the job's; of files, hard)")
     add("--decision", type=one_of(DECISIONS), help="which label probabilities give (default: as in the job)")
     add("--ties", type=one_of(TIES), help="who wins a tie (default: highest mean probability, or lowest class)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
-    add("--output", type=Path, required=True, help="the vote: .tsv, or .zip for the task's official submission")
+    formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"
+    add("--output", type=Path, required=True, help=f"the vote: {formats}")
     add("--gold", type=Path, help="label file with the right labels, for scores")
     add("--task", type=Path, help="task file; label files need it for scores and submissions, a job's folder knows it")
+    add("--encoding", help="encoding of label files that are not UTF-8 (default: cp1252)")
     arguments = parser.parse(words)
     folders = [path for path in arguments.inputs if path.is_dir()]
     if folders and len(arguments.inputs) > 1:
         raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")
     if not folders:
         check_file_vote(arguments)
+    check_output(arguments.output, [*arguments.inputs, arguments.gold, arguments.task])
     return arguments
 
 
@@ -65,5 +73,5 @@ def check_file_vote(arguments: argparse.Namespace) -> None:
         raise InputError("--members chooses among a job's members; of files, just name those that vote")
     if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision == "tuned":
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
-    if arguments.task is None and (arguments.gold or arguments.output.suffix == ".zip"):
+    if arguments.task is None and (arguments.gold or arguments.output.suffix.lower() == ".zip"):
         raise InputError("scores and submissions need the task: --task tasks/task5.yaml")

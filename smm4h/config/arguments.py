@@ -99,6 +99,9 @@ class JobSettings:
     id_column_name: str | None = setting(None, "column of the tweet id, instead of the task's", DATA, effect=False)
     text_column_name: str | None = setting(None, "column of the text, instead of the task's", DATA, effect=False)
     label_column_name: str | None = setting(None, "column of the label, instead of the task's", DATA, effect=False)
+    unlabelled_rows: Literal["leave_out", "pool"] = setting(
+        "leave_out", "rows of labelled files without a label: left out, or pooled with the tweets to pseudo-label", DATA
+    )
     max_train_samples: int | None = setting(None, "labelled tweets kept: a stratified random choice", DATA)
     max_eval_samples: int | None = setting(None, "held-out tweets scored after each epoch")
     max_predict_samples: int | None = setting(None, "test tweets kept: the first ones", DATA)

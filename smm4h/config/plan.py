@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -19,7 +22,11 @@ from smm4h.config.job import Job, Member
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
+from smm4h.utils.leases import POLL_SECONDS, LeaseHolder
 
+JOB_LEASE = ".plan.json.claim"  # held while a job runs; a second job of the same plan does without
+WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
+RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
 DESCRIPTIVE = ("about", "meanings", "published")  # keys of a task that readers need and no result depends on
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
@@ -138,6 +145,15 @@ class Plan:
     @property
     def folds_file(self) -> Path:
         return self.output_dir / "folds.parquet"
+
+    @property
+    def report_file(self) -> Path:
+        """What was odd about the tweets."""
+        return self.output_dir / "data_report.json"
+
+    @property
+    def token_folder(self) -> Path:
+        return self.output_dir / "tokens"
 
     @property
     def fingerprints_file(self) -> Path:
@@ -260,8 +276,12 @@ def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
     return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
 
 
-def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
-    """Write plan.json, or check that an existing one is of this job; return notices on changed library versions.
+@contextmanager
+def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> Iterator[list[str]]:
+    """Write plan.json, or check that an existing one is of this job; yield notices.
+
+    A folder in which another recipe, task or data made no result yet is taken over, unless that job still runs. The
+    `with` block holds the lease by which other commands know that this one runs.
 
     Raises `InputError` with the first difference, where the folder was made with another recipe, task or data.
     """
@@ -269,32 +289,87 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> list[str]:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
-    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    leases = LeaseHolder()
+    while (lease := leases.try_acquire(plan.output_dir / JOB_LEASE)) is None and not plan.plan_file.exists():
+        time.sleep(POLL_SECONDS)  # until the job that holds the lease has written its plan
+    with lease or nullcontext():
+        notices = []
+        if difference := difference_from_stored(plan):
+            if lease is None or _holds_results(plan.output_dir, leases):
+                raise InputError(difference)
+            _remove_preparations(plan)
+            notices.append(f"{plan.output_dir} was begun with other settings and held no result; it is begun anew")
+        versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+        if not plan.plan_file.exists():
+            _write_plan(plan, job, versions, n_unlabelled)
+        stored = json.loads(plan.plan_file.read_text())["versions"]
+        yield notices + [
+            f"{name} {stored.get(name)} made the runs that are done, the others get {current}"
+            for name, current in versions.items()
+            if stored.get(name) != current
+        ]
+
+
+def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: int) -> None:
+    content = {
+        **plan.identity,
+        "recipe_file": job.recipe,
+        "command": job.words,
+        "versions": versions,
+        "columns": dataclasses.asdict(job.task)["columns"],
+        "told": {name: getattr(job.task, name) for name in DESCRIPTIVE},
+    }
+    if job.settings.unlabelled_file:
+        content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
+    write_json(plan.plan_file, content)
+
+
+def is_stored(plan: Plan) -> bool:
+    """Return whether the output folder holds the plan of this job."""
+    return plan.plan_file.exists() and difference_from_stored(plan) is None
+
+
+def difference_from_stored(plan: Plan) -> str | None:
+    """Return the first difference from the output folder's plan, as a message with its remedy; None without one."""
     if not plan.plan_file.exists():
-        content = {
-            **plan.identity,
-            "recipe_file": job.recipe,
-            "command": job.words,
-            "versions": versions,
-            "columns": dataclasses.asdict(job.task)["columns"],
-            "told": {name: getattr(job.task, name) for name in DESCRIPTIVE},
-        }
-        if job.settings.unlabelled_file:
-            content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
-        write_json(plan.plan_file, content)
-        return []
-    stored = json.loads(plan.plan_file.read_text())
+        return None
+    try:
+        stored = json.loads(plan.plan_file.read_text())
+        stored = {part: stored[part] for part in ("task", "data", "recipe", "versions")}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{plan.plan_file} is not readable; choose another --output_dir") from None
     for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
         if difference := _first_difference(stored[part], plan.identity[part], part):
-            raise InputError(
+            return (
                 f"{plan.output_dir} was made with another {part}: {difference}; "
                 f"choose another --output_dir, or the {remedy} that it was made with"
             )
-    return [
-        f"{name} {stored['versions'].get(name)} made the runs that are done, the others get {current}"
-        for name, current in versions.items()
-        if stored["versions"].get(name) != current
-    ]
+    return None
+
+
+def _run_folders(output_dir: Path) -> list[Path]:
+    """Return the folders of all runs that were begun, of whatever recipe."""
+    return [path for name in ("fold-*", REFIT) for depth in ("*", "*/*") for path in output_dir.glob(f"{depth}/{name}")]
+
+
+def _holds_results(output_dir: Path, leases: LeaseHolder) -> bool:
+    """Return whether a run has left more than its event log, or is trained now."""
+    for folder in _run_folders(output_dir):
+        if any(path.name not in WITHOUT_RESULT for path in folder.iterdir()):
+            return True
+        lease = leases.try_acquire(folder.parent / f".{folder.name}.claim")
+        if lease is None:
+            return True
+        lease.release()
+    return any((output_dir / name).exists() for name in RESULTS)
+
+
+def _remove_preparations(plan: Plan) -> None:
+    """Remove what a job without results has left, plan.json last."""
+    for path in (*_run_folders(plan.output_dir), plan.token_folder):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (plan.folds_file, plan.report_file, plan.fingerprints_file, plan.plan_file):
+        path.unlink(missing_ok=True)
 
 
 def _first_difference(stored: Any, current: Any, path: str) -> str | None:

@@ -24,10 +24,14 @@ from smm4h.config.arguments import (
 )
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.task import read_task
-from smm4h.config.validation import check_job, check_member, check_range
+from smm4h.config.validation import check_job, check_member, check_range, check_submission
 from smm4h.utils.errors import InputError, nearest
-from smm4h.utils.files import read_yaml
+from smm4h.utils.files import expand_home, read_yaml
 
+PATHS = (
+    *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "unlabelled_file", "output_dir"),
+    *("cache_dir", "model_name_or_path"),
+)  # settings whose leading `~` is the home folder
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 Values = dict[str, Any]  # settings by the names of their flags
 
@@ -54,7 +58,7 @@ def read_command_line(words: Sequence[str]) -> Job:
         raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
     if len(rest) > 1:
         raise InputError(f"unrecognized arguments: {' '.join(rest[1:])}")
-    recipe = read_recipe(rest[0])
+    recipe = read_recipe(expand_home(rest[0]))
     common = {**recipe.shared, **flags}
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
     if settings.task is None and not settings.list_runs:
@@ -62,6 +66,8 @@ def read_command_line(words: Sequence[str]) -> Job:
     if settings.output_dir is None:
         raise InputError("name the folder for the results: --output_dir runs/task5")
     task = with_columns(read_task(settings.task), settings) if settings.task else None
+    if task is not None:
+        check_submission(task, settings.task)
     members, notices = [], []
     for name, row in recipe.rows.items():
         values = {flag: value for flag, value in {**common, **row}.items() if flag in MEMBER_FIELDS}
@@ -176,6 +182,7 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
         if isinstance(value, list):
             raise InputError(f"{place}one value is expected, not a list")
         parsed = _parse_one(kind, value, None, place)
+        parsed = expand_home(parsed) if name in PATHS else parsed
     check_range(name, parsed, where)
     return parsed
 

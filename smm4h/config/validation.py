@@ -1,5 +1,6 @@
 """Checks of settings: whatever can be wrong with a recipe is said before anything is read or trained."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,7 +9,7 @@ from smm4h.config.arguments import FIELDS, JobSettings
 from smm4h.config.job import Job, Member, teachers_of
 from smm4h.config.task import Task
 from smm4h.utils.errors import InputError, nearest
-from smm4h.utils.files import check_is_file
+from smm4h.utils.files import check_is_file, check_is_input, check_output_folder, is_same_file
 
 
 def check_range(name: str, value: Any, where: str) -> None:
@@ -19,14 +20,23 @@ def check_range(name: str, value: Any, where: str) -> None:
 
 
 def check_input_files(job: Job) -> None:
-    """Raise `InputError` for an input file that is not there, before anything slow is imported."""
+    """Raise `InputError` for a missing input file, and for an output folder that is one, before any slow import."""
+    settings = job.settings
+    encoders = [Path(name) for member in job.members if (name := member.args.model_name_or_path)]
+    for folder in [settings.data_dir, *(encoder for encoder in encoders if encoder.is_dir())]:
+        if folder is not None and is_same_file(job.output_dir, folder):
+            raise InputError(
+                f"--output_dir {job.output_dir} is {folder}, which this command reads; name another folder"
+            )
+    check_output_folder(job.output_dir, [])
     if job.settings.dataset_name is None:
         files = job.input_files()
-        for path in [*files.labelled, files.test, files.gold, job.settings.unlabelled_file]:
-            if path is not None:
-                check_is_file(path)
-    elif job.settings.unlabelled_file:
-        check_is_file(job.settings.unlabelled_file)
+        for path in filter(None, [*files.labelled, files.test]):
+            check_is_input(path)
+        if files.gold:
+            check_is_file(files.gold)
+    if job.settings.unlabelled_file:
+        check_is_input(job.settings.unlabelled_file)
 
 
 def check_member(member: Member, task: Task, where: str) -> None:
@@ -67,6 +77,19 @@ def _check_class_weights(member: Member, task: Task, where: str) -> None:
             )
     if isinstance(weights, dict) and not any(weights.get(label, 1.0) for label in task.labels):
         raise InputError(f"{where}class_weights {value}: at least one label must count")
+
+
+def check_submission(task: Task, path: str) -> None:
+    """Raise `InputError` for a submission's file that can't be written into the zip.
+
+    Args:
+        path: of the task file.
+    """
+    name = task.submission.file
+    if Path(name).name != name or "\\" in name:
+        raise InputError(f"{path}: the submission's file {name} must be a name without a folder")
+    if Path(name).suffix.lower() in (".parquet", ".gz", ".zip", ".xlsx"):
+        raise InputError(f"{path}: the submission's file {name} is a text within a zip; end its name in .tsv or .csv")
 
 
 def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:

@@ -5,7 +5,10 @@ No message contains a tweet's text: messages name file and line instead.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,18 @@ import pandas as pd
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 
-from smm4h.config.task import Columns, Task
-from smm4h.data.readers import Finding, Table, arrow_table, read_table, unwrap_quotes
-from smm4h.utils.errors import InputError
+from smm4h.config.task import Task
+from smm4h.data.readers import (
+    NUMBER,
+    Finding,
+    Table,
+    Wanted,
+    arrow_table,
+    input_files,
+    read_tables,
+    unwrap_quotes,
+)
+from smm4h.utils.errors import InputError, nearest
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
@@ -24,74 +36,134 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
 
 
 SPREADSHEET_ID = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.0+")
+LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
+N_SHOWN = 5  # unknown labels in a message
+NUMBERED = "the file has no column of ids; tweets are numbered from 0"
+CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves them; compare them with another copy"
 
 
-def _column(table: Table, wanted: Sequence[str], flag: str) -> list[str]:
-    """Return the first column of a table that has one of the wanted names; raise `InputError` if there is none.
-
-    Args:
-        flag: `NAME` of the flag `--NAME_column_name`, for the message.
-    """
-    for name in wanted:
-        if name in table.names:
-            return table.columns[table.names.index(name)]
-    header = ", ".join(table.names)
-    if len(header) > 200 or any(name.isdigit() for name in table.names):  # a tweet: keep it out of the message
-        raise InputError(
-            f"{table.path}, line 1: no header here; the first line must name the columns ({' or '.join(wanted)})"
-        )
-    raise InputError(
-        f"{table.path}, line 1: no column {' or '.join(wanted)} among {header}; name it with --{flag}_column_name "
-        "or in the task file"
-    )
+def wanted_columns(task: Task, *, labelled: bool, ids_may_lack: bool = False) -> Wanted:
+    """Return the columns that are read of a file of tweets."""
+    columns = task.columns if labelled else replace(task.columns, label=[])
+    return Wanted(columns, task.labels, ids_may_lack)
 
 
-def tweets_of(table: Table, task: Task, *, labelled: bool) -> pd.DataFrame:
+def tweets_of(
+    table: Table, task: Task, *, labelled: bool, ids_may_lack: bool = False, first_number: int = 0
+) -> pd.DataFrame:
     """Return a frame of tweets with columns id, user, text and, of a labelled file, label (class index).
 
-    What is odd but usable is added to the table's findings. Without a column of ids, tweets are numbered from 0.
+    A row without a label has the index -1. What is odd but usable is added to the table's findings.
+
+    Args:
+        ids_may_lack: whether tweets are numbered where the file lacks the task's column of ids, as they are where the
+            task names none.
+        first_number: of tweets without ids.
 
     Raises:
         InputError: with file and line, for a missing id, an id that a spreadsheet has spoilt, and an unknown label.
     """
-    columns: Columns = task.columns
+    where = table.path if table.unit == "row" else f"{table.path}, line 1"
+    found = wanted_columns(task, labelled=labelled, ids_may_lack=ids_may_lack).check(table.names, where)
     n_tweets = len(table.lines)
-    texts = _column(table, columns.text, "text")
-    if table.path.lower().endswith((".tsv", ".txt")):
-        unwrapped = [unwrap_quotes(text) for text in texts]
+    texts = list(table.columns[found["text"]])
+    if table.quotes_are_text:
+        unwrapped = [unwrap_quotes(text) if text[:1] == '"' else text for text in texts]
         changed = sum(a is not b and a != b for a, b in zip(texts, unwrapped, strict=True))
         if changed:
             table.findings.append(Finding(table.path, changed, "tweets were wrapped in quotes; they were unwrapped"))
         texts = unwrapped
-    if columns.id:
-        ids = [tweet_id.strip() for tweet_id in _column(table, columns.id, "id")]
-        for index, tweet_id in enumerate(ids):
-            if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
-                if not tweet_id:
-                    raise InputError(f"{table.where(index)}: no id; every tweet needs one")
-                if SPREADSHEET_ID.fullmatch(tweet_id):
-                    raise InputError(
-                        f"{table.where(index)}: the id is written as a decimal number, so its last digits are lost; "
-                        "go back to a copy that no spreadsheet or float has touched"
-                    )
+    if "id" in found:
+        ids = _checked_ids(table, found["id"])
     else:
-        ids = [str(row) for row in range(n_tweets)]
-    has_users = columns.user and any(name in table.names for name in columns.user)
-    users = _column(table, columns.user, "user") if has_users else [""] * n_tweets
-    tweets = {"id": ids, "user": users, "text": texts}
+        ids = [str(row) for row in range(first_number, first_number + n_tweets)]
+        if task.columns.id:
+            table.findings.append(Finding(table.path, n_tweets, NUMBERED))
+    users = list(table.columns[found["user"]]) if "user" in found else [""] * n_tweets
+    # As objects: pandas would copy the strings to Arrow, and from there again for the dataset.
+    tweets = {name: pd.Series(values, dtype=object) for name, values in (("id", ids), ("user", users), ("text", texts))}
     if labelled:
-        index = {label: i for i, label in enumerate(task.labels)}
-        classes = [index.get(label.strip(), -1) for label in _column(table, columns.label, "label")]
-        if -1 in classes:
-            raise InputError(
-                f"{table.where(classes.index(-1))}: the label is none of {', '.join(task.labels)}; "
-                "correct it, or the labels of the task file"
-            )
-        tweets["label"] = classes
-    empty = sum(not text.strip() for text in texts)
+        tweets["label"] = _classes(table, found["label"], task)
+    empty = sum(not text or text.isspace() for text in texts)
     if empty:
         table.findings.append(Finding(table.path, empty, "tweets have no text"))
     return pd.DataFrame(tweets)
+
+
+def _checked_ids(table: Table, column: int) -> list[str]:
+    """Return the ids of a table; raise `InputError` for a missing one and for one that a spreadsheet has spoilt."""
+    ids = [tweet_id.strip() for tweet_id in table.columns[column]]
+    for index, tweet_id in enumerate(ids):
+        if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
+            if not tweet_id:
+                raise InputError(f"{table.where(index)}: no id; every tweet needs one")
+            if SPREADSHEET_ID.fullmatch(tweet_id):
+                raise InputError(
+                    f"{table.where(index)}: the id is written as a decimal number, so its last digits are lost; "
+                    "go back to a copy that no spreadsheet or float has touched"
+                )
+    return ids
+
+
+def count_cut_ids(ids: Iterable[str]) -> tuple[int, int]:
+    """Return how many ids have 16 digits or more, and how many of these end in 000: all do that Excel has saved."""
+    long = [tweet_id for tweet_id in ids if len(tweet_id) >= 16 and tweet_id.isdigit()]
+    return len(long), sum(tweet_id.endswith("000") for tweet_id in long)
+
+
+def _classes(table: Table, column: int, task: Task) -> list[int]:
+    """Return the class indices of a table's labels, -1 for an empty one.
+
+    A label is one of the task's as it is written there but for spaces around it, or the same number, or the same truth
+    value: `1.0` is 1, and JSON's true is True or 1.
+
+    Raises:
+        InputError: for labels that are none of the task's, with the first one's line.
+    """
+    index = {label: i for i, label in enumerate(task.labels)}
+    values = [label.strip() for label in table.columns[column]]
+    by_key: dict[Decimal | str, int] = {}
+    for label, i in reversed(index.items()):
+        by_key[_label_key(label)] = i
+    for word, digit in (("true", Decimal(1)), ("false", Decimal(0))):
+        if digit in by_key:
+            by_key.setdefault(word, by_key[digit])
+    classes_by_value = {"": -1} | {value: by_key.get(_label_key(value), -2) for value in set(values) - {""}} | index
+    classes = [classes_by_value[value] for value in values]
+    if -2 in classes:
+        unknown = Counter(value for value, i in zip(values, classes, strict=True) if i == -2)
+        raise InputError(
+            f"{table.where(classes.index(-2))}: the label is none of {', '.join(task.labels)}, but "
+            f"{_shown(unknown, task)}; correct the file, or the labels of the task file"
+        )
+    return classes
+
+
+def _label_key(label: str) -> Decimal | str:
+    """Return what labels are compared by: a number's value, a truth value in lower case, or else the text."""
+    if NUMBER.fullmatch(label):
+        return Decimal(label)
+    return label.lower() if label.lower() in ("true", "false") else label
+
+
+def _shown(unknown: Counter, task: Task) -> str:
+    """Return unknown labels with how often each was found, as far as they can be no tweets."""
+    shown, n_long, n_others = [], 0, 0
+    for value, count in unknown.most_common():
+        near = nearest(value, task.labels)
+        if len(value) > LONGEST_SHOWN or (" " in value and not near):
+            n_long += count
+        elif len(shown) == N_SHOWN:
+            n_others += count
+        else:
+            shown.append(f"{value} {_times(count)}{near}")
+    for words, count in (("(long values)", n_long), ("(others)", n_others)):
+        shown += [f"{words} {_times(count)}"] * bool(count)
+    return ", ".join(shown)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
@@ -108,31 +180,82 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
 
 
 def read_tweets(
-    paths: Sequence[str | Path], task: Task, *, labelled: bool, encoding: str | None = None
+    paths: Sequence[str | Path],
+    task: Task,
+    *,
+    labelled: bool,
+    encoding: str | None = None,
+    encoding_flag: str | None = "--encoding",
 ) -> tuple[Dataset, list[Finding]]:
-    """Return the tweets of some files, in the order of the files, and the findings about them."""
-    return _tweets([read_table(path, encoding) for path in paths], task, labelled=labelled)
+    """Return the tweets of some files, in the order of the files, and the findings about them.
 
+    Of labelled files, rows without a label are left out.
 
-def _tweets(tables: Iterable[Table], task: Task, *, labelled: bool) -> tuple[Dataset, list[Finding]]:
-    """Return the tweets of some tables as one dataset, and the findings about them."""
-    parts, findings = [], []
-    for table in tables:
-        tweets = tweets_of(table, task, labelled=labelled)
-        findings += [*table.findings, *_repeated_ids(table.path, tweets["id"])]
-        parts.append(tweets)
-    dataset = to_dataset(pd.concat(parts, ignore_index=True), task)
-    if len(dataset) == 0:
-        raise InputError(f"{tables[0].path} holds no tweet; one a line is expected below the header")
+    Args:
+        paths: files, compressed or not, and folders of files, which are read by name.
+        encoding_flag: the command's flag for the encoding, for messages; None: it has none.
+    """
+    dataset, _, findings = _tweets(_tables(paths, task, labelled, encoding, encoding_flag), task, labelled=labelled)
     return dataset, findings
+
+
+def read_labelled_tweets(
+    paths: Sequence[str | Path], task: Task, *, encoding: str | None = None
+) -> tuple[Dataset, Dataset | None, list[Finding]]:
+    """Return the labelled tweets of some files, the tweets whose label is empty, if any, and the findings."""
+    return _tweets(_tables(paths, task, True, encoding, "--encoding"), task, labelled=True)
+
+
+def _tables(
+    paths: Sequence[str | Path], task: Task, labelled: bool, encoding: str | None, encoding_flag: str | None
+) -> Iterator[tuple[Table, bool]]:
+    """Yield each file's table, and whether it goes on where the one before ended, as a part of the same folder."""
+    wanted = wanted_columns(task, labelled=labelled)
+    for path in paths:
+        for number, file in enumerate(input_files(path)):
+            for table in read_tables(file, encoding, wanted=wanted, encoding_flag=encoding_flag):
+                yield table, number > 0
+
+
+def _tweets(
+    tables: Iterable[tuple[Table, bool]], task: Task, *, labelled: bool
+) -> tuple[Dataset, Dataset | None, list[Finding]]:
+    """Return the tweets of some tables as one dataset, those whose label is empty, if any, and the findings."""
+    parts, findings, n_before, path = [], [], 0, ""
+    for table, goes_on in tables:
+        path = path or table.path
+        n_before = n_before if goes_on else 0
+        tweets = tweets_of(table, task, labelled=labelled, first_number=n_before)
+        n_before += len(tweets)
+        findings += [*table.findings, *_repeated_ids(table.path, tweets["id"])]
+        findings += cut_id_findings(table.path, *count_cut_ids(tweets["id"]))
+        if labelled and (n_empty := int((tweets["label"] < 0).sum())):
+            findings.append(Finding(table.path, n_empty, "tweets have no label"))
+        parts.append(tweets)
+    tweets, without_label = pd.concat(parts, ignore_index=True), None
+    if len(tweets) == 0:
+        raise InputError(f"{path} holds no tweet; one a line is expected below the header")
+    if labelled and (tweets["label"] < 0).any():
+        is_empty = tweets["label"] < 0
+        without_label = to_dataset(tweets[is_empty].drop(columns="label"), task)
+        tweets = tweets[~is_empty]
+        if len(tweets) == 0:
+            raise InputError(f"{path} has no label in any row; fill in the column of labels")
+    return to_dataset(tweets, task), without_label, findings
+
+
+def cut_id_findings(path: str, n_long: int, n_cut: int) -> list[Finding]:
+    """Return a finding where a file's long ids, by `count_cut_ids`, all look as if a spreadsheet had cut them."""
+    return [Finding(path, n_cut, CUT_IDS)] if n_cut and n_cut == n_long else []
 
 
 def read_hub_tweets(
     name: str, config: str | None, task: Task, *, token: str | None = None, cache_dir: str | None = None
-) -> tuple[Dataset, Dataset | None, list[Finding]]:
-    """Return labelled tweets, test tweets, if any, and findings, from a data set of the Hub.
+) -> tuple[Dataset, Dataset | None, Dataset | None, list[Finding]]:
+    """Return labelled tweets, test tweets, tweets whose label is empty, and findings, from a data set of the Hub.
 
-    Labelled are the splits train and validation, in this order; test tweets are the split test.
+    Labelled are the splits train and validation, in this order; test tweets are the split test. Without tweets of a
+    kind, None stands for them.
 
     Raises:
         InputError: for a data set that cannot be loaded or has no split train.
@@ -149,11 +272,12 @@ def read_hub_tweets(
     }
     if "train" not in tables:
         raise InputError(f"--dataset_name {name} has no split train (it has {', '.join(splits)})")
-    labelled, findings = _tweets([tables[p] for p in ("train", "validation") if p in tables], task, labelled=True)
+    parts = [(tables[part], False) for part in ("train", "validation") if part in tables]
+    labelled, without_label, findings = _tweets(parts, task, labelled=True)
     if "test" not in tables:
-        return labelled, None, findings
-    test, more = _tweets([tables["test"]], task, labelled=False)
-    return labelled, test, findings + more
+        return labelled, None, without_label, findings
+    test, _, more = _tweets([(tables["test"], False)], task, labelled=False)
+    return labelled, test, without_label, findings + more
 
 
 def _hub_table(split: Dataset, path: str) -> Table:

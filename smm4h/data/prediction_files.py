@@ -4,23 +4,36 @@ Predictions are Parquet with columns row, id and a probability for each class (`
 records the run that made it.
 """
 
+import codecs
+import csv
+import io
 import json
+import re
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from smm4h.config.task import Submission
-from smm4h.data.readers import read_tsv
+from smm4h.config.task import Submission, Task
+from smm4h.data.readers import LONGEST_NAME, READERS, Source, Table, kind_of, read_table, read_tables, reading
+from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import write_atomically, write_text
+from smm4h.utils.files import check_is_file, file_above, write_atomically
 
+ID_NAMES, LABEL_NAMES = ("tweet_id", "id"), ("Class", "class", "label")  # columns of label files
+PROBABILITY = "p_"  # and a label: the name of a column of probabilities
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+LONGEST_LABEL = 100  # characters, where no task names the labels
+SHOWABLE_ID = re.compile(rf"\S{{1,{LONGEST_NAME}}}")  # any other may be a tweet's text in the wrong column
+QUOTED = re.compile(r'^"([^"]*)"$')  # a field as R and spreadsheets write it
 MAKER = b"smm4h"  # key of the Parquet metadata with the run that made the file
 
 
@@ -41,28 +54,30 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         raise ValueError(f"{path}: some probabilities are not finite; the run has diverged")
     columns = {"row": pa.array(predictions.rows, pa.int64()), "id": predictions.ids}
     for index, label in enumerate(predictions.labels):
-        columns[f"p_{label}"] = pa.array(predictions.probabilities[:, index], pa.float32())
+        columns[f"{PROBABILITY}{label}"] = pa.array(predictions.probabilities[:, index], pa.float32())
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(predictions.maker, sort_keys=True)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read predictions; raise `InputError` for a file of another kind."""
+    """Read predictions; raise `InputError` for a missing file and for one of another kind."""
+    if not path.is_file():
+        raise InputError(f"{path} is not there, though its run is done; remove the run's folder to have it made anew")
     try:
-        table = pa.parquet.read_table(path)
+        table = pa.parquet.read_table(path, partitioning=None)
         maker = json.loads((table.schema.metadata or {})[MAKER])
-    except (OSError, pa.ArrowInvalid, KeyError):
+        names = [name for name in table.column_names if name.startswith(PROBABILITY)]
+        return Predictions(
+            rows=table.column("row").to_numpy(),
+            ids=table.column("id"),
+            probabilities=np.column_stack([table.column(name).to_numpy() for name in names]),
+            labels=[name.removeprefix(PROBABILITY) for name in names],
+            maker=maker,
+        )
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         raise InputError(
             f"{path} is not a predictions file of this project; remove its run to have it made anew"
         ) from None
-    names = [name for name in table.column_names if name.startswith("p_")]
-    return Predictions(
-        rows=table.column("row").to_numpy(),
-        ids=table.column("id"),
-        probabilities=np.column_stack([table.column(name).to_numpy() for name in names]),
-        labels=[name.removeprefix("p_") for name in names],
-        maker=maker,
-    )
 
 
 def is_complete(path: Path, maker: dict[str, Any]) -> bool:
@@ -73,62 +88,298 @@ def is_complete(path: Path, maker: dict[str, Any]) -> bool:
         return False
 
 
+def label_key(label: str) -> str | Decimal:
+    """Return what labels are compared by: a number's value, so that `1` and `1.0` are one label; else the text.
+
+    Truth values are compared in lower case, because spreadsheets write TRUE.
+    """
+    text = label.strip()
+    if NUMBER.fullmatch(text):
+        return Decimal(text)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def class_indices(values: pa.ChunkedArray, labels: Sequence[str]) -> np.ndarray:
+    """Return the position in `labels` of each value (n_rows,), -1 where there is none.
+
+    A value that is written as a label is that label; else it is the first label of the same number.
+    """
+    by_key = {label_key(label): index for index, label in reversed(list(enumerate(labels)))}
+    exact = {label: index for index, label in enumerate(labels)}
+    distinct = pa.compute.unique(values)
+    found = [exact.get(value, by_key.get(label_key(value), -1)) for value in distinct.to_pylist()]
+    return np.array(found, dtype=np.int64)[pa.compute.index_in(values, value_set=distinct).to_numpy()]
+
+
+def labels_of(files: Sequence["LabelFile"]) -> list[str]:
+    """Return the labels that files name, numbers in their order, other labels alphabetically.
+
+    Labels of the same number are one, written as the first file does that has it, in the file's shortest spelling.
+
+    Raises `InputError` for a label that is too long for one, before it is printed.
+    """
+    spellings: dict[str | Decimal, str] = {}
+    for file in files:
+        for label in sorted(file.distinct_labels(), key=lambda label: (len(label), label)):
+            if len(label) > LONGEST_LABEL:
+                raise InputError(
+                    f"{file.path}: a label has {len(label)} characters, so this may be the text; call the column of "
+                    "the labels Class, or name the --task"
+                )
+            spellings.setdefault(label_key(label), label)
+    keys = sorted(spellings, key=lambda key: (isinstance(key, str), key))
+    return [spellings[key] for key in keys]
+
+
 @dataclass(frozen=True)
 class LabelFile:
     """A label file's rows: ids and labels (n_rows,), and the line of each row for messages."""
 
     path: str
     ids: pa.ChunkedArray
-    labels: pa.ChunkedArray
+    labels: pa.ChunkedArray | None  # None: the file has probabilities only
     lines: Sequence[int]
+    unit: str = "line"  # what `lines` counts; `row` for formats without lines
+    classes: tuple[str, ...] = ()  # labels of the columns of `probabilities`
+    probabilities: np.ndarray | None = None  # (n_rows, n_classes), where the file has a column for each class
+
+    def where(self, row: int) -> str:
+        """Return file and line of a row, for a message."""
+        return f"{self.path}, {self.unit} {self.lines[row]}"
+
+    def take(self, rows: np.ndarray) -> "LabelFile":
+        """Return some rows (n_taken,), in their order."""
+        indices = pa.array(rows)
+        return replace(
+            self,
+            ids=self.ids.take(indices),
+            labels=None if self.labels is None else self.labels.take(indices),
+            lines=[self.lines[row] for row in rows.tolist()],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+        )
 
     def first(self, n_rows: int) -> "LabelFile":
         """Return the first `n_rows` rows only."""
-        return LabelFile(self.path, self.ids.slice(0, n_rows), self.labels.slice(0, n_rows), self.lines[:n_rows])
+        return self.take(np.arange(n_rows))
+
+    def distinct_labels(self) -> list[str]:
+        """Return the labels that the file names."""
+        named = [] if self.labels is None else self.labels.unique().to_pylist()
+        return list(dict.fromkeys([*named, *self.classes]))
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:
-        """Return class indices (n_rows,), positions in `labels`; raise `InputError` for an unknown label."""
-        indices = pa.compute.index_in(self.labels, value_set=pa.array(list(labels), pa.string()))
-        if indices.null_count:
-            line = self.lines[int(np.argmax(indices.is_null().to_numpy()))]
+        """Return class indices (n_rows,), positions in `labels`; raise `InputError` for an unknown label.
+
+        Of a file without labels, the most probable class.
+        """
+        if self.labels is None:
+            return self.probabilities_of(labels).argmax(axis=1)
+        indices = class_indices(self.labels, labels)
+        if (indices < 0).any():
             raise InputError(
-                f"{self.path}, line {line}: the label is none of {', '.join(labels)}; "
+                f"{self.where(int((indices < 0).argmax()))}: the label is none of {', '.join(labels)}; "
                 "correct it, or name the right --task"
             )
-        return indices.to_numpy().astype(np.int64)
+        return indices
+
+    def probabilities_of(self, labels: Sequence[str]) -> np.ndarray | None:
+        """Return probabilities (n_rows, n_classes) in the order of `labels`; None where the file lacks some.
+
+        Raises `InputError` for a file without labels whose probabilities are those of other classes.
+        """
+        if self.probabilities is not None:
+            order = class_indices(pa.chunked_array([pa.array(labels, pa.string())]), self.classes)
+            if len(labels) == len(self.classes) and sorted(order.tolist()) == list(range(len(labels))):
+                return self.probabilities[:, order]
+        if self.labels is None:
+            raise InputError(
+                f"{self.path}: probabilities of {', '.join(self.classes)} where {', '.join(labels)} are the labels; "
+                "name the right --task, or files of one task"
+            )
+        return None
 
 
-def read_labels(path: str | Path) -> LabelFile:
-    """Read a label file, or the single one within a zip.
+def read_labels(path: str | Path, task: Task | None = None, encoding: str | None = None) -> LabelFile:
+    """Read a label file of any kind that tweets are read from, compressed or not, or the single file within a zip.
+
+    Of two columns, the first holds ids and the second labels, unless their names say otherwise. Of more columns, those
+    that the task or its submission names are read, or else `tweet_id` or `id`, and `Class`, `class` or `label`.
+
+    Args:
+        task: whose names of columns are looked for first.
+        encoding: of files that are not UTF-8 (default: cp1252).
 
     Raises:
-        InputError: for a missing file, and for a file without exactly two columns or without rows.
+        InputError: for a missing file, and for a file without a column of ids or of labels, or without rows.
     """
     path = Path(path)
     if not path.is_file():
+        if path.exists() or file_above(path):
+            check_is_file(path)
         raise InputError(f"{path} is not there; name an existing label file (tweet_id and Class, tab-separated)")
-    content = _unzipped(path) if path.suffix == ".zip" else path.read_bytes()
-    try:  # fast, but strict: other files go to `read_tsv`, which reads odd ones and names the line of an error
+    if encoding is not None:
+        check_encoding(encoding)
+    if (predictions := _own_predictions(path)) is not None:
+        rows = range(len(predictions.ids))
+        return LabelFile(
+            str(path), predictions.ids, None, rows, "row", tuple(predictions.labels), predictions.probabilities
+        )
+    table = _quick_table(path) or _table(path, encoding)
+    table = replace(table, names=[QUOTED.sub(r"\1", name.strip()) for name in table.names])
+    ids, labels, classes = _label_columns(table, task)
+    if len(table.lines) == 0:
+        raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
+    columns = dict(zip(table.names, table.columns, strict=True))
+    file = LabelFile(
+        str(path),
+        _trimmed(columns[ids]),
+        None if labels is None else _trimmed(columns[labels]),
+        table.lines,
+        table.unit,
+        tuple(name.removeprefix(PROBABILITY) for name in classes),
+        _probabilities(table, classes) if classes else None,
+    )
+    for name, values in (("id", file.ids), ("label", file.labels)):
+        if values is not None and (row := pa.compute.index(values, "").as_py()) >= 0:
+            raise InputError(f"{file.where(row)}: no {name}; every tweet needs one")
+    return file
+
+
+def _own_predictions(path: Path) -> Predictions | None:
+    """Return the content of a run's predictions file, which needs no parsing; None for any other file."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    try:
+        schema = pa.parquet.read_schema(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    is_own = MAKER in (schema.metadata or {}) and {"row", "id"} < set(schema.names)
+    return read_predictions(path) if is_own and any(name.startswith(PROBABILITY) for name in schema.names) else None
+
+
+def _quick_table(path: Path) -> Table | None:
+    """Return a tidy tab-separated file's table, ten times as fast as `read_tsv`; None for any other file."""
+    if path.suffix.lower() not in (".tsv", ".txt"):
+        return None
+    try:
+        content = path.read_bytes()
+        if b"\0" in content:
+            return None
+        names = content.split(b"\n", 1)[0].decode().split("\t")
         table = pa.csv.read_csv(
             pa.BufferReader(content),
             parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in content.split(b"\n", 1)[0].decode().split("\t")}
-            ),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
-        names, columns, lines = table.column_names, table.columns, range(2, table.num_rows + 2)
-        if any(not pa.types.is_string(column.type) for column in columns):
-            raise pa.ArrowInvalid("column names")
     except (pa.ArrowInvalid, UnicodeDecodeError):
-        table = read_tsv(path, None, content)
-        names, lines = table.names, table.lines
-        columns = [pa.chunked_array([pa.array(column, pa.string())]) for column in table.columns]
-    if len(names) != 2:
-        raise InputError(f"{path}, line 1: a header and two columns are expected, tweet id and label")
-    if len(columns[0]) == 0:
-        raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
-    ids, labels = (pa.compute.utf8_trim_whitespace(column) for column in columns)
-    return LabelFile(str(path), ids, labels, lines)
+        return None
+    is_text = all(pa.types.is_string(column.type) for column in table.columns)
+    if table.column_names != [name.strip() for name in names] or not is_text or not all(names):
+        return None
+    return Table(str(path), table.column_names, table.columns, range(2, table.num_rows + 2))
+
+
+def _table(path: Path, encoding: str | None) -> Table:
+    """Return a file's table; of a zip, that of its single file."""
+    if path.suffix.lower() != ".zip":
+        if encoding is not None:
+            with reading(path), Source(path).open() as stream:
+                encoding = _encoding_of(stream.read(), encoding)
+        return read_table(path, encoding, encoding_flag="--encoding")
+    name, content = _unzipped(path)
+    encoding = encoding and _encoding_of(content, encoding)
+    name = name if kind_of(Path(name)) in READERS else f"{name}.tsv"
+    (table,) = read_tables(path / name, encoding, encoding_flag="--encoding", content=content)
+    return table
+
+
+def check_encoding(name: str) -> None:
+    """Raise `InputError` for an encoding that Python does not know."""
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise InputError(f"--encoding {name} is no encoding that Python knows; utf-8 or cp1252?") from None
+
+
+def _encoding_of(content: bytes, asked: str) -> str | None:
+    """Return None for valid UTF-8, as our own files are beside tweets of another encoding; else the one asked for."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return asked
+    return asked if b"\0" in content else None  # UTF-16 without a byte order mark is valid UTF-8, too
+
+
+def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, list[str]]:
+    """Return the names of a table's columns of ids and of labels, and those of its classes' probabilities.
+
+    Raises:
+        InputError: where a column is missing, or the first line is no header.
+    """
+    ids, labels = list(ID_NAMES), list(LABEL_NAMES)
+    if task is not None:
+        ids = [*task.columns.id, task.submission.columns[0], *ids]
+        labels = [*task.columns.label, task.submission.columns[1], *labels]
+    names = table.names
+    if len(names) < 2:
+        raise InputError(f"{table.path}, line 1: a header and two columns are expected, tweet id and label")
+    id_name, label_name = _named(names, ids), _named(names, labels)
+    classes = [name for name in names if name.startswith(PROBABILITY) and name not in (id_name, label_name)]
+    classes = classes if len(classes) > 1 else []
+    is_found = id_name is not None and (label_name is not None or classes)
+    if not is_found and any(NUMBER.fullmatch(name) for name in names):
+        raise InputError(
+            f"{table.path}, line 1: no header here; the first line must name the columns, such as tweet_id and Class"
+        )
+    if len(names) == 2 and not is_found:
+        id_name = names[1] if label_name == names[0] else names[0]
+        label_name = names[1] if id_name == names[0] else names[0]
+    elif not is_found:
+        wanted = dict.fromkeys(ids if id_name is None else labels)
+        header = f" among {', '.join(names)}" if max(map(len, names)) <= LONGEST_NAME and len(names) < 20 else ""
+        raise InputError(f"{table.path}, line 1: no column {' or '.join(wanted)}{header}; name one of its columns so")
+    for name in (id_name, label_name, *classes):
+        if names.count(name) > 1:
+            shown = name if len(name) <= LONGEST_NAME else "the same"
+            raise InputError(f"{table.path}, line 1: two columns are named {shown}; give each a name of its own")
+    return id_name, label_name, classes
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Return the first of the wanted names that a table has, else the first that it has in other case, or None."""
+    exact = [name for name in wanted if name in names]
+    folded = [name for want in wanted for name in names if name.casefold() == want.casefold()]
+    return next(iter([*exact, *folded]), None)
+
+
+def _trimmed(column: pa.ChunkedArray | list[str]) -> pa.ChunkedArray:
+    """Return a column of strings without quotes and spaces around its values."""
+    array = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([pa.array(list(column), pa.string())])
+    trimmed = pa.compute.utf8_trim_whitespace(array)
+    return pa.compute.utf8_trim_whitespace(pa.compute.replace_substring_regex(trimmed, QUOTED.pattern, r"\1"))
+
+
+def _probabilities(table: Table, names: Sequence[str]) -> np.ndarray:
+    """Return the probabilities (n_rows, n_classes) of some columns; raise `InputError` with the line for what is none.
+
+    They are single floats, as the predictions files' are, so that a vote is the same on either.
+    """
+    columns = dict(zip(table.names, table.columns, strict=True))
+    values = np.empty((len(table.lines), len(names)), dtype=np.float32)
+    for index, name in enumerate(names):
+        for row, text in enumerate(_trimmed(columns[name]).to_pylist()):
+            try:
+                values[row, index] = float(text)
+            except ValueError:
+                values[row, index] = np.nan
+    wrong = ~((values >= 0) & (values <= 1)).all(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{table.path}, {table.unit} {table.lines[row]}: the columns {', '.join(names)} must hold probabilities, "
+            "numbers from 0 to 1; correct them, or leave these columns out"
+        )
+    return values
 
 
 def first_difference(left: pa.ChunkedArray, right: pa.ChunkedArray) -> int | None:
@@ -154,7 +405,7 @@ def check_same_tweets(file: LabelFile, ids: pa.ChunkedArray, source: str) -> Non
         return
     if row < min(len(file.ids), len(ids)):
         raise InputError(
-            f"{file.path}, line {file.lines[row]}: tweet {file.ids[row]} stands where {source} has {ids[row]}; "
+            f"{file.where(row)}: tweet {_shown(file.ids[row])} stands where {source} has {_shown(ids[row])}; "
             "the same tweets in the same order are needed"
         )
     raise InputError(
@@ -162,26 +413,97 @@ def check_same_tweets(file: LabelFile, ids: pa.ChunkedArray, source: str) -> Non
     )
 
 
-def label_text(ids: Sequence[str], labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class")) -> str:
-    """Return a label file's content: header, then the rows in the order given, LF line ends."""
-    rows = [f"{tweet_id}\t{label}\n" for tweet_id, label in zip(ids, labels, strict=True)]
-    return "\t".join(columns) + "\n" + "".join(rows)
+def _shown(tweet_id: pa.StringScalar) -> str:
+    """Return an id for a message, or dots for what may be a text."""
+    return str(tweet_id) if SHOWABLE_ID.fullmatch(str(tweet_id)) else "..."
 
 
-def write_labels(path: Path, ids: pa.ChunkedArray, labels: Sequence[str]) -> None:
-    """Write a label file atomically."""
-    write_text(path, label_text(ids.to_pylist(), labels))
+def in_order_of(
+    file: LabelFile, ids: pa.ChunkedArray, source: str, where: Callable[[int], str] | None = None
+) -> LabelFile:
+    """Return a label file's rows in the order of `ids`, joined by id.
+
+    Where ids repeat, rows are joined by their number, and the order must be the same.
+
+    Args:
+        ids: of the tweets.
+        source: the file that they are from, for messages.
+        where: returns file and line of a row of `ids`, for messages.
+
+    Raises:
+        InputError: for a tweet that is missing or that `ids` lack, with file and line.
+    """
+    if first_difference(file.ids, ids) is None:
+        return file
+    if any(len(column) != pa.compute.count_distinct(column).as_py() for column in (file.ids, ids)):
+        check_same_tweets(file, ids, source)
+    is_extra = pd.isna(pa.compute.index_in(file.ids, value_set=ids).to_pandas())
+    order = pa.compute.index_in(ids, value_set=file.ids)
+    is_missing = pd.isna(order.to_pandas())
+    remedy = "the same tweets are needed in both files"
+    if is_extra.any():
+        row, more = int(is_extra.argmax()), int(is_extra.sum()) - 1
+        others = f", nor are {more} more" if more else ""
+        raise InputError(f"{file.where(row)}: tweet {_shown(file.ids[row])} is not in {source}{others}; {remedy}")
+    if is_missing.any():
+        row, more = int(is_missing.argmax()), int(is_missing.sum()) - 1
+        others = f" and {more} more" if more else ""
+        place = where(row) if where else source
+        raise InputError(f"{file.path} lacks tweet {_shown(ids[row])} ({place}){others}; {remedy}")
+    return file.take(order.to_numpy())
+
+
+def check_label_output(path: Path, flag: str = "--output") -> None:
+    """Raise `InputError` for the name of a label file that tells no format."""
+    kind = kind_of(path)
+    is_packed = path.suffix.lower() == ".gz"
+    if path.suffix.lower() != ".zip" and (kind not in WRITABLE or (is_packed and kind == ".parquet")):
+        raise InputError(f"{flag} {path}: choose a name that ends in {', '.join(WRITABLE)} or .zip")
+
+
+def label_text(
+    ids: Sequence[str], labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class"), kind: str = ".tsv"
+) -> str:
+    """Return a label file's content: header, then the rows in the order given, LF line ends.
+
+    Args:
+        kind: `.csv` for commas and quotes, `.jsonl` for an object a line, any other for tabs.
+    """
+    rows = [tuple(columns), *zip(ids, labels, strict=True)]
+    if kind == ".csv":
+        stream = io.StringIO(newline="")
+        csv.writer(stream, lineterminator="\n").writerows(rows)
+        return stream.getvalue()
+    if kind == ".jsonl":
+        objects = (dict(zip(columns, row, strict=True)) for row in rows[1:])
+        return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in objects)
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def write_labels(
+    path: Path, ids: pa.ChunkedArray, labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class")
+) -> None:
+    """Write a label file atomically, in the format that its name ends in."""
+    table = pa.table([ids, pa.array(labels, pa.string())], names=list(columns))
+
+    def write(partial: Path) -> None:
+        with Writer(partial, table.schema) as writer:
+            writer.write(table)
+
+    write_atomically(path, write)
 
 
 def write_submission(path: Path, submission: Submission, ids: pa.ChunkedArray, labels: Sequence[str]) -> None:
     """Write the official zip, one file and no folder, and check it by reading it back.
 
-    Its file has a constant date, so that equal labels give equal bytes.
+    The separator is the one that the file's name ends in. The file has a constant date, so that equal labels give equal
+    bytes.
 
     Raises:
         RuntimeError: where the zip does not read back as it was written.
     """
-    content = label_text(ids.to_pylist(), labels, submission.columns)
+    kind = Path(submission.file).suffix.lower()
+    content = label_text(ids.to_pylist(), labels, submission.columns, kind)
 
     def write(partial: Path) -> None:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -191,18 +513,17 @@ def write_submission(path: Path, submission: Submission, ids: pa.ChunkedArray, l
             archive.writestr(entry, content)
 
     write_atomically(path, write)
-    reread = read_labels(path)
-    if first_difference(reread.ids, ids) is not None or reread.labels.to_pylist() != list(labels):
+    if _unzipped(path) != (submission.file, content.encode("utf-8")):
         raise RuntimeError(f"{path} does not read back as it was written")
 
 
-def _unzipped(path: Path) -> bytes:
-    """Return the content of the single file of a zip; raise `InputError` for another number of files."""
+def _unzipped(path: Path) -> tuple[str, bytes]:
+    """Return name and content of the single file of a zip; raise `InputError` for another number of files."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
             if len(names) != 1 or "/" in names[0]:
                 raise InputError(f"{path} holds {len(names)} files; exactly one, in no folder, is expected")
-            return archive.read(names[0])
-    except (OSError, zipfile.BadZipFile) as error:
+            return names[0], archive.read(names[0])
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{path} can't be read as a zip ({error})") from None

@@ -132,8 +132,9 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
     lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
     for index, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
         text = wrap_quotes(" ".join(texts[row].split()))
+        user = " ".join(users[row].split())
         probs = [f"{prob:.6f}" for prob in part.labels[index]] if is_soft else []
-        lines.append("\t".join([str(row), ids[row], users[row], text, task.labels[label], *probs]))
+        lines.append("\t".join([str(row), ids[row], user, text, task.labels[label], *probs]))
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -144,18 +145,23 @@ def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
         ids: of all unlabelled tweets, by row.
 
     Raises:
-        InputError: where the file's ids are not those of the rows that it names.
+        InputError: where the file's ids are not those of the rows that it names, and for a file that was changed.
     """
     table = read_table(path)
     by_name = dict(zip(table.names, table.columns, strict=True))
-    rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
-    actual_ids = ids.take(pa.array(rows)).to_pylist() if len(rows) else []
-    if actual_ids != by_name[table.names[1]]:
-        raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
     names = [f"p_{label}" for label in task.labels]
-    if not set(names) <= set(table.names):
-        return PseudoLabels(rows, task.indices(by_name[task.columns.label[0]]))
-    probs = np.array([[float(prob) for prob in by_name[name]] for name in names], dtype=np.float32).T
+    try:
+        rows = np.array([int(row) for row in by_name[ROW]], dtype=np.int64)
+        actual_ids = ids.take(pa.array(rows)).to_pylist() if len(rows) else []
+        if actual_ids != list(by_name[table.names[1]]):
+            raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
+        if not set(names) <= set(table.names):
+            return PseudoLabels(rows, task.indices(by_name[task.columns.label[0]]))
+        probs = np.array([[float(prob) for prob in by_name[name]] for name in names], dtype=np.float32).T
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} was changed after it was made; remove its folder to have it made anew") from None
     return PseudoLabels(rows, probs / probs.sum(axis=1, keepdims=True))
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job
-from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_tweets, renumbered
+from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_labelled_tweets, read_tweets, renumbered
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.prediction_files import check_same_tweets, read_labels
@@ -45,12 +45,14 @@ class Splits:
 def load_splits(job: Job) -> Splits:
     """Read all of a job's files, or its data set of the Hub, and assign folds.
 
+    With `unlabelled_rows` pool, rows of the labelled files whose label is empty follow the tweets to pseudo-label.
+
     Raises:
         InputError: for input that cannot be read, and for members with pseudo labels without tweets to label.
     """
     settings = job.settings
     if settings.dataset_name:
-        labelled, test, findings = read_hub_tweets(
+        labelled, test, without_label, findings = read_hub_tweets(
             settings.dataset_name,
             settings.dataset_config_name,
             job.task,
@@ -59,7 +61,7 @@ def load_splits(job: Job) -> Splits:
         )
     else:
         files = job.input_files()
-        labelled, findings = read_tweets(files.labelled, job.task, labelled=True, encoding=settings.encoding)
+        labelled, without_label, findings = read_labelled_tweets(files.labelled, job.task, encoding=settings.encoding)
         test, more = read_unlabelled(files.test, job)
         findings += more
     unlabelled, more = read_unlabelled(settings.unlabelled_file, job)
@@ -70,6 +72,10 @@ def load_splits(job: Job) -> Splits:
         labelled = renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
         test = renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
+    if settings.unlabelled_rows == "pool" and without_label is not None:
+        pool = test if unlabelled is None else unlabelled
+        parts = [part for part in (pool, without_label) if part is not None]
+        unlabelled = renumbered(concatenate_datasets(parts))
     if test is None and unlabelled is None and any(member.args.pseudo_labels for member in job.members):
         raise InputError(
             "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "

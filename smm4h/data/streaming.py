@@ -3,7 +3,6 @@
 Memory holds one batch, whatever the size of the input.
 """
 
-import codecs
 import csv
 import gzip
 import io
@@ -13,21 +12,29 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from smm4h.config.task import Task
-from smm4h.data.dataset import tweets_of
-from smm4h.data.readers import READERS, Table, arrow_table, csv_tables, read_jsonl, read_tsv
+from smm4h.data.dataset import count_cut_ids, cut_id_findings, tweets_of, wanted_columns
+from smm4h.data.readers import (
+    CHUNK,
+    Findings,
+    Source,
+    StandardInput,
+    input_files,
+    kind_of,
+    name_of,
+    read_tables,
+    reading,
+)
 from smm4h.utils.errors import InputError
 
 PIPE = "-"
-CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -48,118 +55,67 @@ def inputs_of(path: str) -> list[Path]:
     if path == PIPE:
         with tempfile.NamedTemporaryFile(prefix="tweets", suffix=".tsv", delete=False) as spool:
             shutil.copyfileobj(sys.stdin.buffer, spool)
-        return [Path(spool.name)]
-    given = Path(path)
-    files = sorted(f for f in given.iterdir() if kind_of(f) in READERS) if given.is_dir() else [given]
-    if not files:
-        raise InputError(f"{path} holds no file of {', '.join(READERS)}, or the same with .gz")
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file} is not there; name an existing file or folder, or - for a pipe")
-        if kind_of(file) not in READERS:
-            raise InputError(f"{file} is none of {', '.join(READERS)}, or the same with .gz")
-    return files
+        return [StandardInput(spool.name)]
+    return input_files(path)
 
 
-def kind_of(path: Path) -> str:
-    """Return a file's kind by its name, compressed or not: `.tsv` for `a.tsv.gz`."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def read_blocks(
+    paths: Sequence[Path],
+    task: Task,
+    size: int,
+    encoding: str | None = None,
+    *,
+    number_missing_ids: bool = False,
+    findings: Findings | None = None,
+    encoding_flag: str | None = "--encoding",
+) -> Iterator[Block]:
+    """Yield the tweets of some files, one file after the next, about `size` at a time; no block spans two files.
 
+    The tweets and their order are those of `read_tweets`, whatever the size.
 
-def _open(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, decompressed."""
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def read_blocks(paths: Sequence[Path], task: Task, size: int, encoding: str | None = None) -> Iterator[Block]:
-    """Yield the tweets of some files, one file after the next, `size` at a time; a block never spans two files.
+    Args:
+        number_missing_ids: whether tweets of a file without the task's column of ids are numbered, which is a finding;
+            else such a file is refused. Numbers go on over all blocks and files.
+        findings: emptied at the start, then filled with the findings of the blocks so far; when the last block is read,
+            `findings.summed()` holds each finding on each file once, with its count over all blocks.
+        encoding_flag: the command's flag for the encoding, for messages; None: it has none.
 
     Raises:
-        InputError: as the readers of `smm4h.data.readers` do, when the faulty line is reached.
+        InputError: as `smm4h.data.readers.read_tables` does, when the faulty line is reached.
     """
+    findings = Findings() if findings is None else findings
+    findings.clear()
+    wanted = wanted_columns(task, labelled=False, ids_may_lack=number_missing_ids)
     numbers, n_before = itertools.count(), 0
     for path in paths:
-        for table in _tables(path, size, encoding):
-            tweets = tweets_of(table, task, labelled=False)
+        n_long = n_cut = 0
+        for table in read_tables(path, encoding, wanted=wanted, size=size, encoding_flag=encoding_flag):
+            tweets = tweets_of(table, task, labelled=False, ids_may_lack=number_missing_ids, first_number=n_before)
+            findings.add(table.findings)
             ids = tweets["id"].tolist()
-            if not task.columns.id:  # number the tweets over all blocks and files
-                ids = [str(n_before + int(tweet_id)) for tweet_id in ids]
             n_before += len(ids)
-            yield Block(next(numbers), ids, tweets["text"].tolist())
+            n_long, n_cut = (a + b for a, b in zip((n_long, n_cut), count_cut_ids(ids), strict=True))
+            if ids:
+                yield Block(next(numbers), ids, tweets["text"].tolist())
+        findings.add(cut_id_findings(name_of(path), n_long, n_cut))
 
 
-def count_lines(paths: Sequence[Path]) -> int:
-    """Return about how many tweets some files hold, for a progress bar: Parquet by rows, other files by lines."""
+def count_lines(paths: Sequence[Path]) -> int | None:
+    """Return about how many tweets some files hold, for a progress bar: Parquet by rows, other files by lines.
+
+    None stands for a number that only reading would tell, a spreadsheet's.
+    """
     total = 0
     for path in paths:
-        with _open(path) as stream:
-            if kind_of(path) == ".parquet":
+        kind = kind_of(path)
+        if kind == ".xlsx":
+            return None
+        with reading(path), Source(path).open() as stream:
+            if kind == ".parquet":
                 total += pa.parquet.ParquetFile(stream).metadata.num_rows
             else:
                 total += sum(chunk.count(b"\n") for chunk in iter(lambda stream=stream: stream.read(CHUNK), b""))
     return total
-
-
-def _tables(path: Path, size: int, encoding: str | None) -> Iterator[Table]:
-    """Yield a file's tables of `size` rows."""
-    kind = kind_of(path)
-    try:
-        with ExitStack() as stack:
-            if kind == ".parquet":
-                yield from _parquet_tables(stack.enter_context(_open(path)), path, size)
-                return
-            encoding = encoding or _detect_encoding(path)
-            stream = stack.enter_context(_open(path))
-            if kind == ".csv":
-                lines = io.TextIOWrapper(stream, encoding=_accept_bom(encoding), newline="")
-                yield from csv_tables(lines, str(path), size)
-            else:
-                yield from _line_tables(stream, path, kind, size, encoding)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} can't be read ({error})") from None
-
-
-def _parquet_tables(stream: BinaryIO, path: Path, size: int) -> Iterator[Table]:
-    try:
-        file, row = pa.parquet.ParquetFile(stream), 0
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
-    for batch in file.iter_batches(batch_size=size):
-        yield arrow_table(pa.Table.from_batches([batch]), str(path), row)
-        row += batch.num_rows
-
-
-def _line_tables(stream: BinaryIO, path: Path, kind: str, size: int, encoding: str) -> Iterator[Table]:
-    """Yield tables of a file that holds a tweet a line."""
-    has_header = kind not in (".jsonl", ".json")
-    header, line = (stream.readline(), 2) if has_header else (b"", 1)
-    reader = read_tsv if has_header else read_jsonl
-    while lines := list(itertools.islice(stream, size)):
-        content = header + (b"" if header.endswith(b"\n") or not header else b"\n") + b"".join(lines)
-        if any(tweet_line.strip() for tweet_line in lines):
-            yield reader(path, _accept_bom(encoding), content, line)
-        line += len(lines)
-
-
-def _accept_bom(encoding: str) -> str:
-    """Return the codec; for UTF-8 the one that skips a byte order mark."""
-    return "utf-8-sig" if encoding == "utf-8" else encoding
-
-
-def _detect_encoding(path: Path) -> str:
-    """Return `utf-8` where the whole file is valid UTF-8, else `cp1252`; reads the file once, a chunk at a time."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with _open(path) as stream:
-        try:
-            while chunk := stream.read(CHUNK):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "cp1252"
-    return "utf-8"
 
 
 class Writer:
@@ -236,5 +192,5 @@ def estimate_tweets(paths: Sequence[Path]) -> int | None:
     """Return about how many tweets some files hold, or None for unreadable files, which their reader reports."""
     try:
         return count_lines(paths)
-    except (OSError, EOFError, pa.ArrowInvalid):
+    except InputError:
         return None

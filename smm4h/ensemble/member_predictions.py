@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from smm4h.config.plan import Run, fold_runs
+from smm4h.config.task import Task
 from smm4h.data.prediction_files import (
     MAKER,
     Predictions,
-    check_same_tweets,
     first_difference,
+    in_order_of,
+    labels_of,
     read_labels,
     read_predictions,
 )
@@ -44,7 +46,10 @@ class MemberPredictions:
         """
         if self.probabilities is None and (method == "soft" or ties == "probability"):
             flag = "--method soft" if method == "soft" else "--ties probability"
-            raise InputError(f"{flag} needs probabilities, and label files have none; use --method hard --ties lowest")
+            raise InputError(
+                f"{flag} needs probabilities of every label (columns p_{', p_'.join(self.labels)}), and not all files "
+                "have them; use --method hard --ties lowest"
+            )
         if method == "soft":
             return voting.soft_vote(self.probabilities)
         means = voting.mean_probabilities(self.probabilities) if ties == "probability" else None
@@ -77,7 +82,7 @@ def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _read(path: Path, run: Run) -> Predictions:
     """Read a run's predictions file; raise `InputError` if its fingerprint is not the run's."""
     predictions = read_predictions(path)
-    if predictions.maker["fingerprint"] != run.fingerprint:
+    if predictions.maker.get("fingerprint") != run.fingerprint:
         raise InputError(
             f"{path} was made by another recipe, task or data; remove {run.directory} to have it made anew"
         )
@@ -161,35 +166,27 @@ def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
     return stack_predictions(list(members), ids, labels, tables)
 
 
-def predictions_from_files(paths: Sequence[Path], labels: Sequence[str] | None) -> MemberPredictions:
-    """Read label files, or predictions files, of the same tweets in the same order, as one member each.
+def predictions_from_files(
+    paths: Sequence[Path], task: Task | None = None, encoding: str | None = None
+) -> MemberPredictions:
+    """Read label files, or predictions files, of the same tweets as one member each, in the order of the first file.
+
+    Where every file has a probability of each label, the members have probabilities, too; their votes are the files'
+    labels.
 
     Args:
-        labels: the task's; None: the classes that the files name, label files in ascending order.
+        task: names the labels and columns; None: the labels are those that the files name, see `labels_of`.
+        encoding: of text files that are not UTF-8.
 
-    Raises `InputError` with the file and the first differing row where files have different tweets, and for predictions
-    files with different classes.
+    Raises `InputError` with file and line for a tweet that is not in all files, and for a label that the task lacks.
     """
-    if all(path.suffix == ".parquet" for path in paths):
-        tables = [read_predictions(path) for path in paths]
-        for path, table in zip(paths, tables, strict=True):
-            row = first_difference(table.ids, tables[0].ids)
-            if row is not None:
-                raise InputError(f"{path} predicts other tweets than {paths[0]}: they differ at row {row}")
-            if table.labels != tables[0].labels or (labels is not None and table.labels != list(labels)):
-                raise InputError(
-                    f"{path} has classes {', '.join(table.labels)}, not {', '.join(labels or tables[0].labels)}"
-                )
-        return stack_predictions(
-            [str(p) for p in paths], tables[0].ids, tables[0].labels, [table.probabilities for table in tables]
-        )
-    files = [read_labels(path) for path in paths]
-    for file in files[1:]:
-        check_same_tweets(file, files[0].ids, files[0].path)
-    if labels is None:
-        labels = sorted({label for file in files for label in file.labels.unique().to_pylist()})
+    files = [read_labels(path, task, encoding) for path in paths]
+    files = [files[0], *(in_order_of(file, files[0].ids, files[0].path, files[0].where) for file in files[1:])]
+    labels = task.labels if task is not None else labels_of(files)
     votes = np.stack([file.indices(labels) for file in files])
-    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, None)
+    probabilities = [file.probabilities_of(labels) for file in files]
+    stacked = None if any(probs is None for probs in probabilities) else np.stack(probabilities)
+    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, stacked)
 
 
 def write_out_of_fold(path: Path, predictions: MemberPredictions, gold: np.ndarray) -> None:
@@ -209,12 +206,12 @@ def read_out_of_fold(path: Path) -> tuple[MemberPredictions, np.ndarray]:
     Raises `InputError` for a file of another kind, and for a table whose rows are not every tweet once, in order.
     """
     try:
-        table = pa.parquet.read_table(path)
+        table = pa.parquet.read_table(path, partitioning=None)
         metadata = json.loads((table.schema.metadata or {})[MAKER])
         members, labels = metadata["members"], metadata["labels"]
         parts = [[table.column(f"{member} p_{label}").to_numpy() for label in labels] for member in members]
         rows, gold = table.column("row").to_numpy(), table.column("gold").to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError):
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         raise InputError(f"{path} is not an out-of-fold table; give the job's command again to have it made") from None
     if not np.array_equal(rows, np.arange(len(rows))):
         raise InputError(f"{path} does not hold every tweet exactly once; remove it and give the job's command again")

@@ -9,7 +9,7 @@ import numpy as np
 from smm4h.config.plan import read_plan
 from smm4h.config.task import Task, read_task
 from smm4h.data.folds import read_fold_labels
-from smm4h.data.prediction_files import write_labels, write_submission
+from smm4h.data.prediction_files import in_order_of, read_labels, write_labels, write_submission
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -31,11 +31,16 @@ class Vote:
     task: Task | None  # files need none
     ensemble: FittedEnsemble | None  # files have none
 
+    def read_gold(self, path: Path, encoding: str | None = None) -> np.ndarray:
+        """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id."""
+        gold = in_order_of(read_labels(path, self.task, encoding), self.predictions.ids, "the vote")
+        return gold.indices(self.task.labels)
+
     def write(self, output: Path) -> None:
-        """Write a label file, or the official zip where the name ends so."""
+        """Write a label file in the format of its name, or the official zip where the name ends so."""
         names = self.predictions.names(self.predicted)
         try:
-            if output.suffix == ".zip":
+            if output.suffix.lower() == ".zip":
                 write_submission(output, self.task.submission, self.predictions.ids, names)
             else:
                 write_labels(output, self.predictions.ids, names)
@@ -51,19 +56,26 @@ def hold_vote(
     ties: str | None = None,
     members: Sequence[str] = (),
     task_file: Path | None = None,
+    encoding: str | None = None,
 ) -> Vote:
     """Return the vote of a job's members, where the one input is a folder, or of label files.
 
     What is None is as the job was told, or for files a hard vote.
+
+    Raises `InputError` for a job without test tweets.
     """
     if inputs[0].is_dir():
         return vote_of_job(inputs[0], {"method": method, "decision": decision, "ties": ties}, members)
-    return vote_of_files(inputs, method, ties, read_task(task_file) if task_file else None)
+    return vote_of_files(inputs, method, ties, read_task(task_file) if task_file else None, encoding)
 
 
 def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[str]) -> Vote:
     """Return the vote by the job's own rule, or by one that is fitted as asked."""
     plan, task = read_plan(folder)
+    if plan.identity["data"].get("test") is None:
+        raise InputError(
+            f"{folder} is a job without test tweets, so there is nothing to vote on; label new tweets with predict.py"
+        )
     for name in members:
         if name not in plan.members:
             raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
@@ -82,9 +94,11 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     return Vote(predictions, ensemble.predict(predictions), description, task, ensemble)
 
 
-def vote_of_files(paths: Sequence[Path], method: str | None, ties: str | None, task: Task | None) -> Vote:
-    """Return the vote by counting labels, or by the mean of the probabilities that predictions files have."""
-    predictions = predictions_from_files(paths, task.labels if task else None)
+def vote_of_files(
+    paths: Sequence[Path], method: str | None, ties: str | None, task: Task | None, encoding: str | None = None
+) -> Vote:
+    """Return the vote by counting labels, or by the mean of the probabilities that the files have."""
+    predictions = predictions_from_files(paths, task, encoding)
     ties = ties or ("lowest" if predictions.probabilities is None else "probability")
     description = f"{method} vote" if method == "soft" else f"hard vote, ties to the {ties}"
     return Vote(predictions, predictions.vote(method or "hard", ties), description, task, None)

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import write_labels
 from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
 from smm4h.data.splits import Splits, load_splits
-from smm4h.data.tokenization import loading_error
+from smm4h.data.tokenization import CHECKED_TWEETS, loading_error, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
@@ -45,12 +45,13 @@ from smm4h.ensemble.thresholds import class_shares, match_class_shares
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import EnsemblePredictor
 from smm4h.metrics import paired_bootstrap
+from smm4h.models import encoder_check
 from smm4h.models.batching import PaddingCollator, predict_proba
 from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
 from smm4h.training.losses import Loss
 from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
-from smm4h.utils.errors import InputError
+from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import read_json, write_json
 
 SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
@@ -89,15 +90,50 @@ class Student:
     def of_encoder(cls, name: str, task: Task, max_length: int, seed: int) -> "Student":
         """Return a pretrained encoder with a fresh classifier; raise `InputError` for an encoder that does not load."""
         set_seed(seed)
+        if not Path(name).is_dir():
+            prefer_cache_without_network()
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
         try:
+            if Path(name).is_dir():
+                encoder_check.check_files(Path(name))
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # one class for each file that may be missing or broken
+            if user_message(error):
+                raise
             raise InputError(loading_error(name, error)) from None
         tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         return cls(model, tokenizer)
+
+    def check(self, texts: Sequence[str], max_length: int) -> None:
+        """Raise ValueError with the reason where nothing can be learnt, or the decision cannot be moved at the end."""
+        self.model.eval()
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("its tokenizer has no padding token; choose a BERT-like encoder")
+        encoder_check.check_tokenizer(self.tokenizer, texts, None)
+        encoder_check.check_forward(
+            self.model, self.tokenizer, texts, lambda batch: self.model(**batch).logits, max_length
+        )
+        self.last_layer()
+
+    def last_layer(self) -> nn.Linear:
+        """Return the layer whose outputs are the logits; raise ValueError where it has no bias to be moved.
+
+        It is found by its shape, outside the encoder: XLM-RoBERTa lists its classifier before the encoder.
+        """
+        prefix = f"{self.model.base_model_prefix}."
+        layers = [
+            layer
+            for name, layer in self.model.named_modules()
+            if isinstance(layer, nn.Linear)
+            and not name.startswith(prefix)
+            and layer.out_features == self.model.config.num_labels
+            and layer.bias is not None
+        ]
+        if not layers:
+            raise ValueError(f"{type(self.model).__name__} ends in no linear layer with a bias; choose another encoder")
+        return layers[-1]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts as they are."""
@@ -170,9 +206,7 @@ class Student:
         level = np.exp(np.log(np.clip(probs, SMALLEST, None)).mean(axis=0))
         start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
         moved = np.log(match_class_shares(probs, start, shares))
-        last = [part for part in self.model.modules() if isinstance(part, nn.Linear) and part.bias is not None][-1]
-        if last.out_features != len(shares):
-            raise InputError(f"{type(self.model).__name__} has no linear layer with a bias at its end; choose another")
+        last = self.last_layer()
         with torch.no_grad():
             last.bias += torch.from_numpy(moved).to(last.bias)
 
@@ -261,6 +295,20 @@ class Distillation:
     stop: Callable[[], bool]
     report: Callable[[str, int, int], None]
 
+    def check_encoder(self) -> None:
+        """Raise `InputError` for an encoder that cannot become a student, before anything is predicted or trained."""
+        settings, name = self.settings, self.settings.model_name_or_path
+        texts = self.splits.labelled.select(range(min(CHECKED_TWEETS, len(self.splits.labelled))))["text"]
+        try:
+            student = Student.of_encoder(name, self.job.task, settings.max_seq_length, settings.seed)
+            student.check(texts, min(settings.max_seq_length, student.tokenizer.model_max_length))
+        except InputError:
+            raise
+        except Exception as error:
+            if user_message(error):
+                raise
+            raise InputError(loading_error(name, error)) from None
+
     def labelled(self) -> DistillationSet:
         """Return the labelled tweets with the ensemble's out-of-fold probabilities."""
         return DistillationSet(column(self.splits.labelled, "text").to_pylist(), self.job.combined)
@@ -278,7 +326,7 @@ class Distillation:
             examples += DistillationSet(texts, job.rule.combine(predictions.probabilities))
             predicted = job.ensemble.predict(predictions)
         if files:
-            table, _ = read_tweets(files, job.task, labelled=False)
+            table, _ = read_tweets(files, job.task, labelled=False, encoding_flag=None)
             texts = column(table, "text").to_pylist()
             output = self.predictor().predict(texts)
             tables.append(table)
@@ -385,6 +433,9 @@ class Distillation:
     def save(self, student: Student, scores: list[dict[str, Any]], speeds: dict[str, float], n_unlabelled: int) -> None:
         """Write the student's model, its labels of the test tweets, and student.json."""
         folder, task, settings = self.settings.output_dir, self.job.task, self.settings
+        student.model.config.update(
+            {"task_name": task.name, "columns": asdict(task.columns), "submission_columns": task.submission.columns}
+        )
         student.save(folder / "model")
         if self.splits.test is not None:
             predicted = student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1)

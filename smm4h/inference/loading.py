@@ -14,7 +14,7 @@ from smm4h.utils.errors import InputError
 
 
 class LoadedEnsemble:
-    """A finished job's ensemble, or a published one; made by `smm4h.load`.
+    """A finished job's ensemble, a published one, or a single classifier such as a student; made by `smm4h.load`.
 
     >>> import smm4h
     >>> ensemble = smm4h.load(folder)
@@ -63,9 +63,9 @@ class LoadedEnsemble:
 
     @cached_property
     def job(self) -> FinishedJob:
-        """All results of the job; raises `InputError` for a published ensemble, which has none."""
+        """All results of the job; raises `InputError` for a published ensemble or a single model, which has none."""
         if not (Path(self.name) / "plan.json").is_file():
-            raise InputError(f"{self.name} is a published ensemble; its job's folder has the scores")
+            raise InputError(f"{self.name} is a published ensemble or a single model; its job's folder has the scores")
         return FinishedJob.read(Path(self.name))
 
     def leaderboard(self) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
 import hashlib
+import json
 import math
 import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import torch
+from transformers import PretrainedConfig
 
 from heads import TweetClassifier
 from smm4h.config.plan import Plan, Run, read_plan
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.streaming import PIPE, Block, Writer
-from smm4h.data.tokenization import VARIANT, load_saved_tokenizer
+from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
-from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
+from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
+from smm4h.models.predictors import CutTweets, EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule, mean_of_models
 from smm4h.training.baselines import load_baseline
@@ -29,6 +32,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
 
+CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
 SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept
 
 
@@ -77,10 +81,12 @@ class EnsemblePredictor:
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
         self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
         self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
+        self.cut: dict[str, CutTweets] = {}  # of the texts that were predicted last, by a member of each tokenizer
 
     def predict(self, texts: Sequence[str]) -> EnsembleOutput:
         """Return the ensemble's predictions for some texts."""
         cache: dict = {}
+        self.cut = {}
         members = [self.predict_member(name, texts, cache) for name in self.rule.members]
         return EnsembleOutput.from_rule(self.rule, np.stack(members))
 
@@ -90,7 +96,12 @@ class EnsemblePredictor:
         `cache` keeps token ids for members that read the same.
         """
         runs = self.runs[name]
-        probs = [self._load(run).predict_proba(texts, cache) for run in runs]
+        probs = []
+        for run in runs:
+            model = self._load(run)
+            probs.append(model.predict_proba(texts, cache))
+            if cut := getattr(model, "cut", None):
+                self.cut[name] = cut
         return mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
 
     def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
@@ -102,15 +113,28 @@ class EnsemblePredictor:
         return model
 
 
-def load_published(name: str, device: str) -> TweetEnsemble:
-    """Return a published ensemble, by its folder or its name on the Hub; raise `InputError` where that is none."""
+Predictor = EnsemblePredictor | TweetEnsemble | ClassifierPredictor
+
+
+def load_published(name: str, device: str) -> TweetEnsemble | ClassifierPredictor:
+    """Return a published ensemble, a student or another classifier, by its folder or its name on the Hub.
+
+    Raises `InputError` where that is none.
+    """
+    folder = classifier_folder(name)
+    if not Path(folder).is_dir():
+        prefer_cache_without_network()
     try:
-        model = TweetEnsemble.from_pretrained(name)
+        config, _ = PretrainedConfig.get_config_dict(folder)
+        if config.get("model_type") == TweetEnsembleConfig.model_type:
+            return TweetEnsemble.from_pretrained(folder).to(device)
+        if not config.get("model_type"):
+            raise ValueError("it has no config.json that names a model_type")
     except (OSError, ValueError, KeyError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        reason = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
         kind = "no job's output folder" if Path(name).exists() else "no folder"
         raise InputError(f"{name} is {kind}, and no published ensemble either ({reason})") from None
-    return model.to(device)
+    return load_classifier(folder, config, device)
 
 
 def task_of(config: TweetEnsembleConfig) -> Task:
@@ -120,10 +144,10 @@ def task_of(config: TweetEnsembleConfig) -> Task:
     return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), submission=submission)
 
 
-def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[EnsemblePredictor | TweetEnsemble, Task, str]:
-    """Return the ensemble of a job's folder or of a published one, its task, and a hash of how it decides.
+def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, str]:
+    """Return the ensemble of a job's folder, a published one, or a single classifier; its task; and a hash of it.
 
-    Raises `InputError` for a name that is neither.
+    Raises `InputError` for a name that is none of these.
     """
     if (Path(name) / "plan.json").is_file():
         plan, task = read_plan(Path(name))
@@ -131,8 +155,23 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Ensemb
         predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
         return predictor, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
     published = load_published(name, device)
-    config = published.config.to_json_string(use_diff=False)
-    return published, task_of(published.config), hashlib.sha256(config.encode()).hexdigest()
+    if isinstance(published, TweetEnsemble):
+        config = published.config.to_json_string(use_diff=False)
+        return published, task_of(published.config), hashlib.sha256(config.encode()).hexdigest()
+    folder = Path(classifier_folder(name))
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
+    content = f"{published.model.config.to_json_string(use_diff=False)}{files}"
+    return published, classifier_task(str(folder), published), hashlib.sha256(content.encode()).hexdigest()
+
+
+def cut_tweets(predictor: Predictor) -> dict[str, CutTweets]:
+    """Return, of the texts that were predicted last, how many each tokenizer cut, by a member that has it."""
+    if isinstance(predictor, TweetEnsemble):
+        models = [(name, model) for name, of_member in predictor.predictors.items() for model in of_member]
+        found = {name: model.cut for name, model in models if getattr(model, "cut", None)}
+    else:
+        found = predictor.cut if isinstance(predictor.cut, dict) else {predictor.name: predictor.cut}
+    return {name: cut for name, cut in found.items() if cut is not None and cut.count}
 
 
 @dataclass(frozen=True)
@@ -173,7 +212,7 @@ class PartialPredictions:
     def predict_missing(
         self,
         blocks: Iterable[Block],
-        predictor: EnsemblePredictor | TweetEnsemble,
+        predictor: Predictor,
         leases: LeaseHolder,
         on_block: Callable[[Block], None],
     ) -> tuple[int, int]:
@@ -185,7 +224,7 @@ class PartialPredictions:
             on_block(block)
         return n_blocks, n_missing
 
-    def _predict(self, block: Block, predictor: EnsemblePredictor | TweetEnsemble, leases: LeaseHolder) -> bool:
+    def _predict(self, block: Block, predictor: Predictor, leases: LeaseHolder) -> bool:
         """Return whether the block's predictions are there, made by this process or another."""
         path = self.path(block.number)
         if path.exists():
@@ -206,16 +245,18 @@ class PartialPredictions:
                         "votes": pa.array(output.votes, pa.int64()),
                     }
                 )
+                cut = {member: asdict(found) for member, found in cut_tweets(predictor).items()}
+                table = table.replace_schema_metadata({CUT_KEY: json.dumps(cut)})
                 write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
         return True
 
-    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> None:
-        """Write all blocks, in order, to the output, and remove the folder.
+    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> list[str]:
+        """Write all blocks, in order, to the output, and remove the folder; return notices on tweets that were cut.
 
         Args:
             names: what each column of the output is called, by its name in the blocks.
         """
-        block_schema = pa.parquet.read_schema(self.path(0))
+        block_schema, notices = pa.parquet.read_schema(self.path(0)), self._cut_notices(n_blocks)
         schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
 
         def write(path: Path | None) -> None:
@@ -231,3 +272,18 @@ class PartialPredictions:
             write(partial)
             partial.replace(output)
         shutil.rmtree(self.folder)
+        return notices
+
+    def _cut_notices(self, n_blocks: int) -> list[str]:
+        """Return a line for each tokenizer that cut tweets of the blocks."""
+        total: dict[str, CutTweets] = {}
+        for number in range(n_blocks):
+            metadata = pa.parquet.read_schema(self.path(number)).metadata or {}
+            for member, counted in json.loads(metadata.get(CUT_KEY, b"{}")).items():
+                cut = CutTweets(**counted)
+                total[member] = total[member] + cut if member in total else cut
+        return [
+            f"{cut.count} tweets are longer than the {cut.max_length} tokens that {member} reads and were cut; the "
+            f"longest has {cut.longest}"
+            for member, cut in total.items()
+        ]

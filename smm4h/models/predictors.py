@@ -72,6 +72,33 @@ def dtype_for(precision: str | None, device: str) -> torch.dtype:
     return torch.float32 if precision == "float16" and device != "cuda" else getattr(torch, precision)
 
 
+@dataclass(frozen=True)
+class CutTweets:
+    """How many tweets are longer than a model reads, and the longest of them, in tokens."""
+
+    count: int
+    longest: int
+    max_length: int
+
+    def __add__(self, other: "CutTweets") -> "CutTweets":
+        return CutTweets(self.count + other.count, max(self.longest, other.longest), self.max_length)
+
+
+def full_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Return the tokens of texts as if the tokenizer had no longest input."""
+    return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]] if texts else []
+
+
+def tokenize_and_count(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> tuple[list[list[int]], CutTweets]:
+    """Return token ids of texts, at most `max_length` each, and which were cut; only full ones are tokenized again."""
+    token_ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    full = [text for text, ids in zip(texts, token_ids, strict=True) if len(ids) >= max_length]
+    too_long = [length for length in full_lengths(tokenizer, full) if length > max_length]
+    return token_ids, CutTweets(len(too_long), max(too_long, default=0), max_length)
+
+
 class EncoderPredictor:
     """Predictor over a fine-tuned encoder, on the device where the model is.
 
@@ -94,16 +121,17 @@ class EncoderPredictor:
     ) -> None:
         self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
         self.key = f"{variant} {' '.join(cleaning)}"
+        self.cut: CutTweets | None = None  # of the texts that were predicted last; None: another predictor's token ids
         self.dtype = dtype_for(precision, model.device.type)
         if packed and model.device.type == "cpu" and supports_padding_free(model.encoder, model.head):
             model.encoder_override = PaddingFreeEncoder(model.encoder, self.dtype)
 
     def predict_proba(self, texts: Sequence[str], cache: TokenCache) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes), float32; token ids are read from the cache or added to it."""
+        self.cut = None
         if self.key not in cache:
             cleaned = [clean(text, self.cleaning) for text in texts]
-            longest = self.tokenizer.model_max_length
-            cache[self.key] = self.tokenizer(cleaned, truncation=True, max_length=longest)["input_ids"]
+            cache[self.key], self.cut = tokenize_and_count(self.tokenizer, cleaned, self.tokenizer.model_max_length)
         token_ids, device = cache[self.key], self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
             probs = predict_proba(

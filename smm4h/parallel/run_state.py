@@ -83,7 +83,7 @@ class Heartbeat:
 def read_heartbeat(run: Run) -> HeartbeatRecord | None:
     """Return the content of the RUNNING file, which may be of a killed process; None if missing or unreadable."""
     try:
-        return HeartbeatRecord(**json.loads(run.running_file.read_text()))
+        return HeartbeatRecord(**json.loads(run.running_file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

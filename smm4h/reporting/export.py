@@ -223,7 +223,7 @@ def files_to_upload(folder: Path) -> list[Path]:
     """Return all files of a folder; raise `InputError` for a file that may not be published."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
-        if not allowed(str(file.relative_to(folder))):
+        if not allowed(file.relative_to(folder).as_posix()):
             raise InputError(f"{file} is none of the files that are published; remove it")
     return files
 

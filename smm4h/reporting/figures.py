@@ -36,6 +36,7 @@ LOOK = {
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
     "axes.titlesize": 10,
+    "text.parse_math": False,  # a label such as `$5` is no formula
     "svg.hashsalt": "smm4h",  # fixed, or equal figures would differ in their bytes
     "figure.constrained_layout.use": True,
 }
@@ -108,7 +109,7 @@ def scores(rows: Sequence[tuple[str, dict | None, dict | None]], measure: str, l
                 shown = label if position == len(rows) - 1 else None
                 axes.plot(score[measure], position + shift, marker, color=colour, markersize=5, label=shown)
         for (name, value), style in zip(lines.items(), (":", "--", "-."), strict=False):
-            axes.axvline(value, color=GREY, linestyle=style, linewidth=1, label=f"{name} {value:.2f}")
+            axes.axvline(value, color=GREY, linestyle=style, linewidth=1, label=_legend(f"{name} {value:.2f}"))
         axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows])
         axes.set(xlim=(0, 1), xlabel=f"{measure}, 95 % interval")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12 * 12 / max(4, len(rows))), ncols=2)
@@ -127,6 +128,11 @@ def _both(own: dict | None, test: dict | None, measure: str) -> str:
 def _short(name: str, longest: int = 26) -> str:
     """Return the name, cut to `longest` characters."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _legend(text: str) -> str:
+    """Return a text for a legend; matplotlib would leave out one that begins with an underscore."""
+    return f" {text}" if text.startswith("_") else text
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
@@ -167,7 +173,7 @@ def precision_recall_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]
             _, precision, recall = precision_recall(values, hits)
             area = average_precision(values, hits)
             descriptions.append(f"{label}: average precision {area:.3f}, where guessing has {hits.mean():.3f}")
-            axes.plot(recall, precision, label=f"{label} (AP {area:.2f})", **style)
+            axes.plot(recall, precision, label=_legend(f"{label} (AP {area:.2f})"), **style)
             axes.axhline(hits.mean(), color=style["color"], linewidth=0.7, alpha=0.6)
         if chosen:
             axes.plot(chosen["recall"], chosen["precision"], "k*", markersize=11, label="the vote's decision")
@@ -222,7 +228,7 @@ def calibration_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]]) ->
             means, right, _ = calibration(values, hits)
             error = calibration_error(values, hits)
             descriptions.append(f"{label}: mean distance from the diagonal {error:.3f}")
-            axes.plot(means, right, marker="o", markersize=4, label=f"{label} (error {error:.3f})", **style)
+            axes.plot(means, right, marker="o", markersize=4, label=_legend(f"{label} (error {error:.3f})"), **style)
         _share_axis(axes, "mean probability", "share that is right")
         axes.legend(fontsize=8, loc="upper left")
 
@@ -272,7 +278,7 @@ def learning_curves(curves: Mapping[str, list[list[dict[str, float]]]], measure:
 
     def draw(axes: Axes) -> None:
         for (name, (epochs, values)), style in zip(means.items(), _styles(len(means)), strict=True):
-            axes.plot(epochs, values, marker=".", label=_short(name), **style)
+            axes.plot(epochs, values, marker=".", label=_legend(_short(name)), **style)
         axes.set(xlabel="epoch", ylabel=f"held-out {measure}, mean over folds", ylim=(-0.01, 1.02))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.16))

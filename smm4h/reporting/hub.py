@@ -52,7 +52,8 @@ def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:
 
 def _operations(folder: Path, remote: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
     """Return the operations that turn a repository with the `remote` files into a copy of the folder."""
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    # With slashes on every system: with Windows' backslashes, the Hub would hold one file with a long name.
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     removed = [name for name in remote if name not in files and name != ".gitattributes"]
     added = [CommitOperationAdd(name, path) for name, path in files.items()]
     return [*added, *(CommitOperationDelete(name, is_folder=False) for name in removed)]

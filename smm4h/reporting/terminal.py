@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from smm4h.config.task import Task
-from smm4h.data.prediction_files import check_same_tweets, read_labels
 from smm4h.ensemble.new_votes import Vote
 from smm4h.metrics import format_interval
 from smm4h.utils.console import console
@@ -24,10 +23,10 @@ def score_table(
         measure: the metric's name.
         rows: names, each with a result of `Task.score`, or None, per column.
     """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for column in columns:
-        table.add_column(f"{column} {measure}", justify="right")
+        table.add_column(escape(f"{column} {measure}"), justify="right")
         table.add_column("95 %", justify="right")
         table.add_column("precision", justify="right")
         table.add_column("recall", justify="right")
@@ -44,20 +43,20 @@ def score_table(
                     f"{score['precision']:.3f}",
                     f"{score['recall']:.3f}",
                 ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     return table
 
 
 def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
     """Return a table of how many drawn tweets were rejected and accepted as pseudo labels, a row per fold."""
     labels = list(next(iter(counts.values()))["accepted"])
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for name in ("drawn", "held out, by another name", "doubted", *(f"accepted as {label}" for label in labels)):
         table.add_column(escape(name), justify="right")
     for fold, row in counts.items():
         cells = (row["drawn"], row["held_out"], row["doubted"], *(row["accepted"][label] for label in labels))
-        table.add_row(fold, *map(str, cells))
+        table.add_row(escape(fold), *map(str, cells))
     return table
 
 
@@ -137,18 +136,21 @@ def print_vote(vote: Vote, output: Path) -> None:
     is_counted = vote.ensemble is None or vote.ensemble.rule.is_argmax  # else the votes are not argmax
     ties = f"; {predictions.count_ties()} ties" if vote.description.startswith("hard") and is_counted else ""
     n_members, n_tweets = len(predictions.members), len(vote.predicted)
-    console.print(f"{vote.description} of {n_members} on {n_tweets} tweets ({shares}){ties}")
+    console.print(f"{vote.description} of {n_members} on {n_tweets} tweets ({shares}){ties}", markup=False)
     if vote.ensemble is not None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
-        console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})")
-    console.print(f"written to {output}")
+        interval = format_interval(score["interval"])
+        console.print(f"out of fold, {measure} {score[measure]:.3f} ({interval})", markup=False)
+    console.print(f"written to {output}", markup=False)
 
 
-def print_vote_scores(vote: Vote, gold_file: Path) -> None:
-    """Print the scores of each member, by its own highest probability, and of the vote."""
-    gold, predictions, task = read_labels(gold_file), vote.predictions, vote.task
-    check_same_tweets(gold, predictions.ids, "the vote")
-    truth = gold.indices(task.labels)
-    by_name = {**dict(zip(predictions.members, predictions.votes, strict=True)), "vote": vote.predicted}
-    rows = [(name, [task.score(truth, predicted)]) for name, predicted in by_name.items()]
+def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:
+    """Print the scores of each member, by its own labels, and of the vote.
+
+    Args:
+        gold: class indices (n_tweets,), of the gold file.
+    """
+    predictions, task = vote.predictions, vote.task
+    by_name = [*zip(predictions.members, predictions.votes, strict=True), ("vote", vote.predicted)]
+    rows = [(name, [task.score(gold, predicted)]) for name, predicted in by_name]
     console.print(score_table(f"{task.name}, {gold_file}", task.measure, [""], rows))

@@ -42,7 +42,7 @@ def completion_record(folder: Path) -> dict[str, Any] | None:
     A checkpoint is incomplete without a mark, or where its files differ in name or size from those that were marked.
     """
     try:
-        content = json.loads((folder / COMPLETE_FILE).read_text())
+        content = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
         return content if content["files"] == _files(folder) else None
     except (OSError, ValueError, KeyError):
         return None

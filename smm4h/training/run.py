@@ -211,7 +211,7 @@ def broadcast_from_main(value: Any) -> Any:
 def _read_training_result(run: Run) -> TrainingResult | None:
     """Return the content of the TRAINED file; None if it is missing, incomplete or of another fingerprint."""
     try:
-        result = TrainingResult(**json.loads(run.trained_file.read_text()))
+        result = TrainingResult(**json.loads(run.trained_file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
     return result if result.fingerprint == run.fingerprint else None
@@ -251,7 +251,9 @@ def _train(
         best.best if best.keep else "last",
         best.history,
         watch.training_seconds(),
-        broadcast_from_main(json.loads(run.collapsed_file.read_text()) if run.collapsed_file.is_file() else None),
+        broadcast_from_main(
+            json.loads(run.collapsed_file.read_text(encoding="utf-8")) if run.collapsed_file.is_file() else None
+        ),
     )
     partial = run.directory / ".trained.partial"
     trainer.save_model(str(partial))

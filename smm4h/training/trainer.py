@@ -298,7 +298,7 @@ class BestEpoch(TrainerCallback):
 
     def load(self, checkpoint: Path) -> None:
         """Read what `save` added to a checkpoint's folder."""
-        content = json.loads((checkpoint / self.HISTORY).read_text())
+        content = json.loads((checkpoint / self.HISTORY).read_text(encoding="utf-8"))
         self.history, self.best = content["history"], content["best"]
         if self.best is not None:
             self.weights = load_file(checkpoint / self.WEIGHTS)

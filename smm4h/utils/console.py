@@ -8,9 +8,12 @@ LOG_WIDTH = 140  # characters in a line of a log file
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console; in a log file, which has no width, lines are `LOG_WIDTH` characters long."""
-    console = Console(highlight=False, stderr=stderr)
-    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=LOG_WIDTH)
+    """Return a console; in a log file, which has no width, lines are `LOG_WIDTH` characters long.
+
+    Names such as `:100:`, which rich would replace with an emoji, are printed as they are.
+    """
+    console = Console(highlight=False, emoji=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, stderr=stderr, width=LOG_WIDTH)
 
 
 console = make_console()

@@ -2,15 +2,35 @@
 
 import difflib
 import errno
+import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
 
 GRACE_SECONDS = 5  # that other ranks wait for rank 0 to print an error
 ASK_AGAIN = 75  # exit code of a job that was stopped from outside: EX_TEMPFAIL of sysexits.h, "try again later"
-# errno of missing permission or space: the user can mend these, a traceback would not help
-ENVIRONMENT_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+# errno of missing permission or space, with what to do: the user can mend these, a traceback would not help
+ENVIRONMENT_ERRORS = {
+    errno.EACCES: "get the right to read and write there",
+    errno.EPERM: "get the right to read and write there",
+    errno.EROFS: "get the right to write, or name another place",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+}
+# Of other errors that the operating system reports about a path: what is wrong, and what to do.
+PATH_ERRORS = {
+    errno.ENOENT: "is not there; name an existing file or folder",
+    errno.ENOTDIR: "can't be reached, because a part of this path is a file and no folder; name another place",
+    errno.EEXIST: "is there already; name another place",
+    errno.EISDIR: "is a folder, where a file is expected; name a file",
+    errno.ENOTEMPTY: "is a folder that is not empty; name another place",
+    errno.ENAMETOOLONG: "has a longer name than the file system allows; choose a shorter one",
+    errno.EINVAL: "has a name that the file system does not allow; choose another one",
+    errno.ELOOP: "is a symbolic link that leads back to itself; name the file itself",
+}
+LONGEST_PATH = 200  # characters of a path that a message shows
 
 
 class InputError(ValueError):
@@ -35,7 +55,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def user_message(error: BaseException) -> str | None:
-    """Return the message for an error that only the user can mend, else None.
+    """Return the message for an error that only the user can mend, wherever it is raised, else None.
 
     These errors are an `InputError`, a missing permission and a full disk.
     """
@@ -43,11 +63,35 @@ def user_message(error: BaseException) -> str | None:
         return str(error)
     text = str(error)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}; make room or get the right to write there, then repeat"
+        where = f" ({path})" if (path := _path_of(error)) else ""
+        return f"{error.strerror}{where}; {ENVIRONMENT_ERRORS[error.errno]}, then repeat"
     if os.strerror(errno.ENOSPC) in text or "PytorchStreamWriter failed writing" in text:  # safetensors, torch.save
         return f"{os.strerror(errno.ENOSPC)}; make room, then repeat"
     return None
+
+
+def path_message(error: BaseException) -> str | None:
+    """Return the message for an error about a path or a Parquet column that a command was given, else None.
+
+    For a command's own process only: in a worker the same errors may be faults of a run, whose traceback is needed.
+    """
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS and (path := _path_of(error)):
+        return f"{path} {PATH_ERRORS[error.errno]}"
+    if isinstance(error, KeyError) and "does not exist in schema" in str(error):  # pyarrow, whose message has no path
+        return f"a Parquet file lacks a column ({error.args[0]}); it was made by another program or version"
+    return None
+
+
+def _path_of(error: OSError) -> str | None:
+    """Return the path that an error is about, cut in its middle where it is long; None where it names none."""
+    path = error.filename
+    if not isinstance(path, str | bytes | os.PathLike) or not path:
+        named = re.search(r"local file '([^']*)'", str(error))  # pyarrow's errors have the path in their text only
+        if named is None:
+            return None
+        path = named[1]
+    path = os.fsdecode(path)
+    return path if len(path) <= LONGEST_PATH else f"{path[:100]}...{path[-80:]}"
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -56,6 +100,8 @@ def run_main(main: Callable[[], None]) -> None:
     All ranks of a launch fail on the same input, and the launcher kills the rest once any rank has exited. Ranks other
     than 0 wait `GRACE_SECONDS` before they print, so that rank 0's message is the only one.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding must not stop a command by a name
+        sys.stdout.reconfigure(errors="backslashreplace")
     is_main_process = int(os.environ.get("RANK", "0")) == 0  # read before main() drops the launcher's environment
     try:
         main()
@@ -71,7 +117,7 @@ def run_main(main: Callable[[], None]) -> None:
         print("\nstopped; what is done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        message = user_message(error)
+        message = user_message(error) or path_message(error)
         if message is None:
             raise
         if not is_main_process:

@@ -1,9 +1,9 @@
-"""Reading YAML with line numbers, and atomic writing."""
+"""Reading YAML with line numbers, checks of paths, and atomic writing."""
 
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from smm4h.utils.errors import InputError
 
 KeyPath = tuple[str, ...]
+LONG_NAME = 128  # bytes; a temporary file's name holds the name and more, and file systems allow 255
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -24,7 +25,8 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read ({error}); name an existing YAML file") from None
+        reason = getattr(error, "strerror", None) or "not valid UTF-8"
+        raise InputError(f"{path} can't be read ({reason}); name an existing YAML file") from None
     lines: dict[KeyPath, int] = {}
 
     def walk(node: yaml.Node, parents: KeyPath) -> None:
@@ -53,10 +55,97 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return content, lines
 
 
+def expand_home(path: str) -> str:
+    """Return a path with its leading `~` replaced: no shell does that in YAML, nor in `--output=~/labels.tsv`."""
+    return os.path.expanduser(path)
+
+
+def check_is_input(path: str | Path) -> None:
+    """Raise `InputError` for an input of tweets that is neither a file nor a folder of files."""
+    if not Path(path).is_dir():
+        check_is_file(path)
+
+
 def check_is_file(path: str | Path) -> None:
-    """Raise `InputError` for an input file that does not exist."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not there; name an existing file, or its folder with --data_dir")
+    """Raise `InputError` for an input file that does not exist, or is a folder."""
+    path = Path(path)
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, where a file is expected; name a file in it")
+    if file := file_above(path):
+        raise InputError(f"{path} can't be read, because {file} is a file and no folder; name an existing file")
+    if not path.exists():
+        raise InputError(f"{path} is not there; name an existing file")
+
+
+def file_above(path: Path) -> Path | None:
+    """Return the file that a path treats as a folder, `a.tsv` of `a.tsv/b/c.tsv`, or None."""
+    return next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+
+
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Return whether two paths lead to one file or folder, by other spellings, symbolic links or hard links too."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def is_below(path: str | Path, folder: str | Path) -> bool:
+    """Return whether a path lies in a folder, at any depth, or is the folder."""
+    real = Path(os.path.realpath(path))
+    return any(is_same_file(place, folder) for place in (path, real, *real.parents))
+
+
+def check_output(output: str | Path, inputs: Iterable[str | Path | None], flag: str = "--output") -> None:
+    """Raise `InputError` for an output file that is also an input, lies in an input folder, or can't be a file.
+
+    A file in an input folder would be read as an input the next time.
+
+    Args:
+        inputs: files and folders that the command reads; None and names that are no path count as nothing.
+        flag: which named the output, for the message.
+    """
+    output = Path(output)
+    if output.is_dir():
+        raise InputError(f"{flag} {output} is a folder, where a file is expected; name a file in it")
+    check_place(output, flag)
+    for path in inputs:
+        if path is None or not Path(path).exists():
+            continue
+        if Path(path).is_dir():
+            if is_below(output, path):
+                raise InputError(f"{flag} {output} lies in {path}, which this command reads; name a place outside it")
+        elif is_same_file(output, path):
+            raise InputError(f"{flag} {output} is {path}, which this command reads; name another file")
+
+
+def check_output_folder(
+    folder: str | Path, inputs: Iterable[str | Path | None], flag: str = "--output_dir", *, may_be_around: bool = True
+) -> None:
+    """Raise `InputError` for an output folder that is a file or an input, or lies in an input folder.
+
+    Args: as `check_output`'s, and
+        may_be_around: whether the folder may hold input files.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{flag} {folder} is a file, where a folder is expected; name another place")
+    check_place(folder, flag)
+    for path in inputs:
+        if path is None or not Path(path).exists():
+            continue
+        if Path(path).is_dir() and is_below(folder, path):
+            raise InputError(f"{flag} {folder} lies in {path}, which this command reads; name a place outside it")
+        if not may_be_around and is_below(path, folder):
+            raise InputError(f"{flag} {folder} holds {path}, which this command reads; name a folder of its own")
+
+
+def check_place(path: Path, flag: str) -> None:
+    """Raise `InputError` for an output below a file."""
+    if file := file_above(path):
+        raise InputError(f"{flag} {path} can't be written, because {file} is a file and no folder; name another place")
 
 
 def read_json(path: str | Path) -> Any:
@@ -75,7 +164,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    prefix = f".{path.name}." if len(os.fsencode(path.name)) < LONG_NAME else ".partial."
+    suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix  # the format goes by it
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(descriptor)
     partial = Path(name)
     try:

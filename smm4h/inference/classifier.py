@@ -1,0 +1,108 @@
+"""A single sequence classifier of transformers in use: a student, one run's model, or any other with its own labels."""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from heads import TweetClassifier, TweetClassifierConfig
+from smm4h.config.plan import read_plan
+from smm4h.config.task import Columns, Submission, Task
+from smm4h.data.tokenization import load_saved_tokenizer
+from smm4h.inference.finished_job import STUDENT_FILE
+from smm4h.models.batching import predict_proba
+from smm4h.models.cleaning import clean
+from smm4h.models.encoder_check import n_positions
+from smm4h.models.predictors import CutTweets, EnsembleOutput, tokenize_and_count
+from smm4h.models.voting import VotingRule
+from smm4h.utils.errors import InputError, user_message
+from smm4h.utils.files import read_json
+
+# where nothing is known of the job: names that many files of tweets have
+COMMON_COLUMNS = Columns(text=["text", "tweet"], label=["label", "class"], id=["tweet_id", "id"])
+ARCHITECTURE = "ForSequenceClassification"
+
+
+class ClassifierPredictor:
+    """A sequence classifier that predicts as an ensemble of one member does: its highest probability decides."""
+
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+        self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        self.cleaning = getattr(model.config, "cleaning", [])
+        self.rule = VotingRule("soft", [name], "probability", "probability", np.ones((1, len(self.labels))))
+        encoder = getattr(model, model.base_model_prefix, model)
+        self.max_length = min(tokenizer.model_max_length, n_positions(encoder) or tokenizer.model_max_length)
+        self.cut: CutTweets | None = None  # of the texts that were predicted last
+
+    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
+        """Return the predictions for some texts."""
+        cleaned = [clean(text, self.cleaning) for text in texts]
+        token_ids, self.cut = tokenize_and_count(self.tokenizer, cleaned, self.max_length)
+        model, pad_id = self.model, self.tokenizer.pad_token_id
+        probs = predict_proba(token_ids, pad_id, model.device, lambda batch: model(**batch).logits)
+        return EnsembleOutput.from_rule(self.rule, probs[np.newaxis])
+
+
+def classifier_folder(name: str) -> str:
+    """Return where a classifier's files are: of a student's folder, the folder `model` in it."""
+    return str(Path(name) / "model") if (Path(name) / STUDENT_FILE).is_file() else name
+
+
+def load_classifier(name: str, config: dict, device: str) -> ClassifierPredictor:
+    """Return a classifier by its folder or its name on the Hub; raise `InputError` where it has no labels of its own.
+
+    Args:
+        config: the content of its config.json.
+    """
+    kind, architectures = config.get("model_type"), config.get("architectures") or ["no architecture"]
+    is_ours = kind == TweetClassifierConfig.model_type
+    if not is_ours and not any(architecture.endswith(ARCHITECTURE) for architecture in architectures):
+        raise InputError(
+            f"{name} holds a model without labels ({architectures[0]}); name a job's output folder, a published "
+            "ensemble, a student, or another sequence classifier"
+        )
+    if (
+        config.get("problem_type") in ("regression", "multi_label_classification")
+        or len(config.get("id2label", "..")) < 2
+    ):
+        raise InputError(f"{name} does not choose one of several labels; name a classifier that does")
+    loader = TweetClassifier if is_ours else AutoModelForSequenceClassification
+    try:
+        model, report = loader.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        tokenizer = load_saved_tokenizer(name, model.encoder.config) if is_ours else AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # one class for each file that may be missing or broken
+        if user_message(error):
+            raise
+        reason = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise InputError(f"{name} can't be loaded ({reason}); save model and tokenizer there anew") from None
+    missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
+    if missing:
+        raise InputError(f"{name} lacks {len(missing)} weights ({missing[0]}, ...); save the model there anew")
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{name}: its tokenizer has no padding token; save one with it")
+    return ClassifierPredictor(os.path.basename(os.path.normpath(name)), model.to(device), tokenizer)
+
+
+def classifier_task(name: str, predictor: ClassifierPredictor) -> Task:
+    """Return what is known of a classifier's task: labels, and names of columns.
+
+    The columns are those of its own config or of the job that it comes from, else common ones.
+    """
+    config, labels = predictor.model.config, predictor.labels
+    columns, submission = getattr(config, "columns", None), getattr(config, "submission_columns", ["tweet_id", "label"])
+    known = Columns(**columns) if isinstance(columns, dict) else COMMON_COLUMNS
+    if columns is None:
+        for folder in (Path(name), Path(name).parent):
+            if (folder / STUDENT_FILE).is_file():
+                job = Path(os.path.normpath(folder / read_json(folder / STUDENT_FILE)["job"]))
+                if (job / "plan.json").is_file():
+                    task = read_plan(job)[1]
+                    known, submission = task.columns, task.submission.columns
+                break
+    task_name = getattr(config, "task_name", None) or predictor.name
+    return Task(task_name, labels, labels, "f1", known, submission=Submission("prediction.tsv", submission))
