@@ -1,15 +1,17 @@
-"""The tests' world: a tiny random encoder, invented tweets, and the real commands run on them."""
+"""What all tests share: a tiny random encoder, finished jobs on invented tweets, and the real commands."""
 
 import json
 import os
-import shlex
+import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: no test waits for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: tests run side by side, and waiting threads would spin
@@ -17,14 +19,42 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: tests run side by 
 import psutil
 import pytest
 import torch
+from fake_hub import FakeHub
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from smm4h.utils.console import console
+from smm4h.utils.leases import LeaseHolder
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "quickstart" / "data"
 RECIPE = ROOT / "recipes" / "quickstart.yaml"
 TASK5 = ROOT / "tasks" / "task5.yaml"
+SLOW_FIXTURES = {"finished_job", "tuned_job", "either_job", "published_job"}  # each trains runs in processes of its own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all tests that need a job which took processes of its own."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+# What a launcher sets for the second process of two on the second of two machines.
+LAUNCHER_VARIABLES = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "x",
+    "ROLE_RANK": "3",
+    "TORCHELASTIC_RUN_ID": "a",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "GROUP_RANK": "1",
+    "FSDP_VERSION": "2",
+}
+
+
+# Commands
 
 
 @dataclass
@@ -38,8 +68,11 @@ class CommandResult:
 
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., CommandResult]:
-    """Calls a script's main in this process, with its words on the command line, as the shell would."""
+    """Call a command's main in this process, with its words on the command line, as the shell would."""
     from smm4h.utils.errors import run_main
+
+    # One core for its threads: tests run side by side, and waiting threads would spin.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
 
     def run(main, *words) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
@@ -56,7 +89,7 @@ def call(monkeypatch, capsys) -> Callable[..., CommandResult]:
 
 
 def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> CommandResult:
-    """Runs a command in a process of its own."""
+    """Run a command in a process of its own."""
     environment = {**os.environ, **(env or {})}
     done = subprocess.run(
         [str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
@@ -64,8 +97,34 @@ def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = Non
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
+def python(script: str, *words, **options) -> CommandResult:
+    """Run one of the repository's scripts in a process of its own."""
+    return shell(sys.executable, script, *words, **options)
+
+
+def train_words(words: Sequence[str]) -> list[str]:
+    """Return the command that trains a job without a launcher."""
+    return [sys.executable, "run_classification.py", *words]
+
+
+def train(words: Sequence[str], **options) -> CommandResult:
+    """Train a job in a process of its own."""
+    return shell(*train_words(words), **options)
+
+
+def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "accelerate_config.yaml") -> list:
+    """Return the documented command: accelerate launch."""
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", config)
+    return [*launcher, "--num_processes", n_processes, "run_classification.py", *words]
+
+
+def launch(n_processes: int, words: Sequence[str]) -> CommandResult:
+    """Train a job by several launched processes."""
+    return shell(*launch_words(n_processes, words))
+
+
 def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
-    """Starts a command in a session of its own, so that all its processes can be found."""
+    """Start a command in a session of its own, so that all its processes can be found."""
     out = log.open("a") if log else subprocess.DEVNULL
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [str(word) for word in words]
@@ -76,17 +135,17 @@ def start(words: Sequence, log: Path | None = None) -> psutil.Popen:
         stderr=out,
         start_new_session=True,
         env=environment,
-        preexec_fn=hear_interrupts,
+        preexec_fn=restore_sigint,
     )
 
 
-def hear_interrupts() -> None:
+def restore_sigint() -> None:
     """A shell's `&` has its command ignore SIGINT, and whatever that command starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def session_of(job: psutil.Popen) -> list[psutil.Process]:
-    """All living processes that came of a command given by `start`."""
+    """Return all living processes of a command that `start` started."""
     members = []
     for process in psutil.process_iter():
         try:
@@ -98,7 +157,7 @@ def session_of(job: psutil.Popen) -> list[psutil.Process]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether the condition came true in time."""
+    """Return whether the condition came true in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if condition():
@@ -107,8 +166,11 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
     return False
 
 
+# Jobs
+
+
 def save_tiny_encoder(folder: Path, dropout: float = 0.1) -> Path:
-    """A random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
+    """Save a random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(c) for c in range(33, 127)]
     words = ["my", "son", "daughter", "was", "born", "with", "the", "a", "and", "is", "of", "has", "baby", "surgery"]
@@ -136,39 +198,189 @@ def tiny_encoder(tmp_path_factory) -> Path:
     return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
-def job_words(encoder: Path, output_dir: Path, *more) -> list[str]:
-    """The main job's command line on a thinned quickstart; one thread, so that any number of workers gives the same."""
-    line = f"""{RECIPE} --task {TASK5} --data_dir {QUICKSTART} --output_dir {output_dir} --model_name_or_path {encoder}
-        --max_train_samples 60 --max_predict_samples 40 --num_train_epochs 1 --max_seq_length 24 --bf16 false
-        --bigru_hidden_size 8 --threads_per_worker 1 --use_cpu --no_retrain_collapsed --baselines none"""
-    return [*shlex.split(line), *map(str, more)]
+@pytest.fixture(scope="session")
+def still_encoder(tmp_path_factory) -> Path:
+    """An encoder without dropout, for comparisons up to float noise."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("still") / "tiny", dropout=0.0)
 
 
-def recipe_of(tmp_path: Path, **rows: str) -> str:
-    """The quickstart's settings with other members."""
+# A thinned quickstart. One thread, so that any number of workers gives the same bytes.
+JOB_FLAGS = {
+    "task": TASK5,
+    "data_dir": QUICKSTART,
+    "max_train_samples": 60,
+    "max_predict_samples": 40,
+    "num_train_epochs": 1,
+    "max_seq_length": 24,
+    "bf16": False,
+    "bigru_hidden_size": 8,
+    "threads_per_worker": 1,
+    "use_cpu": True,
+    "retrain_collapsed": False,
+}
+
+
+def job_words(
+    encoder: Path | str,
+    output_dir: Path,
+    *more,
+    recipe: Path | str = RECIPE,
+    baselines: str | Sequence[str] = "none",
+    **flags: Any,
+) -> list[str]:
+    """Return the main command's words on a thinned quickstart.
+
+    Args:
+        more: words that follow.
+        flags: by name; each replaces the default one. A list becomes several words.
+    """
+    named = {"output_dir": output_dir, "model_name_or_path": encoder, "baselines": baselines}
+    words = [recipe]
+    for name, value in {**JOB_FLAGS, **named, **flags}.items():
+        words += [f"--{name}", *(value if isinstance(value, list | tuple) else [value])]
+    return [*(str(word).lower() if isinstance(word, bool) else str(word) for word in words), *map(str, more)]
+
+
+def recipe_of(folder: Path, **rows: str) -> Path:
+    """Write a recipe with the quickstart's settings and other members."""
     shared = RECIPE.read_text().split("members:")[0].replace("  pseudo_teachers", "  # pseudo_teachers")
-    path = tmp_path / "recipe.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(shared + "members:\n" + "".join(f"  {name}: {row}\n" for name, row in rows.items()))
-    return str(path)
+    return path
+
+
+@dataclass
+class ExampleJob:
+    """A job that was trained by its command."""
+
+    folder: Path
+    words: list[str]  # of its command, without the launcher's
+    result: CommandResult
+
+
+@pytest.fixture(scope="session")
+def finished_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
+    """All 45 runs by two processes, votes and submission; made once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("job") / "task5"
+    words = job_words(tiny_encoder, folder)
+    return ExampleJob(folder, words, launch(2, words))
+
+
+@pytest.fixture
+def copied_job(finished_job, tmp_path) -> ExampleJob:
+    """The finished job in a folder that may be changed."""
+    folder = tmp_path / "task5"
+    shutil.copytree(finished_job.folder, folder)
+    return ExampleJob(folder, [*finished_job.words, "--output_dir", str(folder)], finished_job.result)
+
+
+MEMBERS = {
+    "counts": "{classifier: tfidf-logistic, refit: true}",
+    "svm": "{classifier: tfidf-svm, fold_seed: 24}",
+    "encoder": "{head: mean, checkpoint: last, refit: true}",
+}
+
+
+@pytest.fixture(scope="session")
+def tuned_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
+    """Two TF-IDF members and one with an encoder, whose vote and decision are fitted; and a baseline.
+
+    Two of them are refitted to all labelled tweets.
+    """
+    folder = tmp_path_factory.mktemp("tuned")
+    words = job_words(
+        tiny_encoder,
+        folder / "out",
+        recipe=recipe_of(folder, **MEMBERS),
+        baselines="textcnn",
+        max_train_samples=300,
+        vote="greedy",
+        decision="tuned",
+    )
+    result = train(words)
+    assert result.code == 0, result.err
+    return ExampleJob(folder / "out", words, result)
+
+
+@pytest.fixture(scope="session", params=["finished_job", "tuned_job"])
+def either_job(request) -> ExampleJob:
+    return request.getfixturevalue(request.param)
+
+
+@dataclass
+class PublishedJob:
+    """A finished job's folder, and the one that it was published to."""
+
+    job: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def published_job(either_job, tmp_path_factory) -> PublishedJob:
+    folder = tmp_path_factory.mktemp("published") / "ensemble"
+    result = python("publish.py", either_job.folder, "--to_folder", folder)
+    assert result.code == 0, result.err
+    return PublishedJob(either_job.folder, folder)
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    server = FakeHub()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def new_tweets(tmp_path_factory) -> Path:
+    """The 40 tweets that the finished jobs predicted."""
+    path = tmp_path_factory.mktemp("new") / "new.tsv"
+    lines = (QUICKSTART / "task5_test_participant.tsv").read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:41]))
+    return path
+
+
+@dataclass
+class PreparedJob:
+    """A job's runs, ready to be trained in this process."""
+
+    runs: list
+    data: Any
+
+    def trainer(self, n_tweets: int):
+        """Return the first run's trainer, on its first training tweets."""
+        from smm4h.training.run import _trainer
+        from smm4h.training.run_data import training_part
+
+        dataset = training_part(self.runs[0], self.data, None).select(range(n_tweets))
+        return _trainer(self.runs[0], self.data, dataset, lambda step, steps: None, lambda: False)
+
+
+@pytest.fixture
+def prepare_job(tiny_encoder, tmp_path) -> Callable[..., PreparedJob]:
+    """Prepare the runs of the thinned quickstart with some flags, in a folder of a name."""
+    from smm4h.config.plan import make_plan
+    from smm4h.config.recipe import read_command_line
+    from smm4h.data.folds import write_folds
+    from smm4h.data.splits import load_splits
+    from smm4h.training.run_data import prepare_run_data
+
+    def prepare(name: str = "out", encoder: Path = tiny_encoder, **flags: Any) -> PreparedJob:
+        job = read_command_line(job_words(encoder, tmp_path / name, **flags))
+        splits = load_splits(job)
+        plan = make_plan(job, splits.content_hashes())
+        write_folds(splits.labelled, plan.folds_file)
+        return PreparedJob(plan.runs, prepare_run_data(plan, job, splits))
+
+    return prepare
 
 
 def history(run_folder: Path) -> list[dict]:
-    """What has happened to a run."""
+    """Return the events of a run."""
     return [json.loads(line) for line in (run_folder / "attempts.jsonl").read_text().splitlines()]
 
 
-def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "accelerate_config.yaml") -> list:
-    """The documented way in: accelerate launch."""
-    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", config)
-    return [*launcher, "--num_processes", n_processes, "run_classification.py", *words]
-
-
-def launch(n_processes: int, words: Sequence[str]) -> CommandResult:
-    return shell(*launch_words(n_processes, words))
-
-
 def all_files(folder: Path) -> dict[str, bytes]:
-    """Bytes of every file that a result consists of, by name."""
+    """Return the bytes of every file that is part of a result, by name."""
     kinds = (
         "*.parquet",
         "*.tsv",
@@ -182,39 +394,27 @@ def all_files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for kind in kinds for p in sorted(folder.rglob(kind))}
 
 
-@dataclass
-class ExampleJob:
-    folder: Path
-    words: list[str]
-    outcome: CommandResult
+def leave_lease_of_another_host(path: Path) -> None:
+    """Write what a lease of filelock looks like that a host acquired before its power failed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with LeaseHolder().try_acquire(path):
+        text = path.read_text()
+    path.write_text(text.replace(platform.node(), "node7"))
 
 
-@pytest.fixture(scope="session")
-def finished_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
-    """All 45 runs by two processes, votes and submission; made once for all tests that only read it."""
-    folder = tmp_path_factory.mktemp("job") / "task5"
-    words = job_words(tiny_encoder, folder)
-    return ExampleJob(folder, words, launch(2, words))
+def leave_empty_lease(path: Path) -> None:
+    """Write what a process leaves that is killed between creating its lease and writing its name there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
-MEMBERS = {
-    "counts": "{classifier: tfidf-logistic, refit: true}",
-    "svm": "{classifier: tfidf-svm, fold_seed: 24}",
-    "encoder": "{head: mean, checkpoint: last, refit: true}",
-}
+# Statistics
 
 
-@pytest.fixture(scope="session")
-def tuned_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
-    """Two members that count words and one with an encoder, whose vote and decision are fitted; and a baseline.
+def standard_errors(count: float, spread: float, n_values: int) -> float:
+    """Return `count` standard errors of a mean of independent values; chance exceeds 5 of them once in 2 million tests.
 
-    Two of them are refitted to all labelled tweets.
+    Args:
+        spread: standard deviation of one value.
     """
-    folder = tmp_path_factory.mktemp("tuned")
-    words = job_words(tiny_encoder, folder / "out", "--vote", "greedy", "--decision", "tuned")
-    words[0] = recipe_of(folder, **MEMBERS)
-    words[words.index("none")] = "textcnn"
-    words[words.index("--max_train_samples") + 1] = "300"
-    outcome = shell(sys.executable, "run_classification.py", *words)
-    assert outcome.code == 0, outcome.err
-    return ExampleJob(folder / "out", words, outcome)
+    return count * spread / n_values**0.5

@@ -1,11 +1,11 @@
-"""The fault campaign: jobs of 45 tiny runs are killed in all ways, at all times, and must end as if nothing had been.
+"""The fault campaign: jobs of 45 tiny runs are killed in all ways, at all times, and must end as if undisturbed.
 
 python tests/faults.py --kills 100 --seed 1
 
 Each kill hits a worker, the server that forks them, a job's own process, the launcher, or everything, with SIGKILL or
-SIGTERM, while a run is trained, saved or predicted, or while a vote is held. The same command is given again until the
+SIGTERM, while a run is trained, saved or predicted, or while members vote. The same command is given again until the
 job is finished. Then every file of the result has the bytes of the undisturbed job's, every run was trained to its end
-once, and nothing that was only needed on the way is left.
+once, and no intermediate file is left.
 """
 
 import argparse
@@ -13,23 +13,32 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import psutil
-from conftest import all_files, job_words, launch_words, save_tiny_encoder, session_of, shell, start, wait_for
+from conftest import (
+    all_files,
+    job_words,
+    launch,
+    launch_words,
+    save_tiny_encoder,
+    session_of,
+    start,
+    train_words,
+    wait_for,
+)
 
 from smm4h.config.plan import read_plan
 from smm4h.parallel.run_state import events
 
-SAVING = ("--save_strategy", "steps", "--save_steps", "1")
+SAVING = {"save_strategy": "steps", "save_steps": 1}
 WAIT = 240.0  # seconds until a job that does nothing is called stuck
 
 
 def campaign(folder: Path, encoder: Path, undisturbed: Path, n_kills: int, seed: int) -> Counter:
-    """Kills `n_kills` times; counts what was hit when. Raises AssertionError where a job does not end as it should."""
+    """Kill `n_kills` times; return what was hit when. Raises AssertionError where a job does not end as it should."""
     rng, hits, number = random.Random(seed), Counter(), 0
     while hits.total() < n_kills:
         number += 1
@@ -43,7 +52,7 @@ def campaign(folder: Path, encoder: Path, undisturbed: Path, n_kills: int, seed:
 
 
 def finish_with_kills(output: Path, encoder: Path, rng: random.Random, hits: Counter, n_kills: int) -> int:
-    """Gives the command again and again, and kills, until it says that the job is done; returns how often."""
+    """Give the command again and again, and kill, until the job is finished; return how often it was given."""
     starts = 0
     while True:
         starts += 1
@@ -62,14 +71,14 @@ def finish_with_kills(output: Path, encoder: Path, rng: random.Random, hits: Cou
 
 
 def command(output: Path, encoder: Path, rng: random.Random) -> list:
-    """The job's command, by the launcher with two processes or by python with two workers."""
-    words = job_words(encoder, output, *SAVING)
-    alone = [sys.executable, "run_classification.py", *words, "--runs_per_device", "2"]
+    """Return the job's command, by the launcher with two processes or by python with two workers."""
+    words = job_words(encoder, output, **SAVING)
+    alone = train_words([*words, "--runs_per_device", "2"])
     return rng.choice([launch_words(2, words), alone])
 
 
 def strike(job: psutil.Popen, rng: random.Random, hits: Counter, phase: str) -> str | None:
-    """Kills one part of the job, or all of it; returns what it hit."""
+    """Kill one part of the job, or all of it; return what was hit."""
     parts = parts_of(job)
     target = rng.choice(sorted([*parts, "worker", "worker", "worker"] if "worker" in parts else parts))
     number = rng.choice([signal.SIGKILL, signal.SIGTERM])
@@ -86,7 +95,7 @@ def strike(job: psutil.Popen, rng: random.Random, hits: Counter, phase: str) -> 
 
 
 def parts_of(job: psutil.Popen) -> dict[str, list[psutil.Process]]:
-    """The job's processes by what they are; `all` is every one of them."""
+    """Return the job's processes by their kind; `all` is every one of them."""
     parts: dict[str, list[psutil.Process]] = {"all": []}
     try:
         family = [job, *job.children(recursive=True)]
@@ -94,11 +103,11 @@ def parts_of(job: psutil.Popen) -> dict[str, list[psutil.Process]]:
         return parts
     for process in family:
         try:
-            line, mother = " ".join(process.cmdline()), process.parent()
+            line, parent = " ".join(process.cmdline()), process.parent()
             if "resource_tracker" in line or not line:
                 continue
             if "forkserver" in line:
-                kind = "worker" if mother and "forkserver" in " ".join(mother.cmdline()) else "server"
+                kind = "worker" if parent and "forkserver" in " ".join(parent.cmdline()) else "server"
             elif "accelerate" in line.split("run_classification.py")[0]:
                 kind = "launcher"
             else:
@@ -110,7 +119,7 @@ def parts_of(job: psutil.Popen) -> dict[str, list[psutil.Process]]:
 
 
 def reaches(job: psutil.Popen, output: Path, phase: str, seconds: float) -> bool:
-    """Waits until the job is amid `phase`, by files that are younger than the job; whether it is so in time."""
+    """Wait until files younger than the job show that it is in `phase`; return whether it is in time."""
 
     def reached() -> bool:
         return any(younger(path, job.create_time()) for path in output.glob(PHASES[phase]))
@@ -127,7 +136,7 @@ def younger(path: Path, moment: float) -> bool:
 
 
 def end(job: psutil.Popen, force: bool = False) -> int | None:
-    """Waits for the job's end and sees that no process of its session outlives it by much."""
+    """Wait for the job's end, and assert that no process of its session outlives it by much."""
     if force:
         for process in session_of(job):
             process.kill()
@@ -137,7 +146,7 @@ def end(job: psutil.Popen, force: bool = False) -> int | None:
     return code
 
 
-PHASES = {  # files that are there while it lasts
+PHASES = {  # files that exist during the phase
     "training": "*/fold-*/RUNNING",
     "checkpointing": "*/fold-*/checkpoint-*/rng_state.pth",
     "predicting": "*/fold-*/TRAINED",
@@ -147,14 +156,14 @@ PHASES = {  # files that are there while it lasts
 
 
 def check(output: Path, undisturbed: Path) -> None:
-    """Raises AssertionError where the finished job is not what the undisturbed one is."""
-    found, wanted = all_files(output), all_files(undisturbed)
-    assert sorted(found) == sorted(wanted)
-    assert not [name for name in wanted if found[name] != wanted[name]]
+    """Raise AssertionError where the finished job differs from the undisturbed one."""
+    files, expected = all_files(output), all_files(undisturbed)
+    assert sorted(files) == sorted(expected)
+    assert not [name for name in expected if files[name] != expected[name]]
     for run in read_plan(output)[0].runs:
         history = [event["event"] for event in events(run)]
-        for end in ("trained", "done"):  # a kill may come between the deed and the word
-            assert history.count(end) <= 1, f"{run.name} was trained to its end twice: {history}"
+        for last in ("trained", "done"):  # a kill may come before the event is logged
+            assert history.count(last) <= 1, f"{run.name} was trained to its end twice: {history}"
         names = {path.name for path in run.directory.iterdir()}
         assert names == {"DONE", "attempts.jsonl", "held_out.parquet", "metrics.json", "model", "test.parquet"}
     assert not list(output.rglob("*.claim"))
@@ -168,16 +177,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         encoder = save_tiny_encoder(folder / "encoder")
-        outcome = shell(*launch_words(2, job_words(encoder, folder / "undisturbed")))
-        assert outcome.code == 0, outcome.err
+        result = launch(2, job_words(encoder, folder / "undisturbed"))
+        assert result.code == 0, result.err
         hits = campaign(folder, encoder, folder / "undisturbed", arguments.kills, arguments.seed)
     jobs = hits.pop("jobs")
-    for place in range(3):
+    for part in range(3):  # target, signal, phase
         tally = Counter()
         for hit, count in hits.items():
-            tally[hit.split(", ")[place]] += count
+            tally[hit.split(", ")[part]] += count
         print(", ".join(f"{name}: {count}" for name, count in tally.most_common()))
-    print(f"{hits.total()} kills over {jobs} jobs; every result byte for byte the undisturbed one's")
+    print(f"{hits.total()} kills over {jobs} jobs; every result has the bytes of the undisturbed one")
 
 
 if __name__ == "__main__":

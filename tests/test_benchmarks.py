@@ -1,30 +1,27 @@
-"""The benchmarks run: what they print is for people, and that they can be repeated is a promise."""
+"""The benchmarks run from end to end and print all of their rows."""
 
 import re
-import sys
 
 import pytest
-from conftest import shell
+from conftest import python
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
-    words = ("benchmarks/speed.py", "--tweets", 240, "--repeats", 1, "--no_start")
-    outcome = shell(sys.executable, *words)
-    assert outcome.code == 0, outcome.err
+    result = python("benchmarks/speed.py", "--tweets", 240, "--repeats", 1, "--no_start")
+    assert result.code == 0, result.err
     for contender in ("the authors' settings", "stock Trainer", "ours, --no_packed", "ours "):
-        assert re.search(rf"^{contender}.* \d+\.\d+ x +\d+ +\d+ %$", outcome.out, re.MULTILINE), outcome.out
+        assert re.search(rf"^{contender}.* \d+\.\d+ x +\d+ +\d+ %$", result.out, re.MULTILINE), result.out
     for phase in ("read", "tokenise", "forward", "backward", "optimizer", "evaluate"):
-        assert re.search(rf"^{phase} +\d+\.\d+", outcome.out, re.MULTILINE), outcome.out
-    assert "x the time of 2 x weights x word pieces" in outcome.out
+        assert re.search(rf"^{phase} +\d+\.\d+", result.out, re.MULTILINE), result.out
+    assert "x the time of 2 x weights x word pieces" in result.out
 
 
-@pytest.mark.slow
 def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_prediction():
-    outcome = shell(sys.executable, "benchmarks/size.py", "--tweets", 40_000)
-    assert outcome.code == 0, outcome.err
+    result = python("benchmarks/size.py", "--tweets", 40_000)
+    assert result.code == 0, result.err
     for part in ("read", "vote", "vote_probabilities", "predict"):
-        assert re.search(rf"^40,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$", outcome.out, re.MULTILINE), (
-            outcome.out
-        )
-    assert re.search(r"^killed after [123] of 4 blocks; most GB in each fifth", outcome.err, re.MULTILINE), outcome.err
+        row = rf"^40,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
+        assert re.search(row, result.out, re.MULTILINE), result.out
+    assert re.search(r"^killed after [123] of 4 blocks; most GB in each fifth", result.err, re.MULTILINE), result.err

@@ -8,39 +8,12 @@ import pytest
 import torch
 import transformers
 from conftest import shell
+from small_encoders import ENCODERS, small_classifier
 
 from heads import HEADS, TweetClassifier, TweetClassifierConfig
 
-SMALL = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-}
-ENCODERS = {
-    "bert": (transformers.BertConfig, SMALL),
-    "roberta": (transformers.RobertaConfig, {**SMALL, "pad_token_id": 1}),
-    "deberta-v2": (transformers.DebertaV2Config, {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
-    "electra": (transformers.ElectraConfig, {**SMALL, "embedding_size": 8}),
-    "distilbert": (
-        transformers.DistilBertConfig,
-        {"vocab_size": 60, "dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64},
-    ),
-    "modernbert": (transformers.ModernBertConfig, {**SMALL, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}),
-}
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-
-
-def classifier(tmp_path, head, kind="bert", **settings):
-    config_class, small = ENCODERS[kind]
-    torch.manual_seed(0)
-    folder = tmp_path / kind
-    transformers.AutoModel.from_config(config_class(**small)).save_pretrained(folder)
-    config = TweetClassifierConfig(head=head, bigru_hidden_size=8, num_labels=3, **settings)
-    return TweetClassifier.from_encoder(str(folder), config).eval()
 
 
 def sigmoid(x):
@@ -83,8 +56,8 @@ def features_by_hand(model, head, bigru_input):
 
 
 @pytest.mark.parametrize(("head", "bigru_input"), [*((h, "pooler") for h in HEADS), ("bigru", "tokens")])
-def test_a_head_is_the_papers_formula_weight_for_weight(tmp_path, head, bigru_input):
-    model = classifier(tmp_path, head, bigru_input=bigru_input)
+def test_a_head_computes_the_papers_formula(tmp_path, head, bigru_input):
+    model = small_classifier(tmp_path, head, bigru_input=bigru_input)
     with torch.no_grad():
         logits = model(IDS, attention_mask=MASK).logits.numpy()
     weight, bias = (p.detach().numpy() for p in (model.classifier.weight, model.classifier.bias))
@@ -95,7 +68,7 @@ def test_a_head_is_the_papers_formula_weight_for_weight(tmp_path, head, bigru_in
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_encoder_takes_every_head_and_padding_changes_no_logit(tmp_path, kind, head):
-    model = classifier(tmp_path, head, kind, bigru_input="tokens")
+    model = small_classifier(tmp_path, head, kind, bigru_input="tokens")
     with torch.no_grad():
         padded = model(IDS, attention_mask=MASK, token_type_ids=torch.zeros_like(IDS)).logits[1]
         alone = model(IDS[1:, :3], attention_mask=MASK[1:, :3]).logits[0]
@@ -107,15 +80,15 @@ def test_every_encoder_takes_every_head_and_padding_changes_no_logit(tmp_path, k
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_the_pretrained_weights_survive_the_building(tmp_path, kind):
-    model = classifier(tmp_path, "last2_pooler", kind)
+def test_a_new_classifier_keeps_the_pretrained_weights(tmp_path, kind):
+    model = small_classifier(tmp_path, "last2_pooler", kind)
     saved = transformers.AutoModel.from_pretrained(tmp_path / kind).state_dict()
     for name, tensor in model.encoder.state_dict().items():
         assert torch.equal(tensor, saved[name]), name
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
-def test_an_encoder_within_a_masked_lm_checkpoint_is_found(tmp_path, kind):
+def test_an_encoder_within_a_masked_lm_checkpoint_is_loaded(tmp_path, kind):
     config_class, small = ENCODERS[kind]
     torch.manual_seed(1)
     lm = transformers.AutoModelForMaskedLM.from_config(config_class(**small))
@@ -125,8 +98,8 @@ def test_an_encoder_within_a_masked_lm_checkpoint_is_found(tmp_path, kind):
         assert torch.equal(tensor, model.encoder.state_dict()[name]), name
 
 
-def test_a_checkpoint_without_its_encoder_is_refused(tmp_path):
-    classifier(tmp_path, "bigru")
+def test_a_checkpoint_that_lacks_encoder_weights_is_refused(tmp_path):
+    small_classifier(tmp_path, "bigru")
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "bert" / "model.safetensors"
@@ -141,7 +114,7 @@ def test_a_checkpoint_without_its_encoder_is_refused(tmp_path):
 )
 def test_an_unknown_head_is_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        classifier(tmp_path, **{"head": "bigru", **settings})
+        small_classifier(tmp_path, **{"head": "bigru", **settings})
 
 
 FRESH = """
@@ -156,17 +129,18 @@ print(json.dumps({"logits": logits, "label": label, "cleaning": model.config.cle
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_saved_folder_loads_in_a_fresh_process_with_equal_logits(tmp_path, tiny_encoder, head):
     torch.manual_seed(3)
-    names = {0: "defect", 1: "possible", 2: "none"}
+    labels = {0: "defect", 1: "possible", 2: "none"}
     config = TweetClassifierConfig(
         head=head,
         bigru_hidden_size=8,
         cleaning=["urls"],
         task_name="task5",
-        id2label=names,
-        label2id={v: k for k, v in names.items()},
+        id2label=labels,
+        label2id={v: k for k, v in labels.items()},
     )
     model = TweetClassifier.from_encoder(str(tiny_encoder), config).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder)
@@ -177,16 +151,16 @@ def test_a_saved_folder_loads_in_a_fresh_process_with_equal_logits(tmp_path, tin
         logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
     (tmp_path / "empty").mkdir()
     env = {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    outcome = shell(sys.executable, "-I", "-c", FRESH, tmp_path / "saved", text, cwd=tmp_path / "empty", env=env)
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-6)
-    assert found["label"] == names[int(logits.argmax())]
-    assert found["cleaning"] == ["urls"]
-    assert found["task"] == "task5"
+    result = shell(sys.executable, "-I", "-c", FRESH, tmp_path / "saved", text, cwd=tmp_path / "empty", env=env)
+    assert result.code == 0, result.err
+    loaded = json.loads(result.out)
+    np.testing.assert_allclose(loaded["logits"], logits.numpy(), atol=1e-6)
+    assert loaded["label"] == labels[int(logits.argmax())]
+    assert loaded["cleaning"] == ["urls"]
+    assert loaded["task"] == "task5"
     assert str(tiny_encoder) not in (tmp_path / "saved" / "config.json").read_text()
 
 
-def test_its_model_type_is_its_own():
+def test_the_model_type_is_none_of_transformers():
     """With the encoder's, a load without trust_remote_code would silently give a random classifier."""
     assert TweetClassifierConfig.model_type not in transformers.CONFIG_MAPPING

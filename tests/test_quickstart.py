@@ -1,27 +1,35 @@
-"""The invented tweets: as the script invents them, in the official shape, and beyond any keyword rule."""
+"""The invented tweets: reproducible, in the official shape, and beyond any keyword rule."""
 
 import re
 import runpy
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from conftest import QUICKSTART, ROOT, TASK5
+from datasets import Dataset
 
-from smm4h.config.task import read_task
+from smm4h.config.task import Task, read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.prediction_files import read_labels
 
 
+@dataclass
+class Tweets:
+    task: Task
+    labelled: Dataset
+    test: Dataset
+    findings: list  # on all files
+
+
 @pytest.fixture(scope="module")
-def tweets():
+def tweets() -> Tweets:
     task = read_task(TASK5)
-    labelled, findings = read_tweets(
-        [QUICKSTART / f"task5_{p}.tsv" for p in ("training", "validation")], task, labelled=True
-    )
+    files = [QUICKSTART / f"task5_{part}.tsv" for part in ("training", "validation")]
+    labelled, findings = read_tweets(files, task, labelled=True)
     test, more = read_tweets([QUICKSTART / "task5_test_participant.tsv"], task, labelled=False)
-    gold = read_labels(QUICKSTART / "task5_test_gold.tsv").indices(task.labels)
-    return task, labelled, test, gold, findings + more
+    return Tweets(task, labelled, test, findings + more)
 
 
 def test_what_ships_is_what_the_script_invents(tmp_path, monkeypatch):
@@ -31,12 +39,14 @@ def test_what_ships_is_what_the_script_invents(tmp_path, monkeypatch):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def test_they_have_the_official_shape_with_its_traps(tweets):
+def test_the_tweets_have_the_official_shape_with_its_traps(tweets):
     assert b"\r\n" in (QUICKSTART / "task5_training.tsv").read_bytes()
     assert not (QUICKSTART / "task5_test_participant.tsv").read_bytes().endswith(b"\n")
-    told = " ".join(finding.what for finding in tweets[4])
+    text = " ".join(finding.what for finding in tweets.findings)
     for trap in ("cp1252", "utf-8", "unwrapped", "more fields", "share their id"):
-        assert trap in told
+        assert trap in text
+    gold = read_labels(QUICKSTART / "task5_test_gold.tsv").indices(tweets.task.labels)
+    assert len(gold) == len(tweets.test)
 
 
 KEYWORD_RULES = {
@@ -48,10 +58,9 @@ KEYWORD_RULES = {
 
 
 @pytest.mark.parametrize("rule", KEYWORD_RULES)
-def test_a_keyword_rule_misses_rare_tweets_and_takes_common_ones(tweets, rule):
-    task, labelled, *_ = tweets
-    rare = np.isin(np.asarray(labelled["label"]), task.positive_indices)
-    hit = np.array([bool(re.search(KEYWORD_RULES[rule], text, re.IGNORECASE)) for text in labelled["text"]])
+def test_no_keyword_rule_separates_rare_tweets_from_common_ones(tweets, rule):
+    rare = np.isin(np.asarray(tweets.labelled["label"]), tweets.task.positive_indices)
+    hit = np.array([bool(re.search(KEYWORD_RULES[rule], text, re.IGNORECASE)) for text in tweets.labelled["text"]])
     assert (rare & ~hit).any()
     assert (~rare & hit).sum() >= 10
     f1 = 2 * (rare & hit).sum() / (rare.sum() + hit.sum())

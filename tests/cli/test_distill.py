@@ -1,0 +1,168 @@
+"""The command `distill`: an ordinary checkpoint that has learnt from the ensemble."""
+
+import json
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import MEMBERS, QUICKSTART, TASK5, CommandResult, python, session_of, start, wait_for
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import smm4h
+from smm4h.cli import distill, predict, publish
+from smm4h.config.task import read_task
+from smm4h.data.dataset import read_tweets
+from smm4h.data.prediction_files import read_labels
+
+
+@pytest.fixture(scope="module")
+def words(tuned_job, tiny_encoder) -> list:
+    """The command without the output folder."""
+    return [tuned_job.folder, "--model_name_or_path", tiny_encoder, "--use_cpu"]
+
+
+@dataclass
+class TrainedStudent:
+    folder: Path
+    result: CommandResult
+
+
+@pytest.fixture(scope="module")
+def student(words, tmp_path_factory) -> TrainedStudent:
+    folder = tmp_path_factory.mktemp("student") / "student"
+    result = python("distill.py", *words, "--output_dir", folder, "--num_train_epochs", 1)
+    assert result.code == 0, result.err
+    return TrainedStudent(folder, result)
+
+
+def test_the_student_is_an_ordinary_checkpoint(student):
+    folder = student.folder / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert type(model).__module__.startswith("transformers.")
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".json", ".safetensors"]
+    tweets, _ = read_tweets([QUICKSTART / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
+    texts = tweets["text"][:40]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch).logits
+    predicted = read_labels(student.folder / "test.tsv").labels.to_pylist()
+    of_predicted = logits[range(len(texts)), [model.config.label2id[label] for label in predicted]]
+    np.testing.assert_allclose(of_predicted, logits.amax(dim=1), atol=1e-5)  # one epoch leaves logits close together
+
+
+def test_the_student_predicts_each_label_as_often_as_the_ensemble(student, tuned_job):
+    of_student = read_labels(student.folder / "test.tsv").labels.to_pylist()
+    of_ensemble = read_labels(tuned_job.folder / "votes" / "final.tsv").labels.to_pylist()
+    for label in ("1", "2", "3"):
+        assert abs(of_student.count(label) - of_ensemble.count(label)) <= 2
+
+
+def test_student_ensemble_and_best_member_are_compared(student):
+    about = json.loads((student.folder / "student.json").read_text())
+    assert [part["where"] for part in about["scores"]] == ["held-out fold 0", "test"]
+    for part in about["scores"]:
+        names = list(part["scores"])
+        assert names[:2] == ["student", "ensemble"]
+        assert names[2] in MEMBERS
+        assert set(part["student_against"]) == set(names[1:])
+    assert set(about["tweets_per_second"]) == set(names)
+    for text in ("held-out fold 0", "student against ensemble: ", "tweets a second: student", "an ordinary checkpoint"):
+        assert text in student.result.out
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(words, tmp_path):
+    longer = ["distill.py", *words, "--num_train_epochs", 8, "--checks", 0, "--output_dir"]
+    undisturbed = python(*longer, tmp_path / "undisturbed")
+    assert undisturbed.code == 0, undisturbed.err
+    job = start([sys.executable, *longer, tmp_path / "killed"])
+    assert wait_for(lambda: (tmp_path / "killed" / ".student").is_dir(), 120)
+    job.send_signal(signal.SIGTERM)
+    code = job.wait(300)
+    assert not session_of(job)
+    assert code in (75, 0)
+    again = python(*longer, tmp_path / "killed")
+    assert again.code == 0, again.err
+    weights = [tmp_path / name / "model" / "model.safetensors" for name in ("undisturbed", "killed")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--train_file", str(QUICKSTART / "task5_validation.tsv")], "the labelled tweets are not those that"),
+        (["--model_name_or_path", "nowhere/at-all"], "--model_name_or_path nowhere/at-all can't be loaded"),
+        (["--checks", "9"], "--checks 9: the job has 5 folds"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, call, tmp_path, more, message):
+    result = call(distill.main, *words, "--output_dir", tmp_path / "student", "--num_train_epochs", 0.1, *more)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_published_student_has_a_card(student, tmp_path, call):
+    result = call(publish.main, student.folder, "--to_folder", tmp_path / "published")
+    assert result.code == 0, result.err
+    card = (tmp_path / "published" / "README.md").read_text()
+    assert "that has learnt from an ensemble" in card
+    assert "trust_remote_code" not in card
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "published").config.num_labels == 3
+
+
+def test_a_student_predicts_from_its_folder_its_model_and_as_published(student, new_tweets, tmp_path, call):
+    result = call(publish.main, student.folder, "--to_folder", tmp_path / "published")
+    assert result.code == 0, result.err
+    expected = read_labels(student.folder / "test.tsv")
+    for name in (student.folder, student.folder / "model", tmp_path / "published"):
+        output = tmp_path / "labels.tsv"
+        result = call(predict.main, name, new_tweets, "--output", output, "--columns", "label", "--use_cpu")
+        assert result.code == 0, result.err
+        assert read_labels(output).ids.to_pylist() == expected.ids.to_pylist()
+        assert read_labels(output).labels.to_pylist() == expected.labels.to_pylist()
+    loaded = smm4h.load(student.folder, device="cpu")
+    assert loaded.labels == ["1", "2", "3"]
+    assert loaded.task.columns.text == read_task(TASK5).columns.text
+
+
+def save_encoder(kind: str, encoder: Path, folder: Path, **settings) -> Path:
+    """Save a small random model of a kind of transformers beside the tokenizer of an encoder."""
+    shutil.copytree(encoder, folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    n_tokens = 1 + max(AutoTokenizer.from_pretrained(encoder).get_vocab().values())
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, "vocab_size": n_tokens, "pad_token_id": 0, **settings})
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_student_may_be_an_xlm_roberta(words, tiny_encoder, tmp_path, call):
+    """Its classifier stands before its encoder in the list of its modules."""
+    encoder = save_encoder("XLMRoberta", tiny_encoder, tmp_path / "xlmr", max_position_embeddings=130)
+    flags = ["--num_train_epochs", 0.1, "--checks", 0, "--output_dir", tmp_path / "student"]
+    result = call(distill.main, *words, "--model_name_or_path", encoder, *flags)
+    assert result.code == 0, result.err
+    assert (tmp_path / "student" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("Llama", {}, "LlamaForSequenceClassification ends in no linear layer with a bias; choose another encoder"),
+        ("Bert", {"max_position_embeddings": 40}, "it reads 40 tokens at most, and --max_seq_length is 110; lower it"),
+        ("Bert", {"vocab_size": 30}, "its weights embed 30: they are of different models"),
+    ],
+)
+def test_an_encoder_that_can_be_no_student_is_refused_before_training(
+    words, tiny_encoder, tmp_path, call, kind, settings, message
+):
+    encoder = save_encoder(kind, tiny_encoder, tmp_path / "encoder", **settings)
+    result = call(distill.main, *words, "--model_name_or_path", encoder, "--output_dir", tmp_path / "student")
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "student").exists()

@@ -1,0 +1,93 @@
+"""Splits from users' own files and data sets."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import job_words
+
+from smm4h.cli.train import main
+from smm4h.config.recipe import read_command_line
+from smm4h.data.dataset import column
+from smm4h.data.prediction_files import read_predictions
+from smm4h.data.splits import load_splits
+
+pytestmark = pytest.mark.slow
+
+
+def test_own_data_in_other_formats_without_test_tweets(tiny_encoder, tmp_path, call):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": str(i),
+            "author": f"u{i % 9}",
+            "text": f"tweet {i} {rng.integers(99)}",
+            "label": ["none", "side_effect"][i % 4 == 0],
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("members:\n  one: {head: last3, max_seq_length: 16}\n")
+    words = [recipe, "--task", "tasks/own_data.yaml", "--train_file", tmp_path / "a.jsonl"]
+    words += ["--model_name_or_path", tiny_encoder, "--n_folds", 2, "--num_train_epochs", 1, "--keep_models", "none"]
+    result = call(main, *words, "--output_dir", tmp_path / "out")
+    assert result.code == 0, result.err
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["one"]["out_of_fold"]["interval"]
+    assert scores["one"]["test"] is None
+    assert not (tmp_path / "out" / "one" / "fold-0" / "model").exists()
+    assert (tmp_path / "out" / "one" / "fold-0" / "held_out.parquet").exists()
+
+
+def test_another_test_file_is_not_scored_by_the_official_gold(tiny_encoder, tmp_path, call):
+    (tmp_path / "other.tsv").write_text("tweet_id\tuser_id\ttext\n5\tu\tmy son\n6\tu\tno son\n")
+    words = job_words(tiny_encoder, tmp_path / "out", members="last3-42", test_file=tmp_path / "other.tsv")
+    result = call(main, *words)
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["last3-42"]["test"] is None
+    assert read_predictions(tmp_path / "out" / "last3-42" / "fold-0" / "test.parquet").ids.to_pylist() == ["5", "6"]
+
+
+def test_a_dataset_of_the_hub_is_read_by_its_splits(tiny_encoder, tmp_path, call):
+    """A folder replaces the Hub: `load_dataset` reads both in the same way."""
+    (tmp_path / "data").mkdir()
+    frame = pd.DataFrame({"id": range(10**17, 10**17 + 40), "text": [f"tweet {i}" for i in range(40)]})
+    frame["label"] = ["side_effect" if i % 4 == 0 else "none" for i in range(40)]
+    frame[:30].to_csv(tmp_path / "data" / "train.csv", index=False)
+    frame[30:].to_csv(tmp_path / "data" / "test.csv", index=False)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("members:\n  one: {head: last3, max_seq_length: 16, bf16: false}\n")
+    words = [recipe, "--task", "tasks/own_data.yaml", "--dataset_name", tmp_path / "data"]
+    words += ["--model_name_or_path", tiny_encoder, "--n_folds", 2, "--num_train_epochs", 1]
+    result = call(main, *words, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out")
+    assert result.code == 0, result.err
+    lines = (tmp_path / "out" / "votes" / "final.tsv").read_text().splitlines()[1:]
+    assert [line.split("\t")[0] for line in lines] == [str(i) for i in frame["id"][30:]]
+
+
+def load_rows_without_label(tmp_path, encoder, **flags):
+    """Load the splits of five tweets in each class, two without a label, and three test tweets."""
+    rows = [f"{n},tweet {n},{['none', 'side_effect', ''][n // 5]}" for n in range(12)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *rows]))
+    (tmp_path / "test.csv").write_text("id,text\n20,a\n21,b\n22,c\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "members:\n  one: {head: last3}\n  two: {head: last3, pseudo_labels: true}\nshared: {pseudo_teachers: [one]}\n"
+    )
+    words = [recipe, "--task", "tasks/own_data.yaml", "--train_file", tmp_path / "train.csv", "--n_folds", 2]
+    words += ["--test_file", tmp_path / "test.csv", "--model_name_or_path", encoder, "--output_dir", tmp_path / "out"]
+    words += [word for flag, value in flags.items() for word in (f"--{flag}", value)]
+    return load_splits(read_command_line([str(word) for word in words]))
+
+
+def test_rows_without_a_label_are_left_out_or_pooled(tiny_encoder, tmp_path):
+    left_out = load_rows_without_label(tmp_path, tiny_encoder)
+    assert column(left_out.pool, "id").to_pylist() == ["20", "21", "22"]
+    assert [finding.count for finding in left_out.findings if "no label" in finding.what] == [2]
+    pooled = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_rows="pool")
+    assert column(pooled.pool, "id").to_pylist() == ["20", "21", "22", "10", "11"]
+    assert column(pooled.pool, "row").to_pylist() == [0, 1, 2, 3, 4]
+    assert pooled.content_hashes()["labelled"] == left_out.content_hashes()["labelled"]
+    assert len(pooled.labelled) == len(left_out.labelled) == 10

@@ -1,0 +1,60 @@
+"""Class weights on probs, tuned for a metric or matched to class shares."""
+
+import itertools
+
+import numpy as np
+import pytest
+from simulated import RARE, TWO_RARE, binary, three_classes
+
+from smm4h import metrics
+from smm4h.ensemble.fitting import fit_rule
+from smm4h.ensemble.thresholds import match_class_shares, tune_class_weights
+from smm4h.models.voting import METHODS, binary_threshold, decide
+
+
+def test_a_tuned_threshold_scores_as_well_as_the_best_of_all_thresholds():
+    probs, gold = binary()
+    weights = tune_class_weights(probs[0], gold, RARE.measure, RARE.positive)
+    thresholds = np.linspace(0, 1, 2001)
+    best = max(RARE.score(gold, (probs[0][:, 1] >= cut).astype(int), 2) for cut in thresholds)
+    predicted = decide(probs[0], weights)
+    assert RARE.score(gold, predicted, 2) > 0.97 * best
+    assert RARE.score(gold, probs[0].argmax(axis=1), 2) < 0.5 * best
+    assert np.array_equal(predicted, (probs[0][:, 1] >= binary_threshold(weights)).astype(int))
+
+
+def test_tuned_class_weights_score_as_well_as_the_best_of_a_grid():
+    probs, gold = three_classes()
+    weights = tune_class_weights(probs, gold, TWO_RARE.measure, TWO_RARE.positive)
+    grid = np.exp(np.linspace(-2, 8, 41))
+    best = max(TWO_RARE.score(gold, decide(probs, np.array([a, b, 1.0])), 3) for a, b in itertools.product(grid, grid))
+    assert TWO_RARE.score(gold, decide(probs, weights), 3) > 0.97 * best
+    assert np.log(weights).mean() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", metrics.MEASURES.values())
+def test_class_weights_can_be_tuned_for_any_metric(metric):
+    probs, gold = three_classes()
+    objective = metrics.Objective(metric, (0, 1))
+    weights = tune_class_weights(probs, gold, objective.measure, objective.positive, n_samples=10)
+    tuned = objective.score(gold, decide(probs, weights), 3)
+    assert tuned >= objective.score(gold, probs.argmax(axis=1), 3)
+
+
+def test_a_class_without_tweets_breaks_no_tuning():
+    probs, gold = three_classes()
+    gold[gold == 0] = 2
+    weights = tune_class_weights(probs, gold, TWO_RARE.measure, TWO_RARE.positive, n_samples=5)
+    assert np.isfinite(weights).all()
+    for method in METHODS:
+        rule = fit_rule(probs[None], gold, ["a"], TWO_RARE, method=method, decision="tuned", n_samples=3)
+        assert set(rule.predict(probs[None])) <= {0, 1, 2}
+
+
+def test_class_shares_are_matched_for_any_number_of_classes():
+    probs, _ = three_classes()
+    shares = np.array([0.1, 0.2, 0.7])
+    weights = match_class_shares(probs, np.ones(3), shares)
+    np.testing.assert_allclose(np.bincount(decide(probs, weights)) / 1500, shares, atol=0.002)
+    without_class_0 = match_class_shares(probs, np.ones(3), np.array([0.0, 0.1, 0.9]))
+    assert 0 not in decide(probs, without_class_0)

@@ -1,0 +1,21 @@
+"""Folders that are no finished job are named."""
+
+import shutil
+
+from smm4h.cli import report, vote
+
+
+def test_an_unfinished_job_is_refused(tuned_job, tmp_path, call):
+    shutil.copytree(tuned_job.folder, tmp_path / "job")
+    (tmp_path / "job" / "svm" / "fold-1" / "DONE").unlink()
+    result = call(report.main, tmp_path / "job")
+    assert result.code == 2
+    assert "1 runs are missing (svm/fold-1, ...); give the job's command" in result.err
+
+
+def test_a_folder_that_is_no_job_and_an_unfinished_one_are_named(finished_job, call, tmp_path):
+    result = call(vote.main, tmp_path, "--output", tmp_path / "v.tsv")
+    assert "is not a job's output folder" in result.err
+    (tmp_path / "plan.json").write_text((finished_job.folder / "plan.json").read_text())
+    result = call(vote.main, tmp_path, "--output", tmp_path / "v.tsv")
+    assert "45 of 45 runs are missing" in result.err

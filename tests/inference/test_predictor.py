@@ -1,0 +1,68 @@
+"""Predictions of a finished ensemble, killed and resumed, by one process or two."""
+
+import shutil
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import session_of, shell, start, wait_for
+
+from smm4h.cli.predict import main
+from smm4h.inference import predictor
+
+
+def test_blocks_predicted_before_a_kill_are_not_predicted_again(tuned_job, new_tweets, tmp_path):
+    many = tmp_path / "many.tsv"
+    lines = new_tweets.read_text().splitlines()
+    many.write_text("\n".join([lines[0], *(lines[1:] * 60)]) + "\n")
+    words = [sys.executable, "predict.py", tuned_job.folder, many, "--columns", "label", "--block", 200]
+    undisturbed = shell(*words, "--output", tmp_path / "undisturbed.tsv")
+    assert undisturbed.code == 0, undisturbed.err
+    job = start([*words, "--output", tmp_path / "labels.tsv"])
+    parts = tmp_path / ".labels.tsv.parts"
+    assert wait_for(lambda: len(list(parts.glob("0*.parquet"))) > 2, 120)
+    for process in session_of(job):
+        process.send_signal(signal.SIGKILL)
+    job.wait(300)
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")}
+    assert 2 < len(kept) < 12
+    other_blocks = shell(*words, "--block", 50, "--output", tmp_path / "labels.tsv")
+    assert other_blocks.code == 2
+    assert "was begun with other tweets, ensemble or --block" in other_blocks.err
+    job = start([*words, "--output", tmp_path / "labels.tsv"])
+    assert wait_for(lambda: len(list(parts.glob("0*.parquet"))) > len(kept), 120)
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+    assert job.wait(300) == 0
+    assert (tmp_path / "labels.tsv").read_bytes() == (tmp_path / "undisturbed.tsv").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_blocks(tuned_job, new_tweets, tmp_path):
+    many = tmp_path / "many.tsv"
+    lines = new_tweets.read_text().splitlines()
+    many.write_text("\n".join([lines[0], *(lines[1:] * 30)]) + "\n")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml"]
+    words = ["predict.py", tuned_job.folder, many, "--columns", "label", "--block", 40, "--use_cpu", "--output"]
+    both = shell(*launcher, "--num_processes", 2, *words, tmp_path / "both.tsv")
+    assert both.code == 0, both.err
+    alone = shell(sys.executable, *words, tmp_path / "alone.tsv")
+    assert alone.code == 0, alone.err
+    assert (tmp_path / "both.tsv").read_bytes() == (tmp_path / "alone.tsv").read_bytes()
+
+
+def test_free_memory_is_shared_by_the_processes_of_a_device(monkeypatch):
+    """Two GPUs of 20 GB, of which 16 are free; 64 GB of free memory."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16e9, 20e9))
+    monkeypatch.setattr(predictor.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
+    assert [predictor.free_memory("cuda:1", n) for n in (1, 2, 3, 4)] == [16e9, 16e9, 8e9, 8e9]
+    assert [predictor.free_memory("cpu", n) for n in (1, 4)] == [64e9, 16e9]
+
+
+def test_a_job_without_models_is_refused(tuned_job, new_tweets, tmp_path, call):
+    shutil.copytree(tuned_job.folder, tmp_path / "job", ignore=shutil.ignore_patterns("model"))
+    result = call(main, tmp_path / "job", new_tweets, "--output", tmp_path / "l.tsv")
+    assert result.code == 2
+    assert "17 of the ensemble's models were not kept; train with --keep_models all" in result.err

@@ -1,0 +1,137 @@
+"""A run that was stopped, anywhere and any number of times, ends with the bytes of one that never was."""
+
+import json
+import shutil
+
+import pytest
+
+from smm4h.training import checkpoints
+from smm4h.training.run import remove_intermediate_files, train_run
+from smm4h.utils.errors import Stopped
+
+LONG = {"num_train_epochs": 2, "per_device_train_batch_size": 8}  # 48 tweets: 6 steps an epoch
+
+
+def files_of(run):
+    """Return the bytes of all of a run's files but for DONE, which has its seconds."""
+    files = {str(p.relative_to(run.directory)): p.read_bytes() for p in run.directory.rglob("*") if p.is_file()}
+    files.pop("DONE")
+    return files
+
+
+class Monitor:
+    """The steps that a training reports, and a stop after one of them.
+
+    Args:
+        stop_at: a step; None: no stop.
+    """
+
+    def __init__(self, stop_at=None):
+        self.stop_at = stop_at
+        self.steps = []
+
+    def report(self, step, n_steps):
+        self.steps.append(step)
+
+    def stop(self):
+        return self.stop_at is not None and self.steps[-1] == self.stop_at
+
+
+def train_and_stop(run, data, step):
+    """Train the run until it stops after a step; return the step that it resumed from."""
+    monitor = Monitor(step)
+    with pytest.raises(Stopped):
+        train_run(run, data, monitor.report, monitor.stop)
+    assert not run.is_done()
+    return monitor.steps[0]
+
+
+def train_to_the_end(run, data):
+    """Train the run to its end; return the step that it resumed from, None where no step was left."""
+    monitor = Monitor()
+    train_run(run, data, monitor.report, monitor.stop)
+    return monitor.steps[0] if monitor.steps else None
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+@pytest.mark.parametrize(
+    "steps", [(2,), (6,), pytest.param((3, 4, 9), marks=pytest.mark.slow), pytest.param((12,), marks=pytest.mark.slow)]
+)
+def test_a_stopped_run_ends_with_the_same_bytes(prepare_job, strategy, steps):
+    flags = {**LONG, "train_sampling_strategy": strategy}
+    undisturbed, stopped = prepare_job("undisturbed", **flags), prepare_job("stopped", **flags)
+    train_run(undisturbed.runs[0], undisturbed.data)
+    run = stopped.runs[0]
+    resumed_from = [*(train_and_stop(run, stopped.data, step) for step in steps), train_to_the_end(run, stopped.data)]
+    assert resumed_from == [0, *(step if step < 12 else None for step in steps)]
+    assert files_of(run) == files_of(undisturbed.runs[0])
+    assert json.loads(run.metrics_file.read_text())["steps"] == 12
+
+
+@pytest.mark.slow
+def test_a_stop_between_accumulated_batches_and_evaluations_changes_no_byte(prepare_job):
+    flags = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+    flags |= {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    undisturbed, stopped = prepare_job("undisturbed", **flags), prepare_job("stopped", **flags)
+    train_run(undisturbed.runs[7], undisturbed.data)
+    for step in (1, 5, 6):
+        train_and_stop(stopped.runs[7], stopped.data, step)
+    train_to_the_end(stopped.runs[7], stopped.data)
+    assert files_of(stopped.runs[7]) == files_of(undisturbed.runs[7])
+
+
+def test_incomplete_checkpoints_are_ignored(prepare_job):
+    undisturbed, stopped = prepare_job("undisturbed", **LONG), prepare_job("stopped", **LONG)
+    train_run(undisturbed.runs[0], undisturbed.data)
+    run = stopped.runs[0]
+    train_and_stop(run, stopped.data, 4)
+    complete = run.directory / "checkpoint-4"
+    assert checkpoints.latest_complete(run.directory, run.fingerprint) == complete
+    without_mark, with_cut_file = (run.directory / f"checkpoint-{step}" for step in (7, 9))
+    for incomplete in (without_mark, with_cut_file):
+        shutil.copytree(complete, incomplete)
+    (without_mark / "SEALED").unlink()
+    optimizer_file = with_cut_file / "optimizer.pt"
+    optimizer_file.write_bytes(optimizer_file.read_bytes()[:-1])
+    assert checkpoints.latest_complete(run.directory, run.fingerprint) == complete
+    assert checkpoints.latest_complete(run.directory, "another recipe's") is None
+    assert train_to_the_end(run, stopped.data) == 4
+    assert files_of(run) == files_of(undisturbed.runs[0])
+
+
+@pytest.mark.parametrize("lost", ["predictions", "one part", "metrics", "only DONE"])
+def test_a_run_killed_after_training_is_not_trained_again(prepare_job, lost):
+    """Each case is what a SIGKILL leaves at some point after the last step."""
+    job = prepare_job()
+    run = job.runs[0]
+    train_run(run, job.data)
+    before = files_of(run)
+    metrics = run.measures()
+    trained = {"fingerprint": run.fingerprint, "training_tweets": metrics["training_tweets"], "steps": metrics["steps"]}
+    trained |= {"checkpoint": metrics["checkpoint"], "evaluations": metrics["evaluations"], "seconds": 1.0}
+    run.trained_file.write_text(json.dumps(trained))
+    run.done_file.unlink()
+    if lost != "only DONE":
+        run.model.rename(run.trained_model)
+        run.metrics_file.unlink()
+    if lost in ("predictions", "one part"):
+        run.test_file.unlink()
+    if lost == "predictions":
+        run.held_out_file.write_text("incomplete")
+    steps = []
+    train_run(run, job.data, report=lambda step, total: steps.append(step), on_trained=lambda: steps.append("trained"))
+    assert steps == []
+    assert files_of(run) == before
+
+
+def test_intermediate_files_of_a_finished_run_are_removed(prepare_job):
+    job = prepare_job()
+    run = job.runs[0]
+    train_run(run, job.data)
+    before = files_of(run)
+    (run.directory / "checkpoint-2").mkdir()
+    (run.directory / "checkpoint-2" / "optimizer.pt").write_text("large")
+    run.trained_model.mkdir()
+    run.trained_file.write_text("{}")
+    remove_intermediate_files(run)
+    assert files_of(run) == before
