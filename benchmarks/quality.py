@@ -27,7 +27,7 @@ from smm4h.config.task import Task, read_task
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
 from smm4h.data.prediction_files import read_labels, write_labels
-from smm4h.data.readers import wrap_quotes
+from smm4h.data.readers.tables import wrap_quotes
 from smm4h.metrics import format_interval, paired_bootstrap
 from smm4h.models.batching import PaddingCollator
 from smm4h.training.baselines import CLASSIFIERS

@@ -41,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
     from smm4h.data import streaming
-    from smm4h.data.readers import Findings
+    from smm4h.data.readers.tables import Findings
     from smm4h.data.streaming import inputs_of, read_blocks
     from smm4h.inference.predictor import PartialPredictions, load_predictor
 

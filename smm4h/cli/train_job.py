@@ -11,7 +11,7 @@ import torch
 from smm4h.config.job import Job, Member
 from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
-from smm4h.data.readers import Finding
+from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
 from smm4h.ensemble.stages import fit_and_vote, score_job, write_pseudo_labels

@@ -17,16 +17,8 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 
 from smm4h.config.task import Task
-from smm4h.data.readers import (
-    NUMBER,
-    Finding,
-    Table,
-    Wanted,
-    arrow_table,
-    input_files,
-    read_tables,
-    unwrap_quotes,
-)
+from smm4h.data.readers.formats import arrow_table, input_files, read_tables
+from smm4h.data.readers.tables import NUMBER, Finding, Table, Wanted, unwrap_quotes
 from smm4h.utils.errors import InputError, nearest
 
 

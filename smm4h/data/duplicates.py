@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.folds import folds_of
-from smm4h.data.readers import Finding
+from smm4h.data.readers.tables import Finding
 from smm4h.models.cleaning import URL, USERNAME, unescape_entities
 
 

@@ -23,7 +23,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from smm4h.config.task import Submission, Task
-from smm4h.data.readers import LONGEST_NAME, READERS, Source, Table, kind_of, read_table, read_tables, reading
+from smm4h.data.readers.files import Source, kind_of, reading
+from smm4h.data.readers.formats import READERS, read_table, read_tables
+from smm4h.data.readers.tables import LONGEST_NAME, Table
 from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_is_file, file_above, write_atomically

@@ -13,7 +13,8 @@ from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import folds_of
-from smm4h.data.readers import read_table, wrap_quotes
+from smm4h.data.readers.formats import read_table
+from smm4h.data.readers.tables import wrap_quotes
 from smm4h.models.voting import mean_probabilities
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_text

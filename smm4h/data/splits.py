@@ -11,7 +11,7 @@ from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_label
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.prediction_files import check_same_tweets, read_labels
-from smm4h.data.readers import Finding
+from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
 
 

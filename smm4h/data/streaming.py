@@ -21,17 +21,9 @@ import pyarrow.parquet
 
 from smm4h.config.task import Task
 from smm4h.data.dataset import count_cut_ids, cut_id_findings, tweets_of, wanted_columns
-from smm4h.data.readers import (
-    CHUNK,
-    Findings,
-    Source,
-    StandardInput,
-    input_files,
-    kind_of,
-    name_of,
-    read_tables,
-    reading,
-)
+from smm4h.data.readers.files import CHUNK, Source, StandardInput, kind_of, name_of, reading
+from smm4h.data.readers.formats import input_files, read_tables
+from smm4h.data.readers.tables import Findings
 from smm4h.utils.errors import InputError
 
 PIPE = "-"
@@ -81,7 +73,7 @@ def read_blocks(
         encoding_flag: the command's flag for the encoding, for messages; None: it has none.
 
     Raises:
-        InputError: as `smm4h.data.readers.read_tables` does, when the faulty line is reached.
+        InputError: as `smm4h.data.readers.formats.read_tables` does, when the faulty line is reached.
     """
     findings = Findings() if findings is None else findings
     findings.clear()

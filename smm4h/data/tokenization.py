@@ -22,7 +22,7 @@ from heads import TweetClassifierConfig
 from smm4h.config.job import Member
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
-from smm4h.data.readers import Finding
+from smm4h.data.readers.tables import Finding
 from smm4h.models import encoder_check
 from smm4h.models.cleaning import clean
 from smm4h.models.predictors import full_lengths

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from smm4h.data.dataset import column
-from smm4h.data.readers import wrap_quotes
+from smm4h.data.readers.tables import wrap_quotes
 from smm4h.ensemble.fitting import fit_calibration
 from smm4h.ensemble.member_predictions import read_out_of_fold
 from smm4h.models.voting import calibrate, mean_log_odds

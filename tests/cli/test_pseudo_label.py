@@ -8,7 +8,7 @@ from tweet_files import HEADER, TASK, UNLABELLED_HEADER, write_labels
 from smm4h.cli.pseudo_label import main
 from smm4h.data.dataset import read_tweets
 from smm4h.data.folds import add_folds
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 
 
 def test_the_command_makes_the_jobs_own_pseudo_labels(finished_job, call, tmp_path):

@@ -14,7 +14,7 @@ from tweet_files import tweets_with_duplicates
 
 from smm4h.cli.train import main
 from smm4h.data.prediction_files import read_predictions
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 
 
 def test_one_command_makes_45_runs_votes_and_a_submission(finished_job):

@@ -7,7 +7,7 @@ import pytest
 from tweet_files import HEADER, OWN_DATA, counts_of, read
 
 from smm4h.data.dataset import content_hash, read_tweets
-from smm4h.data.readers import unwrap_quotes, wrap_quotes
+from smm4h.data.readers.tables import unwrap_quotes, wrap_quotes
 from smm4h.utils.errors import InputError
 
 

@@ -14,7 +14,8 @@ from tweet_files import HEADER, OWN_DATA, TASK, UNLABELLED_HEADER, counts_of, re
 
 from smm4h.config.task import Columns
 from smm4h.data.dataset import content_hash, read_tweets
-from smm4h.data.readers import Findings, read_table
+from smm4h.data.readers.formats import read_table
+from smm4h.data.readers.tables import Findings
 from smm4h.data.streaming import read_blocks
 from smm4h.utils.errors import InputError
 

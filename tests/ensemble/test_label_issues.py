@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 from smm4h.ensemble.label_issues import find_label_issues
 
 

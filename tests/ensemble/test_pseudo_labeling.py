@@ -16,7 +16,7 @@ from smm4h.config.plan import Run
 from smm4h.config.recipe import read_command_line
 from smm4h.data.duplicates import normalized_text
 from smm4h.data.folds import add_folds, folds_of
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 from smm4h.data.splits import load_splits
 from smm4h.ensemble.pseudo_labeling import never_trained_on
 

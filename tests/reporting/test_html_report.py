@@ -14,7 +14,7 @@ import pytest
 from conftest import QUICKSTART, ExampleJob, job_words, recipe_of, train
 
 from smm4h.cli.report import main
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [

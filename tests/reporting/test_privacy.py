@@ -11,7 +11,7 @@ from conftest import QUICKSTART, ROOT
 from datasets import Dataset
 
 from smm4h.cli.publish import main
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
 from smm4h.utils.errors import InputError
 

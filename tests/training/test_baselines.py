@@ -6,7 +6,7 @@ import pytest
 from conftest import QUICKSTART
 
 from smm4h.config.arguments import BASELINES
-from smm4h.data.readers import read_tsv
+from smm4h.data.readers.formats import read_tsv
 from smm4h.training.baselines import CLASSIFIERS, fit_counts, fit_net, load_baseline, save_baseline
 
 TEXTS = [f"my daughter has a defect number {n}" if n % 4 == 0 else f"nothing but words number {n}" for n in range(80)]

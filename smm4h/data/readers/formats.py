@@ -1,0 +1,471 @@
+"""Readers of tweet files (TSV, CSV, JSON, Parquet, Excel, each also .gz): tables of strings, with findings.
+
+A file is read whole or in tables of some rows by the same code, so that both give the same tweets. What holds for the
+whole file (encoding, line ends, R's row names) is found out before its first row is read. No message contains a tweet's
+text: messages name file and line instead.
+"""
+
+import csv
+import functools
+import io
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from smm4h.data.readers.files import Source, StandardInput, kind_of, reading
+from smm4h.data.readers.rows import Rows, has_row_names, is_filled
+from smm4h.data.readers.tables import ARROW_NOT_TEXT, SURROGATE, WRAPPED, LazyColumn, Table, Wanted, texts_of, unquote
+from smm4h.utils.errors import InputError
+
+INSTEAD = {
+    ".xls": "save it as .xlsx or .csv",
+    ".ods": "save it as .xlsx or .csv",
+    ".zip": "unpack it first",
+    ".bz2": "unpack it first",
+    ".xz": "unpack it first",
+    ".zst": "unpack it first",
+}
+
+
+def input_files(path: str | Path) -> list[Path]:
+    """Return the files of an input: the file itself, or the readable files of a folder by name.
+
+    Raises:
+        InputError: for a path that does not exist, and for a file of no known kind.
+    """
+    path = path if isinstance(path, Path) else Path(path)
+    with reading(path):
+        if path.is_dir():
+            parts = sorted(file for file in path.iterdir() if kind_of(file) in READERS and file.name[0] not in "._")
+            files = [file for file in parts if file.is_file()]
+            if not files:
+                raise InputError(f"{path} holds no file of {', '.join(READERS)}, or the same with .gz")
+            return files
+        path.stat()
+    if kind_of(path) not in READERS:
+        if path.suffix.lower() == ".gz":
+            raise InputError(f"{path}: name it after what is compressed in it, such as tweets.tsv.gz")
+        remedy = INSTEAD.get(path.suffix.lower(), "convert it, or rename it to what it is")
+        raise InputError(f"{path} is none of {', '.join(READERS)}, or the same with .gz; {remedy}")
+    return [path]
+
+
+def _tsv_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of tab-separated tweets, one a physical line; quotes, U+0085 and U+2028 are part of the text."""
+    source.survey()
+    yield from _tab_separated(source, size)
+
+
+def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
+    end = source.line_end
+    with source.text() as text:
+        header = text.readline()
+        if not header:
+            raise InputError(f"{source.name} is empty; a header line and one tweet a line are expected")
+        names, is_quoted = _header_names(header.removesuffix(end).removesuffix("\r").split("\t"))
+        rows = Rows(
+            *(source, names, "judged", "write one tweet a line, tabs between its fields and none inside"),
+            hint=_other_separator(header, source, "\t"),
+            quotes_are_text=not is_quoted,
+            is_quoted=is_quoted,
+            has_text=not source.has_halves,
+        )
+        if is_quoted:
+            source.find("header and cells are quoted; the quotes were taken off")
+        number, is_first = 2, True
+        while content := text.read() if size is None else "".join(itertools.islice(text, size)):
+            lines = content.replace("\r\n", "\n").removesuffix("\r").split(end) if end == "\n" else content.split(end)
+            if lines[-1] == "":
+                lines.pop()
+            fields = [line.split("\t") for line in lines]
+            if is_first:
+                is_first = False
+                first = next((row for row in fields if len(row) > 1 or row[0].strip()), [])
+                if len(first) == rows.raw_width + 1 == rows.width + 1:
+                    rows.has_row_names = has_row_names(_physical_rows(source), rows.names, source.wanted, is_quoted)
+            rows.add(fields, range(number, number + len(fields)))
+            number += len(fields)
+            if size is not None and len(rows):
+                yield rows.table(is_last=False)
+        yield rows.table(is_last=True)
+
+
+def _physical_rows(source: Source) -> Iterator[list[str]]:
+    """Yield the fields of all lines below the header."""
+    with source.text() as text:
+        text.readline()
+        for line in text:
+            yield line.removesuffix(source.line_end).removesuffix("\r").split("\t")
+
+
+def _header_names(fields: Sequence[str]) -> tuple[list[str], bool]:
+    """Return a header's names, and whether all of them are quoted."""
+    names = [name.strip() for name in fields]
+    filled = [name for name in names if name]
+    is_quoted = bool(filled) and all(len(name) > 1 and WRAPPED.fullmatch(name) for name in filled)
+    return ([unquote(name).strip() for name in names] if is_quoted else names), is_quoted
+
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def _other_separator(header: str, source: Source, separator: str) -> str:
+    """Return a hint on a header that is JSON or has another separator, and on a file of zero bytes."""
+    if source.wanted is None:
+        return ""
+    if source.has_zeros:
+        return "the file holds zero bytes, as UTF-16 does; save it as UTF-8"
+    remedy = "write it to such a file first" if isinstance(source.path, StandardInput) else "name the file so"
+    if header.lstrip()[:1] in ("{", "["):
+        return f"it looks like JSON, .jsonl; {remedy}"
+    for other, name in SEPARATORS.items():
+        if other != separator and not source.wanted.lacks(_split_header(header, other)):
+            return f"its columns are separated by {name}, as in .csv; {remedy}"
+    return ""
+
+
+def _split_header(header: str, separator: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header.strip("\r\n")], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of comma-separated tweets, quoted as spreadsheets do; a quoted field may hold line ends."""
+    source.survey()
+    csv.field_size_limit(2**31 - 1)
+    with source.text(newline="") as text:
+        header = next((line for line in text if line.strip("\r\n")), "")
+    separator = _separator_of(header, source)
+    if separator == "\t":  # lines rather than quotes: a tweet's lone quote must not swallow the next tweets
+        source.find("separated by tabs, not commas")
+        yield from _tab_separated(source, size)
+        return
+    if separator != ",":
+        source.find(f"separated by {SEPARATORS[separator]}, not commas")
+    records = _csv_records(source, separator)
+    try:
+        _, names = next(records)
+    except StopIteration:
+        raise InputError(f"{source.name} is empty; a header line and the tweets are expected") from None
+    remedy = f"put quotes around a tweet that holds a {'comma' if separator == ',' else 'semicolon'}"
+    hint = _other_separator(header, source, separator)
+    names = [name.strip() for name in names]
+    rows = Rows(source, names, "refused", remedy, hint=hint, has_text=not source.has_halves)
+    reread = (lambda: (fields for _, fields in _csv_records(source, separator))) if header[0] == '"' else None
+    yield from _tables_of(rows, records, size, reread)
+
+
+def _separator_of(header: str, source: Source) -> str:
+    """Return the first separator by which the header names all wanted columns; a comma where none does."""
+    for separator in SEPARATORS:
+        if not source.wanted.lacks(_split_header(header, separator)) if source.wanted else separator in header:
+            return separator
+    return ","
+
+
+def _csv_records(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and fields of all records, the header first; raise `InputError` for unclosed quotes."""
+    with source.text(newline="") as text:
+        reader = csv.reader(text, strict=True, delimiter=separator)
+        try:
+            for fields in reader:
+                if fields:
+                    yield reader.line_num, fields
+        except csv.Error as error:
+            raise InputError(
+                f"{source.name}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?"
+            ) from None
+
+
+def _tables_of(
+    rows: Rows,
+    records: Iterator[tuple[int, list]],
+    size: int | None,
+    reread: Callable[[], Iterator[list[str]]] | None = None,
+) -> Iterator[Table]:
+    """Yield tables of records, each with its line.
+
+    Args:
+        reread: yields all records' fields anew, the header first, to look for R's row names.
+    """
+    first = next(records, None)
+    if first is not None and reread and len(first[1]) == rows.raw_width + 1 == rows.width + 1:
+        again = reread()
+        next(again)
+        rows.has_row_names = has_row_names(again, rows.names, rows.source.wanted, True)
+    records = itertools.chain([first] if first is not None else [], records)
+    while batch := list(itertools.islice(records, size)):
+        rows.add([fields for _, fields in batch], [line for line, _ in batch])
+        if size is not None:
+            yield rows.table(is_last=False)
+    yield rows.table(is_last=True)
+
+
+class _Repeating(dict):
+    """A JSON object in which some key stands twice."""
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    return content if len(content) == len(pairs) else _Repeating(content)
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_json_object)
+BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def _json_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of JSON objects, one a line or all in one array; each has the keys of the first that are read."""
+    source.survey()
+    with source.text() as text:
+        start = next((line for line in text if line.strip()), "").lstrip()
+    if source.line_end == "\r" and not _is_json(start):  # white space within the only object
+        source.line_end = "\n"
+    objects = _array_objects(source) if start.startswith("[") else _line_objects(source)
+    first = next(objects, None)
+    if first is None:
+        raise InputError(f"{source.name} is empty; one JSON object a line is expected")
+    names = [SURROGATE.sub("\ufffd", name) for name in first[1]]
+    rows = Rows(source, names, "dropped", "", header_line=first[0], has_text=False)
+    needed = [(name, names[index]) for index, name in enumerate(first[1]) if index in set(rows.found.values())]
+
+    def records() -> Iterator[tuple[int, list]]:
+        for line, content in itertools.chain([first], objects):
+            for name, shown in needed:
+                if name not in content:
+                    raise InputError(f"{source.name}, line {line}: no key {shown}, which line {first[0]} has")
+            yield line, [content.get(name) for name in first[1]]
+
+    yield from _tables_of(rows, records(), size)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _line_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    with source.text() as text:
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                with _decoding_json(source, number - 1):
+                    content = JSON.decode(line)
+                yield number, _checked_object(content, source, number)
+
+
+def _array_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of an array, each with the line that it begins on; the array's text is held in memory."""
+    with source.text() as stream:
+        text = stream.read()
+    position, number, counted, follows = text.index("[") + 1, 1, 0, "]"
+    while True:
+        position = BLANK.match(text, position).end()
+        number, counted = number + text.count("\n", counted, position), position
+        mark = text[position : position + 1]
+        if mark == "]" and follows:
+            break
+        if follows == ",":
+            if mark != ",":
+                raise InputError(f"{source.name}, line {number}: not JSON (a comma or ] is expected here)")
+            position, follows = position + 1, ""
+            continue
+        with _decoding_json(source, 0):
+            content, position = JSON.raw_decode(text, position)
+        yield number, _checked_object(content, source, number)
+        follows = ","
+    if text[position + 1 :].strip():
+        raise InputError(f"{source.name}, line {number}: not JSON (more text behind the array)")
+
+
+@contextmanager
+def _decoding_json(source: Source, lines_before: int) -> Iterator[None]:
+    """Turn errors of decoding JSON into an `InputError` with their line."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        where = f"{source.name}, line {lines_before + error.lineno}"
+        raise InputError(f"{where}: not JSON ({error.msg}); write one object a line") from None
+    except (ValueError, RecursionError):
+        where = f"{source.name}, line {lines_before + 1}"
+        raise InputError(
+            f"{where}: no JSON that can be read, a number is too long or it is nested too deeply"
+        ) from None
+
+
+def _checked_object(content: Any, source: Source, line: int) -> dict[str, Any]:
+    """Return a JSON object; raise `InputError` for any other value, and for a wanted key that stands twice."""
+    if not isinstance(content, dict):
+        raise InputError(f"{source.name}, line {line}: an object {{...}} is expected")
+    if isinstance(content, _Repeating):
+        raise InputError(f"{source.name}, line {line}: a key stands twice in this object; keep one of them")
+    return content
+
+
+def _parquet_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of Parquet; a row's number, from 0, stands for its line. The encoding is ignored."""
+    with reading(source.path, "Parquet"), source.open() as stream:
+        packed = stream if source.path.suffix.lower() != ".gz" else io.BytesIO(stream.read())
+        file, row = pa.parquet.ParquetFile(packed), 0
+        names = file.schema_arrow.names
+        columns = None
+        if source.wanted:
+            columns = [names[index] for index in set(source.wanted.check(names, source.name).values())]
+        if size is None:
+            yield arrow_table(file.read(columns=columns), source.name, 0, names)
+            return
+        for batch in file.iter_batches(batch_size=size, columns=columns):
+            yield arrow_table(pa.Table.from_batches([batch]), source.name, row, names)
+            row += batch.num_rows
+        if row == 0:
+            yield Table(source.name, names, [[] for _ in names], [], unit="row")
+
+
+def arrow_table(table: pa.Table, path: str, first_row: int = 0, names: Sequence[str] | None = None) -> Table:
+    """Return Arrow columns as a table of strings, its rows numbered from `first_row`.
+
+    Args:
+        names: of all columns, where `table` has only some of them; the others must not be read.
+    """
+    names = list(table.column_names if names is None else names)
+    lines = range(first_row, first_row + table.num_rows)
+    result = Table(path, names, [], lines, unit="row")
+    for name in names:
+        make = functools.partial(_arrow_texts, table, name, result)
+        result.columns.append(LazyColumn(table.num_rows, make))
+    return result
+
+
+def _arrow_texts(table: pa.Table, name: str, result: Table) -> list[str]:
+    """Return an Arrow column as strings; raise `InputError` for a type that is no text."""
+    indices = table.schema.get_all_field_indices(name)
+    if len(indices) != 1:
+        raise InputError(f"{result.path}: column {name} stands {len(indices)} times in what was read; rename it")
+    column = table.column(indices[0])
+    kind = column.type
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    for is_kind, words in ARROW_NOT_TEXT:
+        if is_kind(kind):
+            raise InputError(f"{result.path}: column {name} holds {words}; text is expected")
+    with reading(Path(result.path)):
+        try:
+            cells = column.to_pylist()
+        except UnicodeDecodeError:
+            cells = _cells_one_by_one(column, name, result)
+    return texts_of(cells, name, result.where, result.findings)
+
+
+def _cells_one_by_one(column: pa.ChunkedArray, name: str, table: Table) -> list[object]:
+    """Return a column's cells; raise `InputError` with the row of the first that is not UTF-8."""
+    cells = []
+    for row, cell in enumerate(column):
+        try:
+            cells.append(cell.as_py())
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{table.where(row)}: column {name} holds bytes that are not valid UTF-8; mend them"
+            ) from None
+    return cells
+
+
+def _excel_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of a spreadsheet's first sheet; rows are numbered as in the spreadsheet, from 1."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise InputError(
+            f'{source.name}: reading .xlsx needs openpyxl; pip install "smm4h[excel]", or save the file as .csv'
+        ) from None
+    with reading(source.path, ".xlsx"):
+        with source.open() as stream:
+            book = openpyxl.load_workbook(io.BytesIO(stream.read()), read_only=True, data_only=True)
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # what other programs write there may be wrong
+        records = ((number, list(row)) for number, row in enumerate(sheet.iter_rows(values_only=True), start=1))
+        line, header = next(((n, row) for n, row in records if any(map(is_filled, row))), (1, []))
+        if not header:
+            raise InputError(f"{source.name} is empty; a header row and the tweets are expected in its first sheet")
+        names = ["" if name is None else str(name).strip() for name in header]
+        if len(book.worksheets) > 1:
+            source.find("sheets behind the first one were not read", len(book.worksheets) - 1)
+        rows = Rows(source, names, "dropped", "fill it in", unit="row", header_line=line, has_text=False)
+        filled = ((n, [*row, *[None] * (rows.width - len(row))]) for n, row in records)
+        yield from _tables_of(rows, filled, size)
+
+
+READERS: dict[str, Callable[[Source, int | None], Iterator[Table]]] = {
+    ".tsv": _tsv_tables,
+    ".txt": _tsv_tables,
+    ".csv": _csv_tables,
+    ".jsonl": _json_tables,
+    ".json": _json_tables,
+    ".parquet": _parquet_tables,
+    ".xlsx": _excel_tables,
+}
+
+
+def read_tables(
+    path: Path,
+    encoding: str | None = None,
+    *,
+    wanted: Wanted | None = None,
+    size: int | None = None,
+    encoding_flag: str | None = None,
+    content: bytes | None = None,
+) -> Iterator[Table]:
+    """Yield the tables of a file, read by the kind that its name ends in; findings stand in the table they belong to.
+
+    Args:
+        wanted: columns that are read; None: all of them.
+        size: rows of each table, about; None: a single table with all rows.
+        encoding_flag: of the command, for messages; None: it has none.
+        content: instead of the file's.
+
+    Raises:
+        InputError: with file, line and remedy, for whatever can't be read.
+    """
+    source = Source(path, encoding, wanted, encoding_flag, content)
+    with reading(path):
+        if size is None and content is None and kind_of(path) != ".parquet":
+            source.load()
+        yield from READERS[kind_of(path)](source, size)
+
+
+def read_table(
+    path: str | Path,
+    encoding: str | None = None,
+    *,
+    wanted: Wanted | None = None,
+    encoding_flag: str | None = None,
+) -> Table:
+    """Read a file by its extension, compressed or not; raise `InputError` for whatever can't be read."""
+    files = input_files(path)
+    if files != [Path(path)]:
+        raise InputError(f"{path} is a folder, where a file is expected; name a file in it")
+    (table,) = read_tables(files[0], encoding, wanted=wanted, encoding_flag=encoding_flag)
+    return table
+
+
+def read_tsv(path: Path, encoding: str | None = None, content: bytes | None = None) -> Table:
+    """Read a tab-separated file, whatever its name; `content` stands for the file's."""
+    source = Source(Path(path), encoding, content=content)
+    with reading(source.path):
+        if content is None:
+            source.load()
+        (table,) = _tsv_tables(source, None)
+    return table

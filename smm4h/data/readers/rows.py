@@ -1,0 +1,180 @@
+"""Rows of a file held against its header: one place for all formats with rows of fields."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from smm4h.data.readers.files import Source
+from smm4h.data.readers.tables import ID_LIKE, LONG_ID, Table, Wanted, texts_of, unquote
+from smm4h.utils.errors import InputError
+
+
+@dataclass
+class Rows:
+    """Rows of fields by position, held against their header: the shape of a table, for all formats of rows.
+
+    Args:
+        source: file and wanted columns.
+        names: the header.
+        surplus: what fields beyond the header are: `refused`, `dropped`, or `judged`, which drops only what can be no
+            part of a tweet.
+        remedy: for rows with too few or too many fields.
+    """
+
+    source: Source
+    names: list[str]
+    surplus: str
+    remedy: str
+    unit: str = "line"
+    hint: str = ""
+    header_line: int | None = 1
+    quotes_are_text: bool = False
+    is_quoted: bool = False
+    has_row_names: bool = False
+    has_text: bool = True  # cells are strings already
+    rows: list[list] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    was_short: bool = False  # whether the last row ended before columns that are not read
+    has_whole: bool = False  # whether some row had the header's width
+
+    def __post_init__(self) -> None:
+        raw_width = len(self.names)
+        while self.names and not self.names[-1]:  # no flag or task file can name a column without a name
+            self.names = self.names[:-1]
+        self.width, self.raw_width = len(self.names), raw_width
+        wanted, where = self.source.wanted, self.source.name
+        if self.header_line is not None:
+            where += f", {self.unit} {self.header_line}"
+        self.found = wanted.check(self.names, where, self.hint) if wanted else dict(enumerate(range(self.width)))
+        self.needed = max(self.found.values(), default=-1) + 1
+        # Only a label that stands behind the text tells whether a tab in the tweet has moved the fields.
+        self.shows_moves = "label" in self.found and self.found["label"] > self.found["text"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, rows: list[list], lines: Sequence[int]) -> None:
+        """Add rows of the header's width or another one; drop, fill up or refuse what differs."""
+        if not self.has_row_names and not self.was_short and set(map(len, rows)) <= {self.width}:
+            self.rows += rows
+            self.lines += lines
+            self.has_whole = self.has_whole or bool(rows)
+            return
+        counts = dict.fromkeys(("blank", "surplus", "short", "row names"), 0)
+        for fields, line in zip(rows, lines, strict=True):
+            if len(fields) == 1 and self.width != 1 and not is_filled(fields[0]):
+                counts["blank"] += 1
+                continue
+            if self.has_row_names:
+                fields = fields[1:]
+                counts["row names"] += 1
+            is_short = len(fields) < self.width
+            if len(fields) > self.width:
+                counts["surplus"] += self._has_surplus(fields[self.width :], line)
+                fields = fields[: self.width]
+            elif is_short:
+                if len(fields) < self.needed:
+                    raise InputError(
+                        f"{self.source.name}, {self.unit} {line}: {len(fields)} fields where the header names "
+                        f"{self.width}; {self.remedy}"
+                    )
+                counts["short"] += 1
+                fields = [*fields, *[""] * (self.width - len(fields))]
+            self._check_unbroken(fields, line, is_short)
+            self.rows.append(fields)
+            self.lines.append(line)
+        for kind, what in {
+            "row names": "lines had one field more than the header: the first was dropped, as R's name of the row",
+            "surplus": f"{self.unit}s had more fields than the header; the extra ones were dropped",
+            "short": f"{self.unit}s end before columns that are not read",
+            "blank": "blank lines were passed over",
+        }.items():
+            if counts[kind]:
+                self.source.find(what, counts[kind])
+
+    def _check_unbroken(self, fields: Sequence, line: int, is_short: bool) -> None:
+        """Raise `InputError` for a row that may be the rest of the short one before, broken by a tweet's line end.
+
+        The rest does not begin with an id; where there are no ids, either all rows are short or none.
+        """
+        if "id" in self.found:
+            is_rest = self.was_short and not ID_LIKE.fullmatch(str(fields[self.found["id"]]).strip(' "'))
+            self.was_short = is_short
+        else:
+            is_rest = self.has_whole if is_short else self.was_short
+            self.was_short = self.was_short or is_short
+        self.has_whole = self.has_whole or not is_short
+        if is_rest:
+            raise InputError(
+                f"{self.source.name}, {self.unit} {line}: this may be the rest of a tweet with a line end, as not all "
+                f"{self.unit}s have the {self.width} fields that the header names; {self.remedy}"
+            )
+
+    def _has_surplus(self, fields: Sequence, line: int) -> bool:
+        """Return whether fields beyond the header hold anything; raise `InputError` where they may be a tweet's."""
+        if not any(is_filled(value) for value in fields):
+            return False
+        wanted = self.source.wanted
+        is_safe = (
+            self.shows_moves or wanted is None or all(wanted.is_trailing_label(value) for value in map(str, fields))
+        )
+        if self.surplus == "refused" or (self.surplus == "judged" and not is_safe):
+            raise InputError(
+                f"{self.source.name}, {self.unit} {line}: {self.width + len(fields)} fields where the header names "
+                f"{self.width}; {self.remedy}"
+            )
+        return True
+
+    def table(self, *, is_last: bool) -> Table:
+        """Return the rows so far as a table and forget them, but for empty ones at its end, before the last table.
+
+        Empty rows at a file's end are left out where tweets need ids: spreadsheets save them by the hundred.
+        """
+        n_kept = len(self.rows)
+        if "id" in self.found or self.unit == "row":
+            while n_kept and not any(is_filled(value) for value in self.rows[n_kept - 1]):
+                n_kept -= 1
+        rows, lines, held_back = self.rows[:n_kept], self.lines[:n_kept], len(self.rows) - n_kept
+        self.rows, self.lines = ([], []) if is_last else (self.rows[n_kept:], self.lines[n_kept:])
+        if is_last and held_back:
+            self.source.find(f"empty {self.unit}s at the end were left out", held_back)
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(self.width)]
+        table = Table(self.source.name, self.names, columns, lines, [], self.unit, self.quotes_are_text)
+        if self.is_quoted:
+            table.columns = [[unquote(cell) for cell in column] for column in columns]
+        if not self.has_text:
+            for index in sorted(set(self.found.values())):
+                table.columns[index] = texts_of(columns[index], self.names[index], table.where, self.source.findings)
+        table.findings = self.source.take_findings()
+        return table
+
+
+def is_filled(value: object) -> bool:
+    return value is not None and (not isinstance(value, str) or bool(value.strip()))
+
+
+def has_row_names(rows: Iterable[list[str]], names: Sequence[str], wanted: Wanted | None, is_quoted: bool) -> bool:
+    """Return whether every row begins with a row name, for which R's write.table leaves the header without a name.
+
+    A label behind the last column, as in an official test file, and a separator within each tweet give rows of the same
+    width. So the first fields must be no tweet ids, the next ones must look like ids where ids are due, and what would
+    be texts must not all be labels. Without columns of ids to look at, R's quotes or its numbers from 1 are needed.
+    """
+    found = wanted.positions(names) if wanted else {}
+    all_long = all_labels = all_blank = all_numbered = True
+    number = 0
+    for fields in rows:
+        if len(fields) == 1 and not fields[0].strip():
+            continue
+        if len(fields) != len(names) + 1:
+            return False
+        first, last = unquote(fields[0]).strip(), unquote(fields[-1]).strip()
+        if "id" in found and not ID_LIKE.fullmatch(unquote(fields[found["id"] + 1]).strip()):
+            return False
+        number += 1
+        all_numbered = all_numbered and first == str(number)
+        all_long = all_long and bool(LONG_ID.fullmatch(first))
+        all_blank = all_blank and not last
+        all_labels = all_labels and wanted is not None and wanted.is_trailing_label(last)
+    if number == 0 or all_blank or all_long or not ("id" in found or is_quoted or all_numbered):
+        return False
+    return not (all_labels and found.get("text") == len(names) - 1)

@@ -1,0 +1,240 @@
+"""Tables of strings: findings, the columns that are wanted, and how a cell becomes text."""
+
+import datetime
+import decimal
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from smm4h.config.task import Columns
+from smm4h.utils.errors import InputError
+
+LONGEST_NAME = 40  # characters of a column's name; a longer one is a tweet
+WRAPPED = re.compile(r'"((?:[^"]|"")*)"')
+ESCAPED = re.compile(r'"((?:[^"]|\\")*)"')  # R's write.table: \" for a quote, a single \ for itself
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+SURROGATE = re.compile("[\ud800-\udfff]")
+ID_LIKE = re.compile(r"(?=\D*\d)[\w-]+", re.ASCII)  # one word with a digit
+LONG_ID = re.compile(r"\d{9,}", re.ASCII)  # a tweet id, not the number that R gives a row
+
+
+class Finding(NamedTuple):
+    """One line of the report on the input: where, how many, and what."""
+
+    where: str
+    count: int
+    what: str
+
+
+class Findings(dict[tuple[str, str], int]):
+    """Findings by where and what, those of several tables of a file summed up."""
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Add findings; equal ones count together."""
+        for finding in findings:
+            key = (finding.where, finding.what)
+            self[key] = self.get(key, 0) + finding.count
+
+    def summed(self) -> list[Finding]:
+        """Return each finding once, in the order in which they were made."""
+        return [Finding(where, count, what) for (where, what), count in self.items()]
+
+
+@dataclass
+class Table:
+    """A file's columns of strings, with the line of each row."""
+
+    path: str
+    names: list[str]
+    columns: list[Sequence[str]]  # where one holds no text, reading it raises `InputError`
+    lines: Sequence[int]
+    findings: list[Finding] = field(default_factory=list)
+    unit: str = "line"  # what `lines` counts; `row` for formats without lines
+    quotes_are_text: bool = False  # of formats without quoting, where some tweets come wrapped in quotes all the same
+
+    def where(self, index: int) -> str:
+        """Return file and line of a row, for a message."""
+        return f"{self.path}, {self.unit} {self.lines[index]}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that will be read from a file, by their possible names; others may lack, and hold anything.
+
+    Args:
+        columns: no label: of unlabelled tweets.
+        labels: of the task; a label behind the last column is no part of a tweet.
+        ids_may_lack: whether a file without a column of ids is read, too.
+    """
+
+    columns: Columns
+    labels: Sequence[str] = ()
+    ids_may_lack: bool = False
+
+    def positions(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the position of text, id, user and label in a header; of those that it lacks, none."""
+        found = {}
+        for kind in ("text", "id", "user", "label"):
+            present = [name for name in getattr(self.columns, kind) if name in names]
+            if present:
+                found[kind] = names.index(present[0])
+        return found
+
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """Return which of text, id and label a header lacks."""
+        found = self.positions(names)
+        needed = ("text", "label") if self.ids_may_lack else ("text", "id", "label")
+        return [kind for kind in needed if getattr(self.columns, kind) and kind not in found]
+
+    def check(self, names: Sequence[str], where: str, hint: str = "") -> dict[str, int]:
+        """Return `positions`; raise `InputError` where a column is missing or its name stands twice.
+
+        Args:
+            hint: what the file looks like instead, for the message.
+        """
+        if missing := self.lacks(names):
+            wanted = " or ".join(getattr(self.columns, missing[0]))
+            if hint:
+                raise InputError(f"{where}: no column {wanted}; {hint}")
+            header = ", ".join(names)
+            if len(header) > 200 or any(self._is_value(name) for name in names):
+                raise InputError(f"{where}: no header here; the first line must name the columns ({wanted})")
+            raise InputError(
+                f"{where}: no column {wanted} among {header}; name it with --{missing[0]}_column_name or in the task "
+                "file"
+            )
+        found = self.positions(names)
+        for position in found.values():
+            if names.count(names[position]) > 1:
+                raise InputError(
+                    f"{where}: {names.count(names[position])} columns are named {names[position]}; rename or remove "
+                    "those that are not to be read"
+                )
+        return found
+
+    def _is_value(self, name: str) -> bool:
+        """Return whether a name in a header is a tweet's field, which must not be shown."""
+        is_text = len(name) > LONGEST_NAME or len(name.split()) > 3 or any(mark in name for mark in ',;{"@')
+        return is_text or name.isdigit() or name in self.labels or bool(NUMBER.fullmatch(name))
+
+    def is_trailing_label(self, value: str) -> bool:
+        """Return whether a field beyond the header is a label, as in official test files, or part of a tweet."""
+        value = unquote(value.strip())
+        return not value or value in self.labels or bool(NUMBER.fullmatch(value))
+
+
+def unwrap_quotes(text: str) -> str:
+    """Return a tweet that is wholly wrapped as a CSV field, `"a ""b"" c"`, as the text it was: `a "b" c`."""
+    match = WRAPPED.fullmatch(text) if text[:1] == '"' else None
+    return match[1].replace('""', '"') if match else text
+
+
+def wrap_quotes(text: str) -> str:
+    """Invert `unwrap_quotes`, for writing: wrap only texts that reading would unwrap."""
+    return '"' + text.replace('"', '""') + '"' if WRAPPED.fullmatch(text) else text
+
+
+def unquote(cell: str) -> str:
+    """Return the text of a cell that was quoted as all cells of its file are, quotes within doubled or escaped."""
+    if cell[:1] != '"' or cell[-1:] != '"' or len(cell) < 2:
+        return cell
+    inner = cell[1:-1]
+    if '"' not in inner:
+        return inner
+    if WRAPPED.fullmatch(cell):
+        return inner.replace('""', '"')
+    return inner.replace('\\"', '"') if ESCAPED.fullmatch(cell) else cell
+
+
+class LazyColumn(Sequence):
+    """A column of strings that are made when it is first read: what nobody reads may hold anything."""
+
+    def __init__(self, length: int, make: Callable[[], list[str]]) -> None:
+        self.length, self.make, self.made = length, make, None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.made is None:
+            self.made = self.make()
+        return self.made[index]
+
+
+NOT_TEXT: dict[type, str] = {
+    list: "lists",
+    dict: "objects",
+    datetime.datetime: "dates",
+    datetime.date: "dates",
+    datetime.time: "times",
+    datetime.timedelta: "durations",
+}
+ARROW_NOT_TEXT: list[tuple[Callable[[pa.DataType], bool], str]] = [
+    (pa.types.is_struct, "structs"),
+    (pa.types.is_map, "maps"),
+    (pa.types.is_nested, "lists"),
+    (pa.types.is_date, "dates"),
+    (pa.types.is_timestamp, "dates"),
+    (pa.types.is_time, "times"),
+    (pa.types.is_temporal, "durations"),
+]
+
+
+def _text(value: object) -> str:
+    """Return a cell as a string, None and NaN as an empty one; raise TypeError for what is no text.
+
+    Whole floats keep their `.0`, by which the id check recognises ids that have lost digits.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, decimal.Decimal):
+        return "" if value.is_nan() else format(value, "f")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        if value.is_integer() and abs(value) < 2**53:
+            return f"{value:.1f}"  # `1.0`, which the id check refuses
+        return repr(value)
+    raise TypeError(NOT_TEXT.get(type(value), "other values"))
+
+
+def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], findings: list[Finding]) -> list[str]:
+    """Return a column's cells as strings: the one place where a value becomes text.
+
+    Half a character of two UTF-16 units, as a tweet cut in the middle of an emoji has it, becomes U+FFFD, because no
+    file can hold it.
+
+    Args:
+        where: file and line of a row, for messages.
+        findings: that a finding on mended cells is added to.
+
+    Raises:
+        InputError: with the line, for a value that is no text.
+    """
+    texts, mended = [], 0
+    for row, value in enumerate(cells):
+        try:
+            text = _text(value)
+        except UnicodeDecodeError:
+            raise InputError(f"{where(row)}: column {name} holds bytes that are not valid UTF-8; mend them") from None
+        except TypeError as error:
+            raise InputError(f"{where(row)}: column {name} holds {error}; text is expected") from None
+        if not text.isascii() and SURROGATE.search(text):
+            text, mended = SURROGATE.sub("\ufffd", text), mended + 1
+        texts.append(text)
+    if mended:
+        what = f"cells of column {name} held half a character, such as half an emoji; it was replaced by U+FFFD"
+        findings.append(Finding(where(0).rpartition(",")[0], mended, what))
+    return texts
