@@ -146,7 +146,7 @@ class JobSettings:
     )
     pseudo_confidence: float = setting(0.0, "least probability of an accepted label", PSEUDO, ge=0, le=1)
     pseudo_agreement: float = setting(0.0, "least share of teachers who name the label", ge=0, le=1)
-    pseudo_prior: bool = setting(False, "accept each label only in its share among labelled tweets", PSEUDO)
+    pseudo_prior: bool = setting(False, "accept each label only in its share among labelled tweets")
     pseudo_soft: bool = setting(False, "train on the teachers' probabilities, not their labels", PSEUDO)
     unlabelled_file: str | None = setting(
         None, "tweets to pseudo-label, instead of the test tweets", PSEUDO, effect=False
@@ -175,7 +175,7 @@ class MemberSettings:
     token: str | None = setting(
         None, "Hub token for private encoders and data; never saved", HUB, effect=False, secret=True
     )
-    trust_remote_code: bool = setting(False, "run the encoder's own code from the Hub", HUB)
+    trust_remote_code: bool = setting(False, "run the encoder's own code from the Hub")
     head: Literal[HEAD_NAMES] = setting("bigru", "what stands on the encoder", RECIPE)
     bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
@@ -286,7 +286,7 @@ class TrainerSettings:
     trackio_static_space_id: str | None = setting(None, "static Space of trackio")
     push_to_hub: bool = setting(False, "upload the one run that --members and --folds name", HUB, effect=False)
     hub_model_id: str | None = setting(None, "repository of --push_to_hub", HUB, effect=False)
-    hub_token: str | None = setting(None, "token with write access; never saved", HUB, effect=False, secret=True)
+    hub_token: str | None = setting(None, "token with write access; never saved", effect=False, secret=True)
     hub_private_repo: bool | None = setting(None, "false: let everybody see it (private)", effect=False)
     dataloader_drop_last: bool = setting(False, "drop an epoch's last, smaller batch")
     dataloader_num_workers: int = setting(0, "processes that collate batches", effect=False)

@@ -28,7 +28,7 @@ class LoadedEnsemble:
 
     The scores of a job's folder, in the order of its terminal table, and every labelled tweet's held-out probabilities:
 
-    >>> ensemble.leaderboard().loc["final vote", "out_of_fold"] >= 0
+    >>> bool(ensemble.leaderboard().loc["final vote", "out_of_fold"] >= 0)
     True
     >>> ensemble.out_of_fold().columns[:4].tolist()
     ['row', 'id', 'gold', 'counts p_1']
