@@ -1,4 +1,4 @@
-"""Train the runs of a recipe (members x folds) on a task, vote, and write the submission: one command for all of it.
+"""Train the runs of a recipe (members x folds) on a task, vote, and write the submission: by one command.
 
 accelerate launch run_classification.py recipes/smm4h2020.yaml --task tasks/task5.yaml \\
     --data_dir DIR --output_dir runs/task5
