@@ -78,7 +78,7 @@ def assert_same_but_for_float_noise(left, right, folds=(0, 1)):
             np.testing.assert_allclose(files[0].probabilities, files[1].probabilities, atol=2e-5)
 
 
-def test_two_processes_have_the_loss_(still_encoder, trained_alone, tmp_path):
+def test_two_processes_have_the_loss_of_one(still_encoder, trained_alone, tmp_path):
     result = launch_jointly(still_encoder, tmp_path / "out", folds=[0, 1], parallel="data")
     assert result.code == 0, result.err
     assert json.loads((tmp_path / "out" / "bigru-42" / "fold-0" / "DONE").read_text())["processes"] == 2
@@ -148,7 +148,7 @@ def test_no_thread_of_the_process_group_outlives_the_job(still_encoder, tmp_path
 
 
 @needs_deepspeed_on_cpu
-def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_encoder, alone, tmp_path):
+def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_encoder, trained_alone, tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 2, "folds": [0, 1]}
     run = tmp_path / "out" / "bigru-42" / "fold-0"
     words = launch_words(2, words_for(still_encoder, tmp_path / "out", **saving), ZERO2)
