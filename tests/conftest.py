@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import platform
 import shutil
 import signal
@@ -20,6 +21,7 @@ import psutil
 import pytest
 import torch
 from fake_hub import FakeHub
+from filelock import FileLock
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from smm4h.utils.console import console
@@ -169,6 +171,29 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
 # Jobs
 
 
+@pytest.fixture(scope="session")
+def make_shared(tmp_path_factory) -> Callable[[str, Callable[[Path], Any]], Any]:
+    """Return what `make(folder)` returns, made once by the first of the test processes that run side by side.
+
+    Each of them would else train the same jobs again, minutes of the whole suite.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], Any]) -> Any:
+        result = shared / f"{name}.pickle"
+        with FileLock(shared / f"{name}.lock"):
+            if not result.exists():
+                folder = shared / name
+                shutil.rmtree(folder, ignore_errors=True)  # of a process whose attempt failed
+                folder.mkdir()
+                result.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(result.read_bytes())
+
+    return made
+
+
 def save_tiny_encoder(folder: Path, dropout: float = 0.1) -> Path:
     """Save a random BERT of 3 layers, 16 wide, with a word-piece vocabulary of letters and a few words."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +219,8 @@ def save_tiny_encoder(folder: Path, dropout: float = 0.1) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory) -> Path:
-    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+def tiny_encoder(make_shared) -> Path:
+    return make_shared("encoder", lambda folder: save_tiny_encoder(folder / "tiny"))
 
 
 @pytest.fixture(scope="session")
@@ -259,11 +284,14 @@ class ExampleJob:
 
 
 @pytest.fixture(scope="session")
-def finished_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
+def finished_job(tiny_encoder, make_shared) -> ExampleJob:
     """All 45 runs by two processes, votes and submission; made once for all tests that only read it."""
-    folder = tmp_path_factory.mktemp("job") / "task5"
-    words = job_words(tiny_encoder, folder)
-    return ExampleJob(folder, words, launch(2, words))
+
+    def make(folder: Path) -> ExampleJob:
+        words = job_words(tiny_encoder, folder / "task5")
+        return ExampleJob(folder / "task5", words, launch(2, words))
+
+    return make_shared("job", make)
 
 
 @pytest.fixture
@@ -282,24 +310,27 @@ MEMBERS = {
 
 
 @pytest.fixture(scope="session")
-def tuned_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
+def tuned_job(tiny_encoder, make_shared) -> ExampleJob:
     """Two TF-IDF members and one with an encoder, whose vote and decision are fitted; and a baseline.
 
     Two of them are refitted to all labelled tweets.
     """
-    folder = tmp_path_factory.mktemp("tuned")
-    words = job_words(
-        tiny_encoder,
-        folder / "out",
-        recipe=recipe_of(folder, **MEMBERS),
-        baselines="textcnn",
-        max_train_samples=300,
-        vote="greedy",
-        decision="tuned",
-    )
-    result = train(words)
-    assert result.code == 0, result.err
-    return ExampleJob(folder / "out", words, result)
+
+    def make(folder: Path) -> ExampleJob:
+        words = job_words(
+            tiny_encoder,
+            folder / "out",
+            recipe=recipe_of(folder, **MEMBERS),
+            baselines="textcnn",
+            max_train_samples=300,
+            vote="greedy",
+            decision="tuned",
+        )
+        result = train(words)
+        assert result.code == 0, result.err
+        return ExampleJob(folder / "out", words, result)
+
+    return make_shared("tuned", make)
 
 
 @pytest.fixture(scope="session", params=["finished_job", "tuned_job"])
@@ -316,11 +347,13 @@ class PublishedJob:
 
 
 @pytest.fixture(scope="session")
-def published_job(either_job, tmp_path_factory) -> PublishedJob:
-    folder = tmp_path_factory.mktemp("published") / "ensemble"
-    result = python("publish.py", either_job.folder, "--to_folder", folder)
-    assert result.code == 0, result.err
-    return PublishedJob(either_job.folder, folder)
+def published_job(either_job, make_shared) -> PublishedJob:
+    def make(folder: Path) -> PublishedJob:
+        result = python("publish.py", either_job.folder, "--to_folder", folder / "ensemble")
+        assert result.code == 0, result.err
+        return PublishedJob(either_job.folder, folder / "ensemble")
+
+    return make_shared(f"published-{either_job.folder.parent.name}", make)
 
 
 @pytest.fixture
