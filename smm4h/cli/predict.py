@@ -40,18 +40,25 @@ def main(words: Sequence[str] | None = None) -> None:
     launch = LaunchEnvironment.detect()
     arguments = read_arguments(words)
 
+    from smm4h.config.output_paths import check_not_of_job
     from smm4h.data import streaming
     from smm4h.data.readers.tables import Findings
-    from smm4h.data.streaming import inputs_of, read_blocks
+    from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
     from smm4h.inference.predictor import PartialPredictions, load_predictor
 
     streaming.check_output(arguments.output)
     check_not_an_input(arguments)
+    check_not_of_job(arguments.output)
     device = take_device(launch, arguments)
     silence_libraries()
     predictor, task, ensemble_hash = load_predictor(arguments.ensemble, device, launch.local_world_size)
     task = with_columns(task, arguments)
+    id_name, label_name = task.submission.columns
+    names = {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}
     inputs, is_pipe = inputs_of(arguments.input), arguments.input == PIPE
+    if not is_pipe:
+        inputs, notices = leave_out_labels(arguments.input, inputs, arguments.output, task, list(names.values()))
+        print_notices(notices, launch)
     parts = PartialPredictions.open(arguments.output, [] if is_pipe else inputs, ensemble_hash, arguments.block)
     findings = Findings()
 
@@ -65,16 +72,18 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     if n_blocks == 0:
         raise InputError(f"{arguments.input} holds no tweet")
-    id_name, label_name = task.submission.columns
-    names = {name: {"label": label_name}.get(name, name) for name in arguments.columns}
-    notices = parts.join(arguments.output, n_blocks, {"id": id_name, **names})
+    notices = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
     if is_pipe:
         inputs[0].unlink()
     print_findings(findings.summed())
-    for notice in notices:
-        console.print(f"note: {notice}", markup=False, soft_wrap=True)
+    print_notices(notices, launch)
     if arguments.output != PIPE:
         console.print(f"written to {arguments.output}", markup=False)
+
+
+def print_notices(notices: Sequence[str], launch: LaunchEnvironment) -> None:
+    for notice in notices if launch.is_main_process else ():
+        console.print(f"note: {notice}", markup=False, soft_wrap=True)
 
 
 def print_findings(findings) -> None:
@@ -111,18 +120,15 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_not_an_input(arguments: argparse.Namespace) -> None:
-    """Raise `InputError` for an output that would replace tweets or be read as tweets by the next run."""
+    """Raise `InputError` for an output that would replace the input file, or lie in a published ensemble's folder."""
     if arguments.output == PIPE:
         return
-    if arguments.input == PIPE:
-        if is_standard_input(arguments.output):
-            raise InputError(
-                f"--output {arguments.output} is standard input, which this command reads; name another file"
-            )
-        return check_output(arguments.output, [arguments.ensemble])
-    given = Path(arguments.input)
-    files = [file for file in given.iterdir() if file.is_file()] if given.is_dir() else []
-    check_output(arguments.output, [arguments.ensemble, given, *files])
+    if arguments.input == PIPE and is_standard_input(arguments.output):
+        raise InputError(f"--output {arguments.output} is standard input, which this command reads; name another file")
+    is_file = arguments.input != PIPE and not Path(arguments.input).is_dir()
+    is_job = (Path(arguments.ensemble) / "plan.json").is_file()
+    inputs = [None if is_job else arguments.ensemble, arguments.input if is_file else None]
+    check_output(arguments.output, inputs)
 
 
 def is_standard_input(path: str) -> bool:

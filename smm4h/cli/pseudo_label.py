@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
-from smm4h.utils.files import check_is_file, check_is_input, check_output_folder
+from smm4h.config.output_paths import check_not_of_job
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_is_file, check_is_input, check_output, check_output_folder, is_same_file
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -37,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for fold, rows in enumerate(parts):
         leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
         part = PseudoLabels(rows, predicted[rows]).select(~leaks)
-        write_part(arguments.output_dir / f"fold-{fold}.tsv", tweets, part, task)
+        write_part(part_file(arguments, fold), tweets, part, task)
         counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.labels).items())
         left_out = f"{int(leaks.sum())} left out as twins of held-out tweets"
         console.print(f"fold {fold}: {len(part.rows)} tweets ({counts}), {left_out}", markup=False)
@@ -68,8 +70,26 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     files = [arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file, arguments.task]
     for path in filter(None, files):
         (check_is_file if path in (arguments.vote, arguments.task) else check_is_input)(path)
-    check_output_folder(arguments.output_dir, [*files, arguments.data_dir], may_be_around=False)
+    check_parts(arguments, files)
     return arguments
+
+
+def check_parts(arguments: argparse.Namespace, inputs: Sequence[Path | None]) -> None:
+    """Raise `InputError` for parts that would replace an input or a job's file, or be read as tweets the next time."""
+    folder = arguments.output_dir
+    check_output_folder(folder, [])
+    for given in filter(None, inputs):
+        if given.is_dir() and is_same_file(folder, given):
+            raise InputError(
+                f"--output_dir {folder} is {given}, whose files this command reads; name another folder, in it or not"
+            )
+    for fold in range(arguments.parts):
+        check_output(part_file(arguments, fold), [path for path in inputs if path and path.is_file()], "--output_dir")
+        check_not_of_job(part_file(arguments, fold), "--output_dir")
+
+
+def part_file(arguments: argparse.Namespace, fold: int) -> Path:
+    return arguments.output_dir / f"fold-{fold}.tsv"
 
 
 def held_out_keys(arguments: argparse.Namespace, task) -> list | None:

@@ -21,6 +21,7 @@ from smm4h.utils.files import check_output
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
+    from smm4h.config.output_paths import check_not_of_job
     from smm4h.data.prediction_files import check_label_output
     from smm4h.ensemble.new_votes import hold_vote
     from smm4h.reporting.terminal import print_vote, print_vote_scores
@@ -35,6 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
         task_file=arguments.task,
         encoding=arguments.encoding,
     )
+    check_not_of_job(arguments.output)
     gold = vote.read_gold(arguments.gold, arguments.encoding) if arguments.gold else None
     vote.write(arguments.output)
     print_vote(vote, arguments.output)
@@ -63,7 +65,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")
     if not folders:
         check_file_vote(arguments)
-    check_output(arguments.output, [*arguments.inputs, arguments.gold, arguments.task])
+    check_output(arguments.output, [*([] if folders else arguments.inputs), arguments.gold, arguments.task])
     return arguments
 
 

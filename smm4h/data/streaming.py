@@ -25,6 +25,7 @@ from smm4h.data.readers.files import CHUNK, Source, StandardInput, kind_of, name
 from smm4h.data.readers.formats import input_files, read_tables
 from smm4h.data.readers.tables import Findings
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import is_same_file
 
 PIPE = "-"
 
@@ -49,6 +50,42 @@ def inputs_of(path: str) -> list[Path]:
             shutil.copyfileobj(sys.stdin.buffer, spool)
         return [StandardInput(spool.name)]
     return input_files(path)
+
+
+def leave_out_labels(
+    given: str, files: Sequence[Path], output: str, task: Task, columns: Sequence[str]
+) -> tuple[list[Path], list[str]]:
+    """Return the files of an input without those of a folder that an earlier prediction has written, and notices.
+
+    Args:
+        given: the input as it was named; the file that is named itself is never left out.
+        files: those that it stands for.
+        output: must be none of the others.
+        columns: that predictions have, the id first.
+
+    Raises:
+        InputError: where the output is one of the files with tweets, and where no other file is left.
+    """
+    if not Path(given).is_dir():
+        return list(files), []
+    left_out = [file for file in files if _holds_labels(file, task, columns)]
+    kept = [file for file in files if file not in left_out]
+    for file in kept:
+        if output != PIPE and is_same_file(output, file):
+            raise InputError(f"--output {output} is {file}, which this command reads; name another file")
+    if not kept:
+        raise InputError(f"{given} holds no tweets, only labels that were predicted before ({left_out[0].name})")
+    return kept, [f"{file} was left out: it holds labels that were predicted before" for file in left_out]
+
+
+def _holds_labels(file: Path, task: Task, columns: Sequence[str]) -> bool:
+    """Return whether a file's columns are predictions', with no text among them."""
+    try:
+        names = next(iter(read_tables(file, size=1))).names
+    except InputError:
+        return False  # whatever it is, its reader says it
+    is_predicted = len(names) > 1 and names[0] == columns[0] and set(names[1:]) <= set(columns[1:])
+    return is_predicted and not set(names) & set(task.columns.text)
 
 
 def read_blocks(

@@ -86,8 +86,9 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     else:
         own = {"method": plan.settings.vote, "decision": plan.settings.decision, "ties": plan.settings.ties}
         config = VotingConfig(task.objective, **{name: value or own[name] for name, value in asked.items()})
+        out_of_fold = out_of_fold_predictions(runs)
         gold = task.indices(read_fold_labels(plan.folds_file))
-        fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, config, task)
+        fitted, _ = fit_ensemble(out_of_fold, gold, config, task)
         ensemble, predictions = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")

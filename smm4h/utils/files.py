@@ -101,7 +101,7 @@ def is_below(path: str | Path, folder: str | Path) -> bool:
 def check_output(output: str | Path, inputs: Iterable[str | Path | None], flag: str = "--output") -> None:
     """Raise `InputError` for an output file that is also an input, lies in an input folder, or can't be a file.
 
-    A file in an input folder would be read as an input the next time.
+    Leave out folders that are read by known names: a file of another name there is no input.
 
     Args:
         inputs: files and folders that the command reads; None and names that are no path count as nothing.
@@ -121,13 +121,10 @@ def check_output(output: str | Path, inputs: Iterable[str | Path | None], flag: 
             raise InputError(f"{flag} {output} is {path}, which this command reads; name another file")
 
 
-def check_output_folder(
-    folder: str | Path, inputs: Iterable[str | Path | None], flag: str = "--output_dir", *, may_be_around: bool = True
-) -> None:
+def check_output_folder(folder: str | Path, inputs: Iterable[str | Path | None], flag: str = "--output_dir") -> None:
     """Raise `InputError` for an output folder that is a file or an input, or lies in an input folder.
 
-    Args: as `check_output`'s, and
-        may_be_around: whether the folder may hold input files.
+    Args: as `check_output`'s.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -138,8 +135,6 @@ def check_output_folder(
             continue
         if Path(path).is_dir() and is_below(folder, path):
             raise InputError(f"{flag} {folder} lies in {path}, which this command reads; name a place outside it")
-        if not may_be_around and is_below(path, folder):
-            raise InputError(f"{flag} {folder} holds {path}, which this command reads; name a folder of its own")
 
 
 def check_place(path: Path, flag: str) -> None:

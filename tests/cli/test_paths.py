@@ -50,23 +50,19 @@ def assert_refused(result, *words: str) -> None:
 
 def test_predict_replaces_no_tweets(tweets, job, tmp_path, call):
     for output in other_names(tweets, tmp_path):
-        assert_refused(
-            call(predict.main, job, tweets, "--output", output), f"--output {output} is {tweets}, which this"
-        )
-        assert_refused(call(predict.main, job, tweets.parent, "--output", output), f"--output {output} ")
+        result = call(predict.main, job, tweets, "--output", output)
+        assert_refused(result, f"--output {output} is {tweets}, which this")
         assert tweets.read_text(encoding="utf-8") == TWEETS
 
 
-def test_predict_writes_no_labels_among_the_tweets_that_the_next_run_reads(tweets, job, call):
-    output = tweets.parent / "labels.tsv"
-    result = call(predict.main, job, tweets.parent, "--output", output)
-    assert_refused(result, f"--output {output} lies in {tweets.parent}, which this command reads; name a place outside")
-    assert sorted(tweets.parent.iterdir()) == [tweets]
-
-
-def test_predict_writes_nothing_into_the_jobs_folder(tweets, job, call):
-    result = call(predict.main, job, tweets, "--output", job / "labels.tsv")
-    assert_refused(result, f"--output {job / 'labels.tsv'} lies in {job}, which this command reads")
+@pytest.mark.parametrize("name", ["votes/final.tsv", "OUT_OF_FOLD.parquet", "last3/fold-0/x.tsv", ".x.tsv"])
+def test_predict_replaces_nothing_of_a_job(tweets, job, tmp_path, call, name):
+    (job / "plan.json").write_text('{"recipe": {"members": {"last3": {}}}}', encoding="utf-8")
+    (tmp_path / "link").symlink_to(job)
+    for output in (job / name, tmp_path / "link" / name):
+        result = call(predict.main, job, tweets, "--output", output)
+        assert_refused(result, f"--output {output} would replace a part of {job}, a job's folder; choose another name")
+    assert [path.name for path in job.iterdir()] == ["plan.json"]
 
 
 def test_predict_replaces_no_tweets_that_are_redirected_to_it(tweets, job):
@@ -89,21 +85,20 @@ def test_a_vote_replaces_no_ballot_gold_or_task(tmp_path, call):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_a_vote_replaces_nothing_of_a_job(job, tmp_path, call):
-    (job / "votes").mkdir()
-    (tmp_path / "link").symlink_to(job)
-    for output in (job / "votes" / "final.tsv", tmp_path / "link" / "plan.tsv"):
-        assert_refused(call(vote.main, job, "--output", output), f"--output {output} lies in {job}")
-
-
 def test_pseudo_labels_replace_no_tweets(tweets, tmp_path, call):
     (tmp_path / "votes").mkdir()
     ballot = write_labels(tmp_path / "votes" / "vote.tsv", "12", ["11", "12"])
     words = [ballot, "--tweets", tweets, "--task", TASK5, "--data_dir", QUICKSTART, "--output_dir"]
-    for folder in (tweets.parent, tmp_path, ballot.parent):
-        assert_refused(call(pseudo_label.main, *words, folder), f"--output_dir {folder} holds ")
-    for folder in (QUICKSTART, QUICKSTART / "parts"):
-        assert_refused(call(pseudo_label.main, *words, folder), f"--output_dir {folder} lies in {QUICKSTART}")
+    for given in (tweets.parent / "fold-1.tsv", tweets.parent / "fold-4.tsv"):
+        tweets.rename(given)
+        words[2] = given
+        result = call(pseudo_label.main, *words, tweets.parent)
+        assert_refused(result, f"--output_dir {given} is {given}, which this command reads")
+        given.rename(tweets)
+    words[2] = tweets.parent
+    assert_refused(
+        call(pseudo_label.main, *words, tweets.parent), f"is {tweets.parent}, whose files this command reads"
+    )
     assert_refused(call(pseudo_label.main, *words, tweets), f"--output_dir {tweets} is a file, where a folder is")
     assert_refused(call(pseudo_label.main, *words, tweets / "out"), f"because {tweets} is a file and no folder")
     assert tweets.read_text(encoding="utf-8") == TWEETS

@@ -68,6 +68,32 @@ def test_the_same_tweets_in_any_format_get_the_same_labels(tuned_job, new_tweets
     assert (tmp_path / "labels.tsv").read_bytes() == (tuned_job.folder / "votes" / "final.tsv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet", "labels.tsv.gz"])
+def test_an_output_in_the_input_folder_is_not_read_the_next_time(tuned_job, new_tweets, tmp_path, call, name):
+    write_in_format(new_tweets, tmp_path / "tweets")
+    words = [tuned_job.folder, tmp_path / "tweets", "--output"]
+    assert call(predict.main, *words, tmp_path / "tweets" / name).code == 0
+    first = (tmp_path / "tweets" / name).read_bytes()
+    result = call(predict.main, *words, tmp_path / "tweets" / name)
+    assert result.code == 0, result.err
+    assert f"{name} was left out: it holds labels that were predicted before" in result.err
+    assert (tmp_path / "tweets" / name).read_bytes() == first
+    result = call(predict.main, *words, tmp_path / "elsewhere.tsv")
+    assert f"{name} was left out" in result.err
+    assert len(frame_of(tmp_path / "elsewhere.tsv")) == 40
+
+
+def test_a_file_of_the_input_folder_is_not_replaced(tuned_job, new_tweets, tmp_path, call):
+    write_in_format(new_tweets, tmp_path / "tweets")
+    (tmp_path / "link.tsv").symlink_to(tmp_path / "tweets" / "a.tsv")
+    before = (tmp_path / "tweets" / "a.tsv").read_bytes()
+    for output in (tmp_path / "tweets" / "a.tsv", tmp_path / "link.tsv"):
+        result = call(predict.main, tuned_job.folder, tmp_path / "tweets", "--output", output)
+        assert result.code == 2
+        assert f"--output {output} is {tmp_path / 'tweets' / 'a.tsv'}, which this command reads" in result.err
+    assert (tmp_path / "tweets" / "a.tsv").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["l.csv", "l.jsonl", "l.parquet", "l.csv.gz", "l.tsv.gz"])
 def test_labels_come_in_any_format(tuned_job, new_tweets, tmp_path, call, name):
     result = call(predict.main, tuned_job.folder, new_tweets, "--output", tmp_path / name, "--block", 15)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import QUICKSTART, TASK5
+from conftest import QUICKSTART, TASK5, all_files
 from tweet_files import write_labels
 
 from smm4h.cli.vote import main
@@ -21,6 +21,19 @@ def test_the_command_gives_the_jobs_own_votes(finished_job, call, tmp_path):
     call(main, *words, tmp_path / "final.zip")
     submission = finished_job.folder / "submission" / "prediction_task5.zip"
     assert (tmp_path / "final.zip").read_bytes() == submission.read_bytes()
+
+
+def test_a_vote_lies_in_the_jobs_folder_and_replaces_nothing_there(copied_job, call):
+    folder = copied_job.folder
+    before = all_files(folder)
+    assert call(main, folder, "--output", folder / "vote.tsv").code == 0
+    assert (folder / "vote.tsv").read_bytes() == before["votes/final.tsv"]
+    for name in ("votes/final.tsv", "out_of_fold.parquet", "label_problems.tsv"):
+        result = call(main, folder, "--output", folder / name)
+        assert result.code == 2
+        assert f"would replace a part of {folder}, a job's folder" in result.err
+    (folder / "vote.tsv").unlink()
+    assert all_files(folder) == before
 
 
 def test_with_gold_it_prints_the_jobs_own_scores(finished_job, call, tmp_path):
