@@ -7,20 +7,28 @@ scikit-learn's `zero_division=0`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 
-def confusion_matrix(gold: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return counts (n_classes, n_classes) of two arrays of class indices (n_tweets,).
+def confusion_matrix(
+    gold: np.ndarray, predicted: np.ndarray, n_classes: int, *, n_rows: int | None = None
+) -> np.ndarray:
+    """Return counts (n_rows, n_classes) of two arrays of class indices (n_tweets,).
+
+    Args:
+        gold: the tweets' rows; class indices, but for matrices of several groups, one below the other, see `Cells`.
+        n_rows: by default n_classes.
 
     Raises:
         ValueError: where the arrays differ in length.
     """
     if len(gold) != len(predicted):
         raise ValueError(f"{len(gold)} gold labels, but {len(predicted)} predicted ones")
+    n_rows = n_classes if n_rows is None else n_rows
     cells = np.asarray(gold, dtype=np.int64) * n_classes + np.asarray(predicted, dtype=np.int64)
-    return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+    return np.bincount(cells, minlength=n_rows * n_classes).reshape(n_rows, n_classes)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -50,8 +58,15 @@ def f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
 
 def macro_f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
     """Return the mean (...,) of every class's F1; `positive` is ignored."""
-    scores = [f1(confusion, [label]) for label in range(confusion.shape[-1])]
-    return np.mean(scores, axis=0)
+    return macro_f1_positive(confusion, range(confusion.shape[-1]))
+
+
+def macro_f1_positive(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Return the mean (...,) of the positive classes' F1.
+
+    Equals `sklearn.metrics.f1_score(labels=positive, average="macro", zero_division=0)`.
+    """
+    return np.mean([f1(confusion, [label]) for label in positive], axis=0)
 
 
 def accuracy(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
@@ -60,7 +75,24 @@ def accuracy(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
 
 
 Measure = Callable[[np.ndarray, Sequence[int]], np.ndarray]
-MEASURES: dict[str, Measure] = {"f1": f1, "macro_f1": macro_f1, "accuracy": accuracy}
+MEASURES: dict[str, Measure] = {
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "macro_f1_positive": macro_f1_positive,
+    "accuracy": accuracy,
+}
+OF_ALL_LABELS = ("macro_f1", "accuracy")  # measures that ignore which labels are positive
+
+
+def mean_over_groups(measure: Measure) -> Measure:
+    """Return a metric's mean over groups, a metric of matrices (..., n_groups * n_classes, n_classes); see `Cells`."""
+
+    def mean(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+        n_classes = confusion.shape[-1]
+        by_group = confusion.reshape(*confusion.shape[:-2], -1, n_classes, n_classes)
+        return measure(by_group, positive).mean(axis=-1)
+
+    return mean
 
 
 def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
@@ -93,15 +125,65 @@ def rare_average_precision(probabilities: np.ndarray, gold: np.ndarray, positive
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Which tweets are scored, and in which row of a confusion matrix each of them is counted.
+
+    The matrix has a row for each gold class; where a metric is averaged over groups, these rows for each group in turn.
+    """
+
+    kept: np.ndarray  # (n_tweets,) bool
+    rows: np.ndarray  # (n_kept,)
+    n_rows: int
+    measure: Measure  # of matrices (..., n_rows, n_classes)
+
+
+@dataclass(frozen=True)
 class Objective:
-    """What choices are optimised for: a metric over some positive classes."""
+    """What choices are optimised for, and what is scored: a metric over some positive classes.
+
+    Args:
+        averages_groups: whether the metric is the mean over groups, not of all tweets pooled.
+        unscored: patterns of the names of groups whose tweets are not scored.
+    """
 
     measure: Measure
     positive: tuple[int, ...]
+    averages_groups: bool = False
+    unscored: tuple[str, ...] = ()
 
-    def score(self, gold: np.ndarray, choices: np.ndarray, n_classes: int) -> float:
+    def is_scored(self, group: str) -> bool:
+        """Return whether a group's tweets are scored; a tweet of no group is not, where groups are averaged."""
+        return not any(fnmatchcase(group, pattern) for pattern in self.unscored) and not (
+            self.averages_groups and not group
+        )
+
+    def cells(self, gold: np.ndarray, groups: np.ndarray | None, n_classes: int) -> Cells:
+        """Return which tweets are scored, and the row in which each is counted.
+
+        Args:
+            gold: class indices (n_tweets,).
+            groups: (n_tweets,) of strings; None: there are none.
+
+        Raises:
+            ValueError: where the metric is one of groups, and there are none.
+        """
+        if groups is None or not (self.averages_groups or self.unscored):
+            if self.averages_groups:
+                raise ValueError("the metric is a mean over groups, and the groups are not known")
+            return Cells(np.ones(len(gold), dtype=bool), np.asarray(gold), n_classes, self.measure)
+        names, numbers = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        scored = np.array([self.is_scored(name) for name in names], dtype=bool)
+        kept = scored[numbers]
+        if not self.averages_groups:
+            return Cells(kept, gold[kept], n_classes, self.measure)
+        rows = (np.cumsum(scored) - 1)[numbers[kept]] * n_classes + gold[kept]
+        return Cells(kept, rows, max(1, int(scored.sum())) * n_classes, mean_over_groups(self.measure))
+
+    def score(self, gold: np.ndarray, choices: np.ndarray, n_classes: int, groups: np.ndarray | None = None) -> float:
         """Return the metric of class indices (n_tweets,) against gold ones (n_tweets,)."""
-        return float(self.measure(confusion_matrix(gold, choices, n_classes), self.positive))
+        cells = self.cells(gold, groups, n_classes)
+        confusion = confusion_matrix(cells.rows, choices[cells.kept], n_classes, n_rows=cells.n_rows)
+        return float(cells.measure(confusion, self.positive))
 
 
 def bootstrap_interval(
@@ -119,7 +201,7 @@ def bootstrap_interval(
     are drawn at once from their multinomial distribution. Without any tweet the interval is (0.0, 0.0).
 
     Args:
-        confusion: (n_classes, n_classes).
+        confusion: (n_classes, n_classes), or as the metric takes it.
         level: coverage of the interval.
     """
     n_tweets = int(confusion.sum())
@@ -139,6 +221,7 @@ def paired_bootstrap(
     measure: Measure,
     positive: Sequence[int],
     *,
+    n_rows: int | None = None,
     level: float = 0.95,
     n_samples: int = 2000,
     seed: int = 42,
@@ -149,13 +232,13 @@ def paired_bootstrap(
     (Berg-Kirkpatrick et al. 2012). p is twice the share of samples on the wrong side of zero.
 
     Args:
-        gold, left, right: (n_tweets,) class indices.
+        gold, left, right: (n_tweets,) class indices; of gold the rows of a matrix with `n_rows`, see `Cells`.
         level: coverage of the interval.
 
     Returns:
         `difference`, `interval` (low, high) and `p`.
     """
-    shape = (n_classes, n_classes, n_classes)
+    shape = (n_classes if n_rows is None else n_rows, n_classes, n_classes)
     cells = np.bincount(np.ravel_multi_index((gold, left, right), shape), minlength=np.prod(shape))
     n_tweets = len(gold)
     drawn = np.random.default_rng(seed).multinomial(n_tweets, cells / n_tweets, size=n_samples).reshape(-1, *shape)

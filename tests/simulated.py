@@ -45,3 +45,11 @@ def noisy_folds(n_classes, n_folds=5, n_members=2, n_tweets=3000):
     gold = rng.choice(n_classes, n_tweets, p=prior)
     noise = 2.0 * rng.normal(size=(n_folds, n_members, n_tweets, n_classes))
     return voting.softmax(1.5 * np.eye(n_classes)[gold] + noise + 3 * np.log(prior)), gold
+
+
+def two_groups(shift=1.8, n_tweets=4000):
+    """Return binary probs (1, n_tweets, 2), gold and groups: in group `b` the rare class gets far lower ones."""
+    probs, gold = binary(n_tweets=n_tweets, share=0.1, shift=shift)
+    groups = np.where(np.arange(n_tweets) % 2 == 0, "a", "b")
+    logits = np.log(probs) + 2.5 * ((groups == "b")[:, None] & [True, False])
+    return voting.softmax(logits), gold, groups

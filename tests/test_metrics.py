@@ -1,10 +1,12 @@
 """Metrics and their bootstrap intervals against scikit-learn and plain resampling."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulated import RARE, TWO_RARE, binary, gold_and_predictions
 from sklearn import metrics as sklearn_metrics
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 
 from smm4h import metrics
 from smm4h.metrics import calibration, calibration_error, f1_of, precision_recall
@@ -103,3 +105,18 @@ def test_the_paired_interval_is_that_of_resampling_tweets():
         rows = rng.integers(0, 300, 300)
         differences.append(TWO_RARE.score(gold[rows], left[rows], 3) - TWO_RARE.score(gold[rows], right[rows], 3))
     assert comparison["interval"] == pytest.approx(np.quantile(differences, [0.025, 0.975]).tolist(), abs=0.012)
+
+
+@pytest.mark.parametrize("measure", ["f1", "macro_f1", "macro_f1_positive"])
+def test_a_mean_over_groups_is_the_mean_of_scikit_learns_scores_without_the_unscored_groups(measure):
+    gold, predicted = gold_and_predictions(3, 3)
+    groups = np.random.default_rng(4).choice(["masks", "schools", "masks_old", ""], len(gold))
+    options = {"f1": ([0, 2], "micro"), "macro_f1": ([0, 1, 2], "macro"), "macro_f1_positive": ([0, 2], "macro")}
+    labels, average = options[measure]
+    kinds = {"labels": labels, "average": average, "zero_division": 0}
+    objective = metrics.Objective(metrics.MEASURES[measure], (0, 2), averages_groups=True, unscored=("*_old",))
+    expected = [f1_score(gold[groups == g], predicted[groups == g], **kinds) for g in ("masks", "schools")]
+    assert objective.score(gold, predicted, 3, groups) == pytest.approx(np.mean(expected))
+    pooled = replace(objective, averages_groups=False)
+    kept = groups != "masks_old"
+    assert pooled.score(gold, predicted, 3, groups) == pytest.approx(f1_score(gold[kept], predicted[kept], **kinds))

@@ -137,6 +137,9 @@ class JobSettings:
     decision: Literal[DECISIONS] = setting(
         "argmax", "the label: highest probability, or class weights tuned out of fold", VOTE
     )
+    group_cuts: int = setting(
+        0, "with a tuned decision, a cut for each group of so many rare tweets or more (0: one for all)", VOTE, ge=0
+    )
     ties: Literal[TIES] = setting("probability", "hard vote's ties: highest mean probability or lowest class", VOTE)
     pseudo_teachers: list[str] = setting([], "members whose vote labels the pseudo tweets", PSEUDO)
     pseudo_fraction: float = setting(0.1, "share of the voted tweets that joins each training part", PSEUDO, ge=0, le=1)

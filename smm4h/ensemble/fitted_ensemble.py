@@ -46,13 +46,15 @@ class FittedEnsemble:
         if self.rule.is_argmax:
             return self, mean_predictions(runs, part, self.rule.mean)
         folds, predictions = fold_and_mean_predictions(runs, part, self.rule.mean)
-        return replace(self, rule=adjust_for_averaging(self.rule, folds, predictions.probabilities)), predictions
+        return replace(
+            self, rule=adjust_for_averaging(self.rule, folds, predictions.probabilities, predictions.groups)
+        ), predictions
 
     def predict(self, predictions: MemberPredictions) -> np.ndarray:
         """Return the class (n_tweets,) of each tweet; raise `InputError` for predictions of other members or labels."""
         if predictions.members != self.rule.members or predictions.labels != self.labels:
             raise InputError(f"the ensemble's rule is one for {', '.join(self.rule.members)}; let just these vote")
-        return self.rule.predict(predictions.probabilities)
+        return self.rule.predict(predictions.probabilities, predictions.groups)
 
 
 def fit_ensemble(
@@ -65,8 +67,8 @@ def fit_ensemble(
 
     Returns the ensemble, and each tweet's class (n_tweets,) by rules that were fitted without the tweet.
     """
-    predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold)
-    rule = config.fit_rule(predictions.members, predictions.probabilities, gold)
+    sample = predictions.members, predictions.probabilities, gold, predictions.groups
+    predicted, rule = config.predict_out_of_fold(*sample), config.fit_rule(*sample)
     return FittedEnsemble(rule, predictions.labels, task.score(gold, predicted)), predicted
 
 

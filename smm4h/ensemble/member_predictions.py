@@ -34,6 +34,7 @@ class MemberPredictions:
     labels: list[str]
     votes: np.ndarray  # (n_members, n_tweets) class indices
     probabilities: np.ndarray | None  # (n_members, n_tweets, n_classes); None for label files
+    groups: np.ndarray | None = None  # (n_tweets,) of strings, for cuts by group; None: not known
 
     def vote(self, method: str, ties: str) -> np.ndarray:
         """Return the predicted class indices (n_tweets,).

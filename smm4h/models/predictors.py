@@ -37,16 +37,22 @@ class EnsembleOutput:
     probabilities: np.ndarray  # (n_tweets, n_classes), before decision weights
 
     @classmethod
-    def from_rule(cls, rule: VotingRule, probabilities: np.ndarray) -> "EnsembleOutput":
-        """Apply a rule to its members' probabilities (n_members, n_tweets, n_classes)."""
-        predicted, combined = rule.predict(probabilities), rule.combine(probabilities)
-        decision = rule.decision
+    def from_rule(
+        cls, rule: VotingRule, probabilities: np.ndarray, groups: Sequence[str] | None = None
+    ) -> "EnsembleOutput":
+        """Apply a rule to its members' probabilities (n_members, n_tweets, n_classes).
+
+        Args:
+            groups: (n_tweets,) of the tweets, for a rule with cuts by group.
+        """
+        predicted, combined = rule.predict(probabilities, groups), rule.combine(probabilities)
+        decision = rule.weights_of(groups)
         weighted = combined * (decision[0] if len(decision) == 1 else decision.mean(axis=0))
         weighted /= weighted.sum(axis=1, keepdims=True)
         rows = np.arange(len(predicted))
         rest = weighted.copy()
         rest[rows, predicted] = -np.inf
-        votes = (probabilities * decision[:, None, :]).argmax(axis=2)
+        votes = (probabilities * decision).argmax(axis=2)
         margin = weighted[rows, predicted] - rest.max(axis=1)
         return cls(predicted, combined[rows, predicted], margin, (votes == predicted).sum(axis=0), combined)
 

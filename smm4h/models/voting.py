@@ -38,7 +38,11 @@ METHODS: dict[str, VotingMethod] = {
 
 
 def decide(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the class (n_tweets,) of the highest probability (n_tweets, n_classes) times class weight (n_classes,)."""
+    """Return the class (n_tweets,) of the highest probability (n_tweets, n_classes) times class weight.
+
+    Args:
+        weights: (n_classes,), or (n_tweets, n_classes) for tweets whose groups have cuts of their own.
+    """
     return (probabilities * weights).argmax(axis=1)
 
 
@@ -137,6 +141,8 @@ class VotingRule:
         weights: (n_members,) for the weighted mean; 0 leaves a member out.
         calibration: (n_members, n_classes, n_classes + 1), see `calibrate`; None: none.
         stack: (n_classes, n_members * n_classes + 1) coefficients and, last, intercepts of the logistic regression.
+        cuts: by group, class weights of the shape of `decision` for that group's tweets; a tweet of any other group, or
+            of none, is decided by `decision`. None: one decision for all tweets.
     """
 
     method: str
@@ -147,11 +153,26 @@ class VotingRule:
     weights: np.ndarray | None = None
     calibration: np.ndarray | None = None
     stack: np.ndarray | None = None
+    cuts: dict[str, np.ndarray] | None = None
 
     @property
     def is_argmax(self) -> bool:
         """Whether all class weights are 1, so that the highest probability decides."""
-        return bool((self.decision == 1).all())
+        return bool((self.decision == 1).all()) and not self.cuts
+
+    def weights_of(self, groups: Sequence[str] | None) -> np.ndarray:
+        """Return the class weights (n_rows, n_tweets, n_classes) for tweets of these groups, n_rows as `decision` has.
+
+        Where all tweets are decided alike, n_tweets is 1.
+
+        Args:
+            groups: (n_tweets,) or None: not known.
+        """
+        if not self.cuts or groups is None:
+            return self.decision[:, None]
+        number = {group: index for index, group in enumerate(self.cuts, start=1)}
+        of_groups = np.stack([self.decision, *self.cuts.values()], axis=1)
+        return of_groups[:, [number.get(group, 0) for group in groups]]
 
     def drop_zero_weight(self) -> "VotingRule":
         """Return the rule without the members whose weight is 0, so that their predictions need not be computed."""
@@ -173,11 +194,16 @@ class VotingRule:
             return softmax(stack_features(probabilities) @ self.stack[:, :-1].T + self.stack[:, -1])
         return MEANS[self.mean](probabilities, self.weights)
 
-    def predict(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the class (n_tweets,) from the members' probabilities (n_members, n_tweets, n_classes)."""
+    def predict(self, probabilities: np.ndarray, groups: Sequence[str] | None = None) -> np.ndarray:
+        """Return the class (n_tweets,) from the members' probabilities (n_members, n_tweets, n_classes).
+
+        Args:
+            groups: (n_tweets,) of the tweets, for a rule with `cuts`.
+        """
+        weights = self.weights_of(groups)
         if self.method != "hard":
-            return decide(self.combine(probabilities), self.decision[0])
-        weighted = probabilities * self.decision[:, None, :]
+            return decide(self.combine(probabilities), weights[0])
+        weighted = probabilities * weights
         means = MEANS[self.mean](weighted / weighted.sum(axis=2, keepdims=True))
         votes, n_classes = weighted.argmax(axis=2), probabilities.shape[2]
         return hard_vote(votes, n_classes, means if self.ties == "probability" else None)
@@ -203,6 +229,8 @@ class VotingRule:
             weights = np.exp(np.log(self.decision).mean(axis=0))
             listed = ", ".join(f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
             text += f"The highest weighted probability decides, weights tuned out of fold for the measure: {listed}. "
+        if self.cuts:
+            text += f"{self._describe_cuts(labels)} "
         if self.method == "hard":
             ties = "the higher mean probability" if self.ties == "probability" else "the first label"
             text += f"Ties go to {ties}."
@@ -211,15 +239,28 @@ class VotingRule:
             text += f"Weights: {shares}."
         return text.strip()
 
+    def _describe_cuts(self, labels: Sequence[str]) -> str:
+        """Return a sentence on the groups' own decisions."""
+        shown = []
+        for group, decision in self.cuts.items():
+            weights = np.exp(np.log(decision).mean(axis=0))
+            of_labels = (f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
+            cut = f"{binary_threshold(weights):.3g}" if len(labels) == 2 else f"({', '.join(of_labels)})"
+            shown.append(f"{group} {cut}")
+        return f"Groups with a cut of their own: {', '.join(shown)}."
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the rule as a dict for JSON."""
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        """Return the rule as a dict for JSON; a rule without cuts by group has no key for them."""
+        content = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        cuts = content.pop("cuts")
+        return {**content, "cuts": {group: cut.tolist() for group, cut in cuts.items()}} if cuts else content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "VotingRule":
         """Return the rule of a dict from `to_dict`."""
         arrays = ("decision", "weights", "calibration", "stack")
-        return cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
+        rule = cls(**{k: np.array(v) if k in arrays and v is not None else v for k, v in content.items()})
+        return replace(rule, cuts={k: np.array(v) for k, v in rule.cuts.items()}) if rule.cuts else rule
 
 
 def calibrate(probabilities: np.ndarray, calibration: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Fitted votes: what they gain, and that no estimate profits from its own tuning."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from simulated import RARE, TWO_RARE, binary, noisy_folds
+from simulated import RARE, TWO_RARE, binary, noisy_folds, two_groups
 
 from smm4h.ensemble.fitting import (
     VotingConfig,
@@ -101,3 +103,46 @@ def test_the_mean_over_folds_finds_as_many_rare_tweets_as_single_folds_do(method
     np.testing.assert_allclose(np.bincount(of_mean, minlength=n_classes), expected, atol=2)
     adjusted_score = objective.score(gold, adjusted.predict(means), n_classes)
     assert adjusted_score > objective.score(gold, rule.predict(means), n_classes)
+
+
+@pytest.mark.parametrize("averages_groups", [False, True])
+def test_cuts_by_group_gain_where_groups_differ_and_their_estimate_is_honest(averages_groups):
+    probs, gold, groups = two_groups()
+    objective = replace(RARE, averages_groups=averages_groups)
+    one = VotingConfig(objective, "soft", "tuned")
+    each = replace(one, group_cuts=30)
+    scores = [
+        objective.score(gold, config.predict_out_of_fold(["m"], probs, gold, groups), 2, groups)
+        for config in (one, each)
+    ]
+    assert scores[1] > scores[0] + 0.05
+    rule = each.fit_rule(["m"], probs, gold, groups)
+    assert set(rule.cuts) == {"a", "b"}
+    assert objective.score(gold, rule.predict(probs, groups), 2, groups) == pytest.approx(scores[1], abs=0.04)
+    mixed = np.random.default_rng(0).permutation(gold)
+    honest = objective.score(mixed, each.predict_out_of_fold(["m"], probs, mixed, groups), 2, groups)
+    assert honest < objective.score(mixed, np.ones_like(mixed), 2, groups) + 0.03
+
+
+def test_only_groups_that_are_scored_and_have_enough_rare_tweets_get_a_cut():
+    gold = np.array([1] * 10 + [0] * 10 + [1] * 3 + [0] * 30 + [1] * 10)
+    groups = np.array(["de"] * 20 + ["fr"] * 33 + ["en_cadec"] * 10)
+    config = VotingConfig(replace(RARE, unscored=("*_cadec",)), "soft", "tuned", group_cuts=5)
+    assert config.cut_groups(gold, groups) == ["de"]
+    assert replace(config, group_cuts=3).cut_groups(gold, groups) == ["de", "fr"]
+    assert replace(config, decision="argmax").cut_groups(gold, groups) == []
+
+
+def test_a_groups_cut_is_adjusted_on_its_tweets_and_moves_with_the_pooled_one_where_they_are_few():
+    folds, gold = noisy_folds(2)
+    groups = np.array(["a", "b", "b"])[np.arange(len(gold)) % 3]
+    config = VotingConfig(RARE, "soft", "tuned", group_cuts=5)
+    rule = config.fit_rule(["m", "n"], folds[0], gold, groups)
+    means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(2)])
+    adjusted = adjust_for_averaging(rule, folds, means, groups)
+    for name in ("a", "b"):
+        own = groups == name
+        of_folds = [decide(rule.combine(fold[:, own]), rule.cuts[name][0]).mean() for fold in folds]
+        assert adjusted.predict(means, groups)[own].mean() == pytest.approx(np.mean(of_folds), abs=0.01)
+    elsewhere = adjust_for_averaging(rule, folds, means, np.full(len(gold), "c"))
+    np.testing.assert_allclose(elsewhere.cuts["a"] / rule.cuts["a"], adjusted.decision / rule.decision)

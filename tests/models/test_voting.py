@@ -9,6 +9,7 @@ from simulated import RARE, binary, three_classes
 
 from smm4h.ensemble.fitting import fit_rule
 from smm4h.models import voting
+from smm4h.models.predictors import EnsembleOutput
 from smm4h.models.voting import METHODS, VotingRule, decide
 
 
@@ -61,3 +62,22 @@ def test_dropping_members_without_weight_changes_no_prediction():
     assert with_idle.drop_zero_weight().members == ["a", "c"]
     np.testing.assert_array_equal(with_idle.predict(probs), with_idle.drop_zero_weight().predict(probs[[0, 2]]))
     assert rule.drop_zero_weight() is rule
+
+
+@pytest.mark.parametrize("method", ["soft", "hard"])
+def test_a_groups_tweets_are_decided_by_its_own_cut_and_all_others_by_the_pooled_one(method):
+    probs = np.tile([0.7, 0.3], (2, 4, 1))
+    ones = np.ones((2 if method == "hard" else 1, 2))
+    rule = VotingRule(method, ["a", "b"], "probability", "probability", ones, cuts={"fr": ones * [1, 4]})
+    rule = VotingRule.from_dict(json.loads(json.dumps(rule.to_dict())))
+    assert rule.predict(probs, ["fr", "de", "", "fr"]).tolist() == [1, 0, 0, 1]
+    assert rule.predict(probs).tolist() == [0, 0, 0, 0]
+    assert not rule.is_argmax
+    assert "fr 0.2" in rule.describe(["no", "yes"])
+    output = EnsembleOutput.from_rule(rule, probs, ["fr", "de", "", "fr"])
+    assert output.votes.tolist() == [2, 2, 2, 2]
+    assert (output.margin > 0).all()
+
+
+def test_a_rule_without_cuts_is_stored_as_before():
+    assert "cuts" not in VotingRule("soft", ["a"], "probability", "probability", np.ones((1, 2))).to_dict()
