@@ -23,7 +23,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Prin
 
 from smm4h.config.arguments import BASELINE_CLEANING
 from smm4h.config.plan import read_plan
-from smm4h.config.task import Task, read_task
+from smm4h.config.task import Task
+from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
 from smm4h.data.prediction_files import read_labels, write_labels
@@ -77,7 +78,7 @@ def read_arguments() -> argparse.Namespace:
 
 def draw(arguments: argparse.Namespace, task: Task) -> np.ndarray:
     """Writes train.tsv and test.tsv, and returns the test tweets' class indices."""
-    paths = {part: arguments.data_dir / name for part, name in task.files.items()}
+    paths = {part: arguments.data_dir / files[0].name for part, files in task.files.items()}
     labelled, _ = read_tweets([paths["training"], paths["validation"]], task, labelled=True)
     test, _ = read_tweets([paths["test"]], task, labelled=False)
     pool = concatenate_datasets([labelled.remove_columns("label"), test])

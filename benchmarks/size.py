@@ -83,7 +83,7 @@ def save_tiny_encoder(folder: Path) -> Path:
 
 
 def read_check_and_fold(folder: Path) -> None:
-    from smm4h.config.task import read_task
+    from smm4h.config.task_file import read_task
     from smm4h.data.dataset import content_hash, read_tweets
     from smm4h.data.duplicates import cross_findings
     from smm4h.data.folds import add_folds, write_folds

@@ -6,7 +6,8 @@ from pathlib import Path
 from conftest import ROOT, TASK5
 from datasets import Dataset
 
-from smm4h.config.task import Task, read_task
+from smm4h.config.task import Task
+from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
 
 TASK = read_task(TASK5)

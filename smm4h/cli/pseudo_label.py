@@ -15,6 +15,7 @@ from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
 from smm4h.config.output_paths import check_not_of_job
+from smm4h.config.task_file import find_task
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_is_file, check_is_input, check_output, check_output_folder, is_same_file
 
@@ -24,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     import numpy as np
 
-    from smm4h.config.task import read_task
+    from smm4h.config.task_file import read_task
     from smm4h.data.dataset import column, read_tweets
     from smm4h.data.prediction_files import in_order_of, read_labels
     from smm4h.data.pseudo_labels import PseudoLabels, counts_by_label, cut_disjoint_parts, is_held_out, write_part
@@ -53,7 +54,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("vote", type=Path, help="label file of the vote, or what predict.py has written")
     add("--tweets", type=Path, required=True, help="the tweets that were voted on, same rows")
-    add("--task", type=Path, required=True, help="task file")
+    add("--task", type=Path, required=True, help="task file or its name")
     add("--fraction", type=float, default=0.1, help="share of the tweets in each part (default: 0.1)")
     add("--parts", type=int, default=5, help="number of parts, one for each fold (default: 5)")
     add("--seed", type=int, default=42, help="seed of the random parts (default: 42)")
@@ -67,6 +68,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--group_users", action="store_true", help="stratified_group keeps the tweets of a user in one fold, too")
     add("--encoding", help="encoding of all files (default: UTF-8 where valid, else cp1252)")
     arguments = parser.parse(words)
+    arguments.task = find_task(arguments.task)
     files = [arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file, arguments.task]
     for path in filter(None, files):
         (check_is_file if path in (arguments.vote, arguments.task) else check_is_input)(path)
@@ -94,6 +96,7 @@ def part_file(arguments: argparse.Namespace, fold: int) -> Path:
 
 def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
     """Return by fold the ids and normalised texts of its held-out tweets; None where no labelled tweets were named."""
+    from smm4h.config.job import official_files, with_label_files
     from smm4h.data.dataset import read_tweets
     from smm4h.data.duplicates import leak_groups
     from smm4h.data.folds import add_folds
@@ -101,7 +104,8 @@ def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
 
     paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
     if arguments.data_dir:
-        paths = [arguments.data_dir / task.files[part] for part in ("training", "validation") if part in task.files]
+        official = official_files(task, str(arguments.task), arguments.data_dir)
+        paths = [file for part in ("training", "validation") for file in with_label_files(official, part)]
     if not paths:
         return None
     labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)

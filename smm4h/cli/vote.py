@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
+from smm4h.config.task_file import find_task
 from smm4h.models.voting import DECISIONS, METHODS, TIES
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_output
@@ -57,9 +58,14 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"
     add("--output", type=Path, required=True, help=f"the vote: {formats}")
     add("--gold", type=Path, help="label file with the right labels, for scores")
-    add("--task", type=Path, help="task file; label files need it for scores and submissions, a job's folder knows it")
+    add(
+        "--task",
+        type=Path,
+        help="task file or name; files need it for scores and submissions, a job's folder knows it",
+    )
     add("--encoding", help="encoding of label files that are not UTF-8 (default: cp1252)")
     arguments = parser.parse(words)
+    arguments.task = arguments.task and find_task(arguments.task)
     folders = [path for path in arguments.inputs if path.is_dir()]
     if folders and len(arguments.inputs) > 1:
         raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")

@@ -91,6 +91,8 @@ class JobSettings:
     train_file: str | None = setting(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)", DATA, effect=False)
     validation_file: str | None = setting(None, "more labelled tweets; they join the folds", DATA, effect=False)
     test_file: str | None = setting(None, "tweets to predict", DATA, effect=False)
+    train_labels_file: str | None = setting(None, "labels of --train_file's tweets, joined by id", effect=False)
+    validation_labels_file: str | None = setting(None, "labels of --validation_file's, joined by id", effect=False)
     gold_file: str | None = setting(None, "labels of the test tweets, for the last table only", DATA, effect=False)
     output_dir: str | None = setting(None, "folder of all results; resumed if the job was begun", DATA, effect=False)
     dataset_name: str | None = setting(None, "data set of the Hub, instead of files", effect=False)

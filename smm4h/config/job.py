@@ -63,12 +63,21 @@ class Member:
         return {str(label): float(weight) for label, weight in weights.items()}
 
 
-class InputFiles(NamedTuple):
-    """Files of a job's tweets."""
+class TweetFile(NamedTuple):
+    """A file of tweets, or a folder of such files, and what its rows do not say themselves."""
 
-    labelled: list[Path]  # in the order in which they are joined
-    test: Path | None
-    gold: Path | None
+    path: Path
+    source: str = ""  # corpus or platform of all its tweets, as the task names it
+    labels: Path | None = None  # file with the labels, joined by id
+    part: str = ""  # training, validation or test
+
+
+class InputFiles(NamedTuple):
+    """Files of a job's tweets, in the order in which they are joined."""
+
+    labelled: list[TweetFile]
+    test: list[TweetFile]
+    gold: list[Path]  # for each test file one, or none at all
 
 
 @dataclass
@@ -102,32 +111,54 @@ class Job:
 
     def input_files(self) -> InputFiles:
         """Return the files as flags name them, or as the task does within `--data_dir`."""
-        settings, official = self.settings, {}
-        if settings.data_dir:
-            official = {part: Path(settings.data_dir) / name for part, name in self.task.files.items()}
-            if "training" not in official:
-                raise InputError(
-                    f"{settings.task} names no files for --data_dir; name them with --train_file and --test_file"
-                )
-        if settings.train_file:
-            official.pop("validation", None)  # it belongs to the official training file
-        if settings.test_file or ("gold" in official and not official["gold"].is_file()):
-            official.pop("gold", None)  # it belongs to the official test file, and few have it
-        given = {
-            "training": settings.train_file,
-            "validation": settings.validation_file,
-            "test": settings.test_file,
-            "gold": settings.gold_file,
-        }
-        paths = {part: Path(path) if (path := flag or official.get(part)) else None for part, flag in given.items()}
-        if paths["training"] is None:
+        settings = self.settings
+        files = official_files(self.task, settings.task, settings.data_dir) if settings.data_dir else {}
+        if settings.train_file:  # the official validation file belongs to the official training file
+            files = {part: paths for part, paths in files.items() if part not in TRAINING_PARTS}
+        if settings.test_file or not all(file.path.is_file() for file in files.get("gold", [])):
+            files.pop("gold", None)  # it belongs to the official test file, and few have it
+        for part, flag in (
+            *(("training", settings.train_file), ("training_labels", settings.train_labels_file)),
+            *(("validation", settings.validation_file), ("validation_labels", settings.validation_labels_file)),
+            *(("test", settings.test_file), ("gold", settings.gold_file)),
+        ):
+            if flag:
+                files[part] = [TweetFile(Path(flag), part=part)]
+        if "training" not in files:
             raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
-        labelled = [path for path in (paths["training"], paths["validation"]) if path]
-        return InputFiles(labelled, paths["test"], paths["gold"])
+        labelled = [*with_label_files(files, "training"), *with_label_files(files, "validation")]
+        return InputFiles(labelled, files.get("test", []), [file.path for file in files.get("gold", [])])
 
     def teachers_of(self, stage: int) -> list[Member]:
         """Return the members whose vote labels the pseudo tweets of a stage."""
         return teachers_of(self.settings, self.members, stage)
+
+
+TRAINING_PARTS = ("training", "training_labels", "validation", "validation_labels")
+
+
+def official_files(task: Task, name: str, folder: str | Path) -> dict[str, list[TweetFile]]:
+    """Return a task's files within --data_dir, by part; raise `InputError` for a task without any.
+
+    Args:
+        name: of the task file, for the message.
+    """
+    if "training" not in task.files:
+        raise InputError(f"{name} names no files for --data_dir; name them with --train_file and --test_file")
+    return {
+        part: [TweetFile(Path(folder) / file.name, file.source, part=part) for file in files]
+        for part, files in task.files.items()
+    }
+
+
+def with_label_files(files: dict[str, list[TweetFile]], part: str) -> list[TweetFile]:
+    """Return the files of training or validation tweets, each with its file of labels; one may serve them all."""
+    tweets, labels = files.get(part, []), files.get(f"{part}_labels", [])
+    if labels and not tweets:
+        raise InputError(f"{labels[0].path} has labels of {part} tweets, but no file of these tweets is named")
+    of_file = [file.path for file in labels] or [None]
+    of_file = of_file * len(tweets) if len(of_file) == 1 else of_file
+    return [file._replace(labels=path) for file, path in zip(tweets, of_file, strict=True)]
 
 
 def teachers_of(settings: JobSettings, members: Sequence[Member], stage: int) -> list[Member]:

@@ -29,6 +29,8 @@ WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not be
 RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
 DESCRIPTIVE = ("about", "meanings", "published")  # keys of a task that readers need and no result depends on
+READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
+WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -196,9 +198,7 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
             "shared": job.shared_settings,
             "members": {member.name: _effective_settings(member) for member in job.members},
         },
-        "task": {
-            key: value for key, value in job.task.to_dict().items() if key not in ("columns", "files", *DESCRIPTIVE)
-        },
+        "task": {key: value for key, value in job.task.to_dict().items() if key not in WITHOUT_IDENTITY},
         "data": data,
     }
     runs = _runs(job.output_dir, job.members, identity)
@@ -218,8 +218,8 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
         content = json.loads((output_dir / "plan.json").read_text())
         identity = {part: content[part] for part in ("recipe", "task", "data")}
         submission, columns = Submission(**content["task"]["submission"]), Columns(**content["columns"])
-        descriptive = content.get("told", {})
-        task = Task(**{**content["task"], **descriptive, "submission": submission, "columns": columns})
+        further = {**content.get("reading", {}), **content.get("told", {})}
+        task = Task(**{**content["task"], **further, "submission": submission, "columns": columns})
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
     members = [Member(name, settings) for name, settings in identity["recipe"]["members"].items()]
@@ -317,6 +317,7 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         "command": job.words,
         "versions": versions,
         "columns": dataclasses.asdict(job.task)["columns"],
+        "reading": {name: getattr(job.task, name) for name in READING},
         "told": {name: getattr(job.task, name) for name in DESCRIPTIVE},
     }
     if job.settings.unlabelled_file:

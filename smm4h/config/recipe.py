@@ -23,14 +23,14 @@ from smm4h.config.arguments import (
     JobSettings,
 )
 from smm4h.config.job import Job, Member, with_columns
-from smm4h.config.task import read_task
+from smm4h.config.task_file import find_task, read_task
 from smm4h.config.validation import check_job, check_member, check_range, check_submission
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home, read_yaml
 
 PATHS = (
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "unlabelled_file", "output_dir"),
-    *("cache_dir", "model_name_or_path"),
+    *("train_labels_file", "validation_labels_file", "cache_dir", "model_name_or_path"),
 )  # settings whose leading `~` is the home folder
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 Values = dict[str, Any]  # settings by the names of their flags
@@ -65,6 +65,7 @@ def read_command_line(words: Sequence[str]) -> Job:
         raise InputError("name the task: --task tasks/task5.yaml")
     if settings.output_dir is None:
         raise InputError("name the folder for the results: --output_dir runs/task5")
+    settings.task = settings.task and str(find_task(settings.task))
     task = with_columns(read_task(settings.task), settings) if settings.task else None
     if task is not None:
         check_submission(task, settings.task)

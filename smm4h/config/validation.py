@@ -31,10 +31,10 @@ def check_input_files(job: Job) -> None:
     check_output_folder(job.output_dir, [])
     if job.settings.dataset_name is None:
         files = job.input_files()
-        for path in filter(None, [*files.labelled, files.test]):
-            check_is_input(path)
-        if files.gold:
-            check_is_file(files.gold)
+        for file in (*files.labelled, *files.test):
+            check_is_input(file.path)
+        for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
+            check_is_file(path)
     if job.settings.unlabelled_file:
         check_is_input(job.settings.unlabelled_file)
 

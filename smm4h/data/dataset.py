@@ -1,4 +1,4 @@
-"""Tables -> one HF Dataset of tweets (row, id, user, text, label), and its columns as arrays.
+"""Tables -> one HF Dataset of tweets (row, id, user, text, label, source), and its columns as arrays.
 
 No message contains a tweet's text: messages name file and line instead.
 """
@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 
+from smm4h.config.job import TweetFile
 from smm4h.config.task import Task
 from smm4h.data.readers.formats import arrow_table, input_files, read_tables
 from smm4h.data.readers.tables import NUMBER, Finding, Table, Wanted, unwrap_quotes
@@ -43,7 +44,7 @@ def wanted_columns(task: Task, *, labelled: bool, ids_may_lack: bool = False) ->
 def tweets_of(
     table: Table, task: Task, *, labelled: bool, ids_may_lack: bool = False, first_number: int = 0
 ) -> pd.DataFrame:
-    """Return a frame of tweets with columns id, user, text and, of a labelled file, label (class index).
+    """Return a frame of tweets with columns id, user, text, perhaps source, and of a labelled file label (class index).
 
     A row without a label has the index -1. What is odd but usable is added to the table's findings.
 
@@ -76,6 +77,8 @@ def tweets_of(
     tweets = {name: pd.Series(values, dtype=object) for name, values in (("id", ids), ("user", users), ("text", texts))}
     if labelled:
         tweets["label"] = _classes(table, found["label"], task)
+    if "source" in found:
+        tweets["source"] = pd.Series(list(table.columns[found["source"]]), dtype=object)
     empty = sum(not text or text.isspace() for text in texts)
     if empty:
         table.findings.append(Finding(table.path, empty, "tweets have no text"))
@@ -164,6 +167,9 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
     arrays = {"row": pa.array(np.arange(len(tweets)))}
     for name in ("id", "user", "text"):
         arrays[name] = pa.array(tweets[name].tolist(), pa.string())
+    if "source" in tweets:
+        features["source"] = Value("string")
+        arrays["source"] = pa.array(tweets["source"].tolist(), pa.string())
     if "label" in tweets:
         features["label"] = ClassLabel(names=task.labels)
         arrays["label"] = pa.array(tweets["label"].to_numpy(), pa.int64())
@@ -171,8 +177,11 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
     return Dataset(pa.table(arrays).cast(features.arrow_schema))
 
 
+AnyFile = str | Path | TweetFile
+
+
 def read_tweets(
-    paths: Sequence[str | Path],
+    paths: Sequence[AnyFile],
     task: Task,
     *,
     labelled: bool,
@@ -192,39 +201,47 @@ def read_tweets(
 
 
 def read_labelled_tweets(
-    paths: Sequence[str | Path], task: Task, *, encoding: str | None = None
+    paths: Sequence[AnyFile], task: Task, *, encoding: str | None = None
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
     """Return the labelled tweets of some files, the tweets whose label is empty, if any, and the findings."""
     return _tweets(_tables(paths, task, True, encoding, "--encoding"), task, labelled=True)
 
 
 def _tables(
-    paths: Sequence[str | Path], task: Task, labelled: bool, encoding: str | None, encoding_flag: str | None
-) -> Iterator[tuple[Table, bool]]:
-    """Yield each file's table, and whether it goes on where the one before ended, as a part of the same folder."""
+    paths: Sequence[AnyFile], task: Task, labelled: bool, encoding: str | None, encoding_flag: str | None
+) -> Iterator[tuple[Table, TweetFile, bool]]:
+    """Yield each table, the file as it was named, and whether it goes on where the one before ended.
+
+    The parts of a folder go on.
+    """
     wanted = wanted_columns(task, labelled=labelled)
     for path in paths:
-        for number, file in enumerate(input_files(path)):
+        named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
+        for number, file in enumerate(input_files(named.path)):
             for table in read_tables(file, encoding, wanted=wanted, encoding_flag=encoding_flag):
-                yield table, number > 0
+                yield table, named, number > 0
 
 
 def _tweets(
-    tables: Iterable[tuple[Table, bool]], task: Task, *, labelled: bool
+    tables: Iterable[tuple[Table, TweetFile, bool]], task: Task, *, labelled: bool
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
     """Return the tweets of some tables as one dataset, those whose label is empty, if any, and the findings."""
     parts, findings, n_before, path = [], [], 0, ""
-    for table, goes_on in tables:
+    for table, file, goes_on in tables:
         path = path or table.path
         n_before = n_before if goes_on else 0
         tweets = tweets_of(table, task, labelled=labelled, first_number=n_before)
         n_before += len(tweets)
+        if file.source:
+            tweets["source"] = file.source
         findings += [*table.findings, *_repeated_ids(table.path, tweets["id"])]
         findings += cut_id_findings(table.path, *count_cut_ids(tweets["id"]))
         if labelled and (n_empty := int((tweets["label"] < 0).sum())):
             findings.append(Finding(table.path, n_empty, "tweets have no label"))
         parts.append(tweets)
     tweets, without_label = pd.concat(parts, ignore_index=True), None
+    if "source" in tweets:
+        tweets["source"] = tweets["source"].fillna("")  # some file has no such column
     if len(tweets) == 0:
         raise InputError(f"{path} holds no tweet; one a line is expected below the header")
     if labelled and (tweets["label"] < 0).any():
@@ -264,11 +281,11 @@ def read_hub_tweets(
     }
     if "train" not in tables:
         raise InputError(f"--dataset_name {name} has no split train (it has {', '.join(splits)})")
-    parts = [(tables[part], False) for part in ("train", "validation") if part in tables]
+    parts = [(tables[part], TweetFile(Path(part)), False) for part in ("train", "validation") if part in tables]
     labelled, without_label, findings = _tweets(parts, task, labelled=True)
     if "test" not in tables:
         return labelled, None, without_label, findings
-    test, _, more = _tweets([(tables["test"], False)], task, labelled=False)
+    test, _, more = _tweets([(tables["test"], TweetFile(Path("test")), False)], task, labelled=False)
     return labelled, test, without_label, findings + more
 
 

@@ -247,6 +247,22 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
     return file
 
 
+def joined(files: Sequence[LabelFile]) -> LabelFile:
+    """Return label files as one, one file's rows after the other's."""
+    if len(files) == 1:
+        return files[0]
+    ids = pa.chunked_array([chunk for file in files for chunk in file.ids.chunks], pa.string())
+    labels = pa.chunked_array([chunk for file in files for chunk in _named_labels(file).chunks], pa.string())
+    lines = [line for file in files for line in file.lines]
+    return LabelFile(", ".join(file.path for file in files), ids, labels, lines, files[0].unit)
+
+
+def _named_labels(file: LabelFile) -> pa.ChunkedArray:
+    if file.labels is None:
+        raise InputError(f"{file.path} has probabilities and no labels; labels are needed here")
+    return file.labels
+
+
 def _own_predictions(path: Path) -> Predictions | None:
     """Return the content of a run's predictions file, which needs no parsing; None for any other file."""
     if path.suffix.lower() != ".parquet":

@@ -1,16 +1,17 @@
 """A job's splits: labelled tweets with their folds, test tweets, unlabelled tweets, and gold labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from smm4h.config.job import Job
+from smm4h.config.job import Job, TweetFile
 from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_labelled_tweets, read_tweets, renumbered
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.folds import add_folds, stratified_choice
-from smm4h.data.prediction_files import check_same_tweets, read_labels
+from smm4h.data.prediction_files import check_same_tweets, joined, read_labels
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
 
@@ -64,7 +65,8 @@ def load_splits(job: Job) -> Splits:
         labelled, without_label, findings = read_labelled_tweets(files.labelled, job.task, encoding=settings.encoding)
         test, more = read_unlabelled(files.test, job)
         findings += more
-    unlabelled, more = read_unlabelled(settings.unlabelled_file, job)
+    pool = [TweetFile(Path(settings.unlabelled_file))] if settings.unlabelled_file else []
+    unlabelled, more = read_unlabelled(pool, job)
     findings += more
     if settings.max_train_samples:
         labels = column(labelled, "label").to_numpy()
@@ -88,11 +90,11 @@ def load_splits(job: Job) -> Splits:
     return Splits(labelled, test, unlabelled, findings + cross_findings(labelled, test, seeds, job.task))
 
 
-def read_unlabelled(path: str | Path | None, job: Job) -> tuple[Dataset | None, list[Finding]]:
-    """Return a file's tweets and its findings; without a file None and no findings."""
-    if not path:
+def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | None, list[Finding]]:
+    """Return the tweets of some files and the findings; without a file None and no findings."""
+    if not files:
         return None, []
-    return read_tweets([path], job.task, labelled=False, encoding=job.settings.encoding)
+    return read_tweets(files, job.task, labelled=False, encoding=job.settings.encoding)
 
 
 def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
@@ -101,10 +103,10 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     Raises:
         InputError: where the gold file has other tweets than the test file, or an unknown label.
     """
-    path = None if job.settings.dataset_name else job.input_files().gold
-    if path is None or test is None:
+    paths = [] if job.settings.dataset_name else job.input_files().gold
+    if not paths or test is None:
         return None
-    gold = read_labels(path)
+    gold = joined([read_labels(path, job.task) for path in paths])
     n_tweets = len(test)
     if job.settings.max_predict_samples and n_tweets < len(gold.ids):
         gold = gold.first(n_tweets)

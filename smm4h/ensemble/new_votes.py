@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from smm4h.config.plan import read_plan
-from smm4h.config.task import Task, read_task
+from smm4h.config.task import Task
+from smm4h.config.task_file import read_task
 from smm4h.data.folds import read_fold_labels
 from smm4h.data.prediction_files import in_order_of, read_labels, write_labels, write_submission
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble

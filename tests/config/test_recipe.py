@@ -146,8 +146,8 @@ def test_a_home_is_known_in_recipe_and_flags(tmp_path, monkeypatch):
     )
     job = read_command_line(["~/recipe.yaml", "--output_dir=~/out", "--test_file", "~/b.tsv"])
     assert job.output_dir == tmp_path / "out"
-    assert job.input_files().labelled == [tmp_path / "a.tsv"]
-    assert job.input_files().test == tmp_path / "b.tsv"
+    assert [file.path for file in job.input_files().labelled] == [tmp_path / "a.tsv"]
+    assert [file.path for file in job.input_files().test] == [tmp_path / "b.tsv"]
     assert [member.args.model_name_or_path for member in job.members] == [str(tmp_path / "bert"), "me/x"]
     assert {member.args.cache_dir for member in job.members} == {str(tmp_path / "cache")}
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tweet_files import HEADER, OWN_DATA, UNLABELLED_HEADER, counts_of, read
 
-from smm4h.config.task import read_task
+from smm4h.config.task_file import read_task
 from smm4h.data.dataset import content_hash, read_tweets
 from smm4h.utils.errors import InputError
 

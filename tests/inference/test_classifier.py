@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 import smm4h
 from smm4h.cli.predict import main
 from smm4h.cli.train import main as train_main
-from smm4h.config.task import read_task
+from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.streaming import Block
 from smm4h.inference.predictor import PartialPredictions, load_predictor

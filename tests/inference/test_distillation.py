@@ -6,7 +6,7 @@ import pytest
 from conftest import QUICKSTART, ROOT
 
 from smm4h.cli.distill import main
-from smm4h.config.task import read_task
+from smm4h.config.task_file import read_task
 from smm4h.data.readers.formats import read_tsv
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold

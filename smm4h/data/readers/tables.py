@@ -76,9 +76,9 @@ class Wanted:
     ids_may_lack: bool = False
 
     def positions(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the position of text, id, user and label in a header; of those that it lacks, none."""
+        """Return the position of text, id, user, label and source in a header; of those that it lacks, none."""
         found = {}
-        for kind in ("text", "id", "user", "label"):
+        for kind in ("text", "id", "user", "label", "source"):
             present = [name for name in getattr(self.columns, kind) if name in names]
             if present:
                 found[kind] = names.index(present[0])
