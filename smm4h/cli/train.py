@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from smm4h.cli.flags import words_of
 from smm4h.config.arguments import FIELDS, GROUPS, default_of
 from smm4h.config.recipe import read_command_line
-from smm4h.config.validation import check_input_files
+from smm4h.config.validation import check_input_files, check_packages
 from smm4h.parallel.environment import LaunchEnvironment, become_coordinator_or_peer
 
 WIDTH = 110  # columns of `--help`
@@ -29,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
     launch = LaunchEnvironment.detect()
     job = read_command_line([*words, *launch.flags])
     if not job.settings.list_runs:
+        check_packages(job)
         check_input_files(job)
         become_coordinator_or_peer(launch, job)
 

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smm4h.models.cleaning import STEPS
+from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.models.voting import DECISIONS, METHODS, TIES
 
 HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
@@ -186,7 +186,7 @@ class MemberSettings:
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
-    cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=tuple(STEPS))
+    cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)
     refit: bool = setting(False, "train one more run on all labelled tweets; it counts as all folds", FOLDS)
     pseudo_labels: bool = setting(False, "train in stage 2, with pseudo-labelled tweets", PSEUDO)
     pseudo_round: int = setting(1, "round of pseudo labels; round 2 is taught by round 1")

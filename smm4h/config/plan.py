@@ -299,7 +299,8 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> Iterator[list[st
                 raise InputError(difference)
             _remove_preparations(plan)
             notices.append(f"{plan.output_dir} was begun with other settings and held no result; it is begun anew")
-        versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+        names = [*LIBRARIES, *(["emoji"] if any("bertweet" in member.args.cleaning for member in job.members) else [])]
+        versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         if not plan.plan_file.exists():
             _write_plan(plan, job, versions, n_unlabelled)
         stored = json.loads(plan.plan_file.read_text())["versions"]

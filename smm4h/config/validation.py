@@ -8,6 +8,7 @@ import yaml
 from smm4h.config.arguments import FIELDS, JobSettings
 from smm4h.config.job import Job, Member, teachers_of
 from smm4h.config.task import Task
+from smm4h.models.cleaning import NORMALIZERS, emoji_namer
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import check_is_file, check_is_input, check_output_folder, is_same_file
 
@@ -39,6 +40,12 @@ def check_input_files(job: Job) -> None:
         check_is_input(job.settings.unlabelled_file)
 
 
+def check_packages(job: Job) -> None:
+    """Raise where a package is missing that the members' cleaning needs, before anything is read."""
+    if any("bertweet" in member.args.cleaning for member in job.members):
+        emoji_namer()
+
+
 def check_member(member: Member, task: Task, where: str) -> None:
     """Raise `InputError` for settings of a member that contradict each other or the task."""
     if member.has_encoder and member.args.model_name_or_path is None:
@@ -56,6 +63,10 @@ def check_member(member: Member, task: Task, where: str) -> None:
     if member.args.train_sampling_strategy == "batch_rebalance":
         raise InputError(f"{where}--train_sampling_strategy: choose random, group_by_length or sequential")
     _check_class_weights(member, task, where)
+    if len(normalizers := [name for name in NORMALIZERS if name in member.args.cleaning]) > 1:
+        raise InputError(
+            f"{where}cleaning {' and '.join(normalizers)} are of different encoders; name the encoder's own"
+        )
     if member.args.max_seq_length < 4:
         raise InputError(f"{where}--max_seq_length {member.args.max_seq_length} leaves no room for a tweet")
 

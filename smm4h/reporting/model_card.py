@@ -1,7 +1,7 @@
 """Model cards with Hub metadata, for ensembles, single runs and students."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,12 @@ def usage_of(name: str, more: str = "") -> str:
     )
 
 
+def needed_packages(members: Iterable[Member]) -> str:
+    """Return a sentence on the package that the members' cleaning needs beside transformers; empty without one."""
+    needs_emoji = any("bertweet" in member.args.cleaning for member in members)
+    return " Emoji become words: `pip install emoji==0.6.0` first." if needs_emoji else ""
+
+
 def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
     """Return the card of an ensemble published as `name`."""
     task, plan = job.task, job.plan
@@ -179,7 +185,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         "models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True"),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
-        "same with its folder, `members/NAME`.",
+        f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",
         task=task,
         counts=job.counts,
         columns=["out of fold", "test"] if has_test else ["out of fold"],

@@ -59,8 +59,8 @@ def user_message(error: BaseException) -> str | None:
 
     These errors are an `InputError`, a missing permission and a full disk.
     """
-    if isinstance(error, InputError):
-        return str(error)
+    if isinstance(error, InputError) or (isinstance(error, ImportError) and getattr(error, "for_user", False)):
+        return str(error)  # smm4h.models cannot import InputError: its files are published without this package
     text = str(error)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         where = f" ({path})" if (path := _path_of(error)) else ""

@@ -1,8 +1,11 @@
 """Recipe and command line: which value wins, and how a slip is answered."""
 
-import pytest
-from conftest import ROOT
+import re
 
+import pytest
+from conftest import ROOT, job_words
+
+from smm4h.cli.train import main
 from smm4h.config.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.utils.errors import InputError
@@ -107,6 +110,10 @@ def test_members_may_name_baselines_too():
         (["--max_train_samples", "0"], "at least one tweet"),
         (["--refit"], "member bigru-42: refit holds no tweets out .* choose --checkpoint last"),
         (["--refit", "--checkpoint", "last"], "bigru-clean-pseudo: pseudo labels are made for folds; write refit: fal"),
+        (
+            ["--cleaning", "bertweet", "twitter_roberta"],
+            "cleaning bertweet and twitter_roberta are of different encoders",
+        ),
         (["--save_strategy", "best"], "choose no, epoch or steps"),
         (["--runs_per_device", "0"], "at least one run"),
         (["--train_sampling_strategy", "batch_rebalance"], "choose random, group_by_length or sequential"),
@@ -181,3 +188,38 @@ def test_the_rare_recipe_is_read_for_every_task_as_it_is(task, tmp_path):
     job = read_command_line(words)
     assert (job.settings.vote, job.settings.decision) == ("soft", "tuned")
     assert {member.args.checkpoint for member in job.members if member.has_encoder} == {"last"}
+
+
+@pytest.mark.parametrize(("name", "n_runs"), [("large", 30), ("multilingual", 24)])
+def test_the_recipes_of_large_and_multilingual_encoders_list_their_runs(name, n_runs, tmp_path, call):
+    """For every task, without a package or an encoder of theirs."""
+    for task in sorted((ROOT / "tasks").glob("*.yaml")):
+        words = [f"recipes/{name}.yaml", "--task", str(task), "--output_dir", str(tmp_path)]
+        job = read_command_line(words)
+        assert all(member.args.warmup_steps == 0.06 for member in job.members)
+        assert not any(member.args.fp16 for member in job.members)
+        assert len(make_plan(job, {}).runs) == n_runs
+    result = call(main, *words, "--list")
+    assert result.code == 0, result.err
+    assert f"{n_runs} runs in" in result.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["large", "multilingual"])
+def test_the_recipes_of_large_and_multilingual_encoders_train_on_a_small_one(name, tiny_encoder, tmp_path, call):
+    pytest.importorskip("emoji")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        re.sub(
+            r"model_name_or_path: [^,]+",
+            f"model_name_or_path: {tiny_encoder}",
+            (ROOT / "recipes" / f"{name}.yaml").read_text(),
+        )
+    )
+    job = read_command_line([str(recipe), *PAPER[1:]])
+    assert {member.args.model_name_or_path for member in job.members} == {str(tiny_encoder)}
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe, folds=0, refit=False, decision="argmax")
+    result = call(main, *words)
+    assert result.code == 0, result.err
+    done = sorted(path.parent.parent.name for path in (tmp_path / "out").glob("*/fold-0/DONE"))
+    assert done == sorted(member.name for member in job.members)

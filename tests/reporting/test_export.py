@@ -1,11 +1,15 @@
 """Published folders load anywhere and label as the job did."""
 
+import builtins
 import shutil
 
+import pytest
+from conftest import job_words, recipe_of
 from fresh_process import labels_in_a_fresh_process
 
-from smm4h.cli import predict, publish
+from smm4h.cli import predict, publish, train
 from smm4h.data.prediction_files import read_labels
+from smm4h.models.cleaning import emoji_namer
 from smm4h.reporting.export import TOKENIZER_FILES, source_files
 
 
@@ -44,3 +48,28 @@ def test_a_stray_file_is_not_published(tuned_job, tmp_path, call):
     result = call(publish.main, tmp_path / "job", "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err
     assert not list((tmp_path / "published").rglob("tweets.txt"))
+
+
+@pytest.mark.slow
+def test_a_published_pipeline_applies_the_encoders_normalizer_or_asks_for_its_package(
+    tiny_encoder, new_tweets, tmp_path, call, monkeypatch
+):
+    pytest.importorskip("emoji")
+    recipe = recipe_of(tmp_path, words="{classifier: tfidf-logistic, cleaning: [bertweet]}")
+    result = call(train.main, *job_words(tiny_encoder, tmp_path / "job", recipe=recipe, n_folds=2))
+    assert result.code == 0, result.err
+    result = call(publish.main, tmp_path / "job", "--to_folder", tmp_path / "published")
+    assert result.code == 0, result.err
+    assert "pip install emoji==0.6.0" in (tmp_path / "published" / "README.md").read_text()
+    (labels,) = labels_in_a_fresh_process([tmp_path / "published"], new_tweets, tmp_path / "empty")
+    assert labels == read_labels(tmp_path / "job" / "votes" / "final.tsv").labels.to_pylist()
+    find = builtins.__import__
+    monkeypatch.setattr(
+        builtins, "__import__", lambda name, *rest: find("no_emoji" if name == "emoji" else name, *rest)
+    )
+    emoji_namer.cache_clear()
+    result = call(predict.main, tmp_path / "published", new_tweets, "--output", tmp_path / "labels.tsv")
+    assert result.code == 2
+    assert "the cleaning step bertweet needs the package emoji" in result.err
+    monkeypatch.undo()
+    emoji_namer.cache_clear()
