@@ -28,10 +28,14 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     return dataset.select_columns(name).with_format("arrow")[:][name]
 
 
-SPREADSHEET_ID = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.0+")
+SPREADSHEET_ID = re.compile(r"\d+([.,]\d+)?[eE]\+?\d+|\d+\.0+")
+PROTECTED_ID = re.compile(r"""=?"([^"]*)"|'([^']+)""")  # from a spreadsheet that was to take it for text
+SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "#DIV/0!", "#ERROR!"}
 LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
 N_SHOWN = 5  # unknown labels in a message
-NUMBERED = "the file has no column of ids; tweets are numbered from 0"
+NUMBERED = "tweets are numbered from 0, because the file has no column of ids"
+PROTECTED = "ids were wrapped in quotes, or protected from a spreadsheet; they were unwrapped"
+LOST_TEXTS = "tweets are errors of a spreadsheet such as #NAME?; compare them with another copy"
 CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves them; compare them with another copy"
 
 
@@ -79,15 +83,24 @@ def tweets_of(
         tweets["label"] = _classes(table, found["label"], task)
     if "source" in found:
         tweets["source"] = pd.Series(list(table.columns[found["source"]]), dtype=object)
-    empty = sum(not text or text.isspace() for text in texts)
-    if empty:
-        table.findings.append(Finding(table.path, empty, "tweets have no text"))
+    for is_odd, what in (
+        (lambda text: not text or text.isspace(), "tweets have no text"),
+        (SPREADSHEET_ERRORS.__contains__, LOST_TEXTS),
+    ):
+        if count := sum(map(is_odd, texts)):
+            table.findings.append(Finding(table.path, count, what))
     return pd.DataFrame(tweets)
 
 
 def _checked_ids(table: Table, column: int) -> list[str]:
     """Return the ids of a table; raise `InputError` for a missing one and for one that a spreadsheet has spoilt."""
     ids = [tweet_id.strip() for tweet_id in table.columns[column]]
+    protected = [index for index, tweet_id in enumerate(ids) if tweet_id[:1] in "='\"" and tweet_id]
+    for index in protected:
+        if match := PROTECTED_ID.fullmatch(ids[index]):
+            ids[index] = (match[1] or match[2] or "").strip()
+    if protected:
+        table.findings.append(Finding(table.path, len(protected), PROTECTED))
     for index, tweet_id in enumerate(ids):
         if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
             if not tweet_id:

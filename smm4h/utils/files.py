@@ -66,6 +66,12 @@ def check_is_input(path: str | Path) -> None:
         check_is_file(path)
 
 
+def is_stream(path: str | Path) -> bool:
+    """Return whether a path leads to a pipe or a device: it exists, and is neither a file nor a folder."""
+    path = Path(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_is_file(path: str | Path) -> None:
     """Raise `InputError` for an input file that does not exist, or is a folder."""
     path = Path(path)
@@ -77,6 +83,7 @@ def check_is_file(path: str | Path) -> None:
         raise InputError(f"{path} can't be read, because {file} is a file and no folder; name an existing file")
     if not path.exists():
         raise InputError(f"{path} is not there; name an existing file")
+    raise InputError(f"{path} is a pipe or a device, which can be read only once; write it to a file first")
 
 
 def file_above(path: Path) -> Path | None:

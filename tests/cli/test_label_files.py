@@ -136,7 +136,7 @@ def test_a_broken_archive_is_one_sentence(tmp_path, call):
 def test_a_line_of_a_packed_file_is_named_under_the_files_own_name(tmp_path, call):
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"tweet_id\tClass\n11\t1\n12\n"))
     result = call(vote.main, tmp_path / "a.tsv.gz", "--output", tmp_path / "v.tsv")
-    assert f"{tmp_path / 'a.tsv.gz'}, line 3: 1 fields where the header names 2" in result.err
+    assert f"{tmp_path / 'a.tsv.gz'}, line 3: no label; every tweet needs one" in result.err
 
 
 def test_another_encoding_is_named_by_the_flag(tmp_path, call):

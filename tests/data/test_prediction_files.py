@@ -16,7 +16,7 @@ def test_an_untidy_label_file_is_read_and_a_broken_one_is_named(tmp_path, call):
     assert "one.tsv, line 1: a header and two columns are expected" in result.err
     (tmp_path / "short.tsv").write_text("tweet_id\tClass\n10\t1\n11\n")
     result = call(main, tmp_path / "short.tsv", "--output", tmp_path / "v.tsv")
-    assert "short.tsv, line 3: 1 fields where the header names 2" in result.err
+    assert "short.tsv, line 3: no label; every tweet needs one" in result.err
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_malformed_file_stops_with_a_sentence(tmp_path, content, message):
 def test_blank_lines_are_counted_and_texts_may_be_empty(tmp_path):
     tweets, findings = read(tmp_path / "a.tsv", HEADER + "1\t7\t\t1\n\n2\t7\ttwo\t3\n")
     assert tweets["text"][:] == ["", "two"]
-    assert counts_of(findings, "blank lines") == [1]
+    assert counts_of(findings, "empty lines") == [1]
     assert counts_of(findings, "have no text") == [1]
 
 

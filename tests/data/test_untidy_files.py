@@ -4,6 +4,9 @@ import codecs
 import datetime
 import gzip
 import json
+import os
+import re
+import zipfile
 from dataclasses import replace
 
 import pandas as pd
@@ -13,11 +16,13 @@ import pytest
 from tweet_files import HEADER, OWN_DATA, TASK, UNLABELLED_HEADER, counts_of, read
 
 from smm4h.config.task import Columns
-from smm4h.data.dataset import content_hash, read_tweets
+from smm4h.data.dataset import content_hash, read_labelled_tweets, read_tweets
+from smm4h.data.prediction_files import read_labels
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.tables import Findings
-from smm4h.data.streaming import read_blocks
+from smm4h.data.streaming import inputs_of, read_blocks
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_is_input
 
 ROWS = [("11", "ann", "it’s plain, so plain", "none"), ("12", "bob", 'they "said" a\\b', "side_effect")]
 NAMES = ("id", "author", "text", "label")
@@ -41,6 +46,11 @@ def refusal(path, content: str | bytes | None = None, task=OWN_DATA, **options) 
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def written(path, content: str):
+    path.write_text(content, encoding="utf-8")
+    return path
 
 
 def write_parquet(path, **columns):
@@ -326,20 +336,31 @@ def test_a_tweet_that_its_line_end_breaks_is_refused(tmp_path, name, rows):
     refusal(tmp_path / name, without_ids, numbered, labelled=False)
 
 
-def test_empty_rows_at_the_end_are_left_out(tmp_path):
+def test_empty_rows_are_left_out(tmp_path):
     for name, separator in (("a.csv", ","), ("a.tsv", "\t")):
-        content = "id,text,label\n1,one,none\n,,\n , ,\n".replace(",", separator)
+        content = "id,text,label\n1,one,none\n,,\n2,two,none\n,,\n , ,\n".replace(",", separator)
         tweets, findings = read(tmp_path / name, content, task=OWN_DATA)
-        assert tweets["text"][:] == ["one"]
-        assert counts_of(findings, "empty lines at the end") == [2]
-        assert [block.ids for block in read_blocks([tmp_path / name], OWN_DATA, 1)] == [["1"]]
-    assert "line 2: no id" in refusal(tmp_path / "a.csv", "id,text,label\n,,\n1,one,none\n")
+        assert tweets["text"][:] == ["one", "two"]
+        assert counts_of(findings, "empty lines were left out") == [3]
+        assert [block.ids for block in read_blocks([tmp_path / name], OWN_DATA, 1)] == [["1"], ["2"]]
+    assert "line 2: no id" in refusal(tmp_path / "a.csv", "id,text,label\n,secret,\n1,one,none\n")
 
 
 def test_a_key_that_nobody_reads_may_lack(tmp_path):
     lines = ['{"id": 1, "text": "a", "label": "none", "lang": "en"}', '{"label": "none", "id": 2, "text": "b"}']
     tweets, _ = read(tmp_path / "a.jsonl", "\n".join(lines), task=OWN_DATA)
     assert (tweets["id"][:], tweets["text"][:]) == (["1", "2"], ["a", "b"])
+
+
+def test_a_key_that_an_object_lacks_is_an_empty_cell_where_none_is_needed(tmp_path):
+    lines = ['{"id": 1, "author": "ann", "text": "a", "label": "none"}', '{"id": 2, "text": "b"}']
+    tweets, unlabelled, findings = read_labelled_tweets(
+        [written(tmp_path / "a.jsonl", "\n".join(lines))], OWN_DATA, encoding=None
+    )
+    assert (tweets["id"][:], unlabelled["id"][:], unlabelled["user"][:]) == (["1"], ["2"], [""])
+    assert counts_of(findings, "no label") == [1]
+    message = refusal(tmp_path / "a.jsonl", "\n".join(reversed(lines)), labelled=False)
+    assert "line 2: a key author, which line 1 lacks" in message
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -418,6 +439,21 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path):
     assert "no label in any row" in refusal(tmp_path / "a.csv", "id,text,label\n1,a,\n")
 
 
+def test_ids_that_were_protected_from_a_spreadsheet_are_unwrapped(tmp_path):
+    cells = ['="900001"', "'900002", '"900003"', "900004"]
+    content = "id\ttext\tlabel\n" + "".join(f"{cell}\tone\tnone\n" for cell in cells)
+    tweets, findings = read(tmp_path / "a.tsv", content, task=OWN_DATA)
+    assert tweets["id"][:] == ["900001", "900002", "900003", "900004"]
+    assert counts_of(findings, "ids were wrapped in quotes") == [3]
+    assert "line 2: no id" in refusal(tmp_path / "a.tsv", 'id\ttext\tlabel\n=""\tsecret\tnone\n')
+
+
+def test_tweets_that_a_spreadsheet_turned_into_errors_are_a_finding(tmp_path):
+    content = "id,text,label\n1,#NAME?,none\n2,#nofilter,none\n3,#VALUE!,none\n"
+    _, findings = read(tmp_path / "a.csv", content, task=OWN_DATA)
+    assert counts_of(findings, "errors of a spreadsheet") == [2]
+
+
 def test_ids_that_a_spreadsheet_cut_are_a_finding(tmp_path):
     for ids, expected in (
         (["1234567890123456000", "1234567890123457000"], [2]),
@@ -490,6 +526,36 @@ def test_a_spreadsheet_is_read(tmp_path):
     assert "is not a .xlsx file" in refusal(tmp_path / "a.xlsx", "nonsense")
 
 
+def test_a_formula_without_its_value_is_refused_where_it_is_read(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("id", "text", "label", "note"), ("1", "one", "none", "=1+1"), ("2", "=) so secret", "none", None)):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert "row 3: column text holds formulas without values (save the file" in refusal(tmp_path / "a.xlsx")
+    book.active["B3"] = "two"
+    book.save(tmp_path / "a.xlsx")
+    assert read_tweets([tmp_path / "a.xlsx"], OWN_DATA, labelled=True)[0]["text"][:] == ["one", "two"]
+
+
+def test_a_formula_that_was_computed_has_its_value_and_may_be_empty(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("id", "text", "label"), ("1", "=A2", "none"), ("2", "two", "=A1")):
+        book.active.append(row)
+    book.save(tmp_path / "computed.xlsx")
+    sheet = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(tmp_path / "computed.xlsx") as old, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == sheet:  # as a spreadsheet program saves it; nothing here computes formulas
+                content = re.sub(rb"<f>A2</f><v ?/>|<f>A2</f><v></v>", b"<f>A2</f><v>11</v>", content)
+            new.writestr(name, content)
+    tweets, findings = read_tweets([tmp_path / "a.xlsx"], OWN_DATA, labelled=True)
+    assert tweets["text"][:] == ["11"]
+    assert counts_of(findings, "no label") == [1]
+
+
 def test_empty_rows_below_a_spreadsheet_are_left_out(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -499,7 +565,7 @@ def test_empty_rows_below_a_spreadsheet_are_left_out(tmp_path):
     book.save(tmp_path / "a.xlsx")
     tweets, findings = read_tweets([tmp_path / "a.xlsx"], NUMBERS, labelled=True)
     assert (tweets["text"][:], tweets["label"][:]) == (["one"], [1])
-    assert counts_of(findings, "empty rows at the end")
+    assert counts_of(findings, "empty rows were left out")
 
 
 @pytest.mark.parametrize(
@@ -520,6 +586,18 @@ def test_a_path_that_is_no_file_is_a_sentence(tmp_path, name, message):
     for file in ("a.gz", "a.xls"):
         (tmp_path / file).touch()
     assert message in refusal(tmp_path / name)
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tsv")
+    for read_it in (
+        lambda: read_tweets([tmp_path / "a.tsv"], OWN_DATA, labelled=True),
+        lambda: inputs_of(str(tmp_path / "a.tsv")),
+        lambda: read_labels(tmp_path / "a.tsv"),
+        lambda: check_is_input(tmp_path / "a.tsv"),
+    ):
+        with pytest.raises(InputError, match=r"a\.tsv is a pipe or a device, which can be read only once; write it to"):
+            read_it()
 
 
 def test_a_folder_named_like_a_file_is_a_folder(tmp_path):

@@ -9,20 +9,19 @@ import csv
 import functools
 import io
 import itertools
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from smm4h.data.readers.excel import excel_tables
 from smm4h.data.readers.files import Source, StandardInput, kind_of, reading
-from smm4h.data.readers.rows import Rows, has_row_names, is_filled
-from smm4h.data.readers.tables import ARROW_NOT_TEXT, SURROGATE, WRAPPED, LazyColumn, Table, Wanted, texts_of, unquote
+from smm4h.data.readers.json_objects import json_tables
+from smm4h.data.readers.rows import Rows, has_row_names, tables_of
+from smm4h.data.readers.tables import ARROW_NOT_TEXT, WRAPPED, LazyColumn, Table, Wanted, texts_of, unquote
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import is_stream
 
 INSTEAD = {
     ".xls": "save it as .xlsx or .csv",
@@ -42,6 +41,8 @@ def input_files(path: str | Path) -> list[Path]:
     """
     path = path if isinstance(path, Path) else Path(path)
     with reading(path):
+        if is_stream(path):
+            raise InputError(f"{path} is a pipe or a device, which can be read only once; write it to a file first")
         if path.is_dir():
             parts = sorted(file for file in path.iterdir() if kind_of(file) in READERS and file.name[0] not in "._")
             files = [file for file in parts if file.is_file()]
@@ -93,8 +94,8 @@ def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
             rows.add(fields, range(number, number + len(fields)))
             number += len(fields)
             if size is not None and len(rows):
-                yield rows.table(is_last=False)
-        yield rows.table(is_last=True)
+                yield rows.table()
+        yield rows.table()
 
 
 def _physical_rows(source: Source) -> Iterator[list[str]]:
@@ -161,7 +162,7 @@ def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
     names = [name.strip() for name in names]
     rows = Rows(source, names, "refused", remedy, hint=hint, has_text=not source.has_halves)
     reread = (lambda: (fields for _, fields in _csv_records(source, separator))) if header[0] == '"' else None
-    yield from _tables_of(rows, records, size, reread)
+    yield from tables_of(rows, records, size, reread)
 
 
 def _separator_of(header: str, source: Source) -> str:
@@ -184,133 +185,6 @@ def _csv_records(source: Source, separator: str) -> Iterator[tuple[int, list[str
             raise InputError(
                 f"{source.name}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?"
             ) from None
-
-
-def _tables_of(
-    rows: Rows,
-    records: Iterator[tuple[int, list]],
-    size: int | None,
-    reread: Callable[[], Iterator[list[str]]] | None = None,
-) -> Iterator[Table]:
-    """Yield tables of records, each with its line.
-
-    Args:
-        reread: yields all records' fields anew, the header first, to look for R's row names.
-    """
-    first = next(records, None)
-    if first is not None and reread and len(first[1]) == rows.raw_width + 1 == rows.width + 1:
-        again = reread()
-        next(again)
-        rows.has_row_names = has_row_names(again, rows.names, rows.source.wanted, True)
-    records = itertools.chain([first] if first is not None else [], records)
-    while batch := list(itertools.islice(records, size)):
-        rows.add([fields for _, fields in batch], [line for line, _ in batch])
-        if size is not None:
-            yield rows.table(is_last=False)
-    yield rows.table(is_last=True)
-
-
-class _Repeating(dict):
-    """A JSON object in which some key stands twice."""
-
-
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    return content if len(content) == len(pairs) else _Repeating(content)
-
-
-JSON = json.JSONDecoder(object_pairs_hook=_json_object)
-BLANK = re.compile(r"[ \t\n\r]*")
-
-
-def _json_tables(source: Source, size: int | None) -> Iterator[Table]:
-    """Yield tables of JSON objects, one a line or all in one array; each has the keys of the first that are read."""
-    source.survey()
-    with source.text() as text:
-        start = next((line for line in text if line.strip()), "").lstrip()
-    if source.line_end == "\r" and not _is_json(start):  # white space within the only object
-        source.line_end = "\n"
-    objects = _array_objects(source) if start.startswith("[") else _line_objects(source)
-    first = next(objects, None)
-    if first is None:
-        raise InputError(f"{source.name} is empty; one JSON object a line is expected")
-    names = [SURROGATE.sub("\ufffd", name) for name in first[1]]
-    rows = Rows(source, names, "dropped", "", header_line=first[0], has_text=False)
-    needed = [(name, names[index]) for index, name in enumerate(first[1]) if index in set(rows.found.values())]
-
-    def records() -> Iterator[tuple[int, list]]:
-        for line, content in itertools.chain([first], objects):
-            for name, shown in needed:
-                if name not in content:
-                    raise InputError(f"{source.name}, line {line}: no key {shown}, which line {first[0]} has")
-            yield line, [content.get(name) for name in first[1]]
-
-    yield from _tables_of(rows, records(), size)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _line_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-    with source.text() as text:
-        for number, line in enumerate(text, start=1):
-            if line.strip():
-                with _decoding_json(source, number - 1):
-                    content = JSON.decode(line)
-                yield number, _checked_object(content, source, number)
-
-
-def _array_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of an array, each with the line that it begins on; the array's text is held in memory."""
-    with source.text() as stream:
-        text = stream.read()
-    position, number, counted, follows = text.index("[") + 1, 1, 0, "]"
-    while True:
-        position = BLANK.match(text, position).end()
-        number, counted = number + text.count("\n", counted, position), position
-        mark = text[position : position + 1]
-        if mark == "]" and follows:
-            break
-        if follows == ",":
-            if mark != ",":
-                raise InputError(f"{source.name}, line {number}: not JSON (a comma or ] is expected here)")
-            position, follows = position + 1, ""
-            continue
-        with _decoding_json(source, 0):
-            content, position = JSON.raw_decode(text, position)
-        yield number, _checked_object(content, source, number)
-        follows = ","
-    if text[position + 1 :].strip():
-        raise InputError(f"{source.name}, line {number}: not JSON (more text behind the array)")
-
-
-@contextmanager
-def _decoding_json(source: Source, lines_before: int) -> Iterator[None]:
-    """Turn errors of decoding JSON into an `InputError` with their line."""
-    try:
-        yield
-    except json.JSONDecodeError as error:
-        where = f"{source.name}, line {lines_before + error.lineno}"
-        raise InputError(f"{where}: not JSON ({error.msg}); write one object a line") from None
-    except (ValueError, RecursionError):
-        where = f"{source.name}, line {lines_before + 1}"
-        raise InputError(
-            f"{where}: no JSON that can be read, a number is too long or it is nested too deeply"
-        ) from None
-
-
-def _checked_object(content: Any, source: Source, line: int) -> dict[str, Any]:
-    """Return a JSON object; raise `InputError` for any other value, and for a wanted key that stands twice."""
-    if not isinstance(content, dict):
-        raise InputError(f"{source.name}, line {line}: an object {{...}} is expected")
-    if isinstance(content, _Repeating):
-        raise InputError(f"{source.name}, line {line}: a key stands twice in this object; keep one of them")
-    return content
 
 
 def _parquet_tables(source: Source, size: int | None) -> Iterator[Table]:
@@ -383,39 +257,14 @@ def _cells_one_by_one(column: pa.ChunkedArray, name: str, table: Table) -> list[
     return cells
 
 
-def _excel_tables(source: Source, size: int | None) -> Iterator[Table]:
-    """Yield tables of a spreadsheet's first sheet; rows are numbered as in the spreadsheet, from 1."""
-    try:
-        import openpyxl
-    except ImportError:
-        raise InputError(
-            f'{source.name}: reading .xlsx needs openpyxl; pip install "smm4h[excel]", or save the file as .csv'
-        ) from None
-    with reading(source.path, ".xlsx"):
-        with source.open() as stream:
-            book = openpyxl.load_workbook(io.BytesIO(stream.read()), read_only=True, data_only=True)
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # what other programs write there may be wrong
-        records = ((number, list(row)) for number, row in enumerate(sheet.iter_rows(values_only=True), start=1))
-        line, header = next(((n, row) for n, row in records if any(map(is_filled, row))), (1, []))
-        if not header:
-            raise InputError(f"{source.name} is empty; a header row and the tweets are expected in its first sheet")
-        names = ["" if name is None else str(name).strip() for name in header]
-        if len(book.worksheets) > 1:
-            source.find("sheets behind the first one were not read", len(book.worksheets) - 1)
-        rows = Rows(source, names, "dropped", "fill it in", unit="row", header_line=line, has_text=False)
-        filled = ((n, [*row, *[None] * (rows.width - len(row))]) for n, row in records)
-        yield from _tables_of(rows, filled, size)
-
-
 READERS: dict[str, Callable[[Source, int | None], Iterator[Table]]] = {
     ".tsv": _tsv_tables,
     ".txt": _tsv_tables,
     ".csv": _csv_tables,
-    ".jsonl": _json_tables,
-    ".json": _json_tables,
+    ".jsonl": json_tables,
+    ".json": json_tables,
     ".parquet": _parquet_tables,
-    ".xlsx": _excel_tables,
+    ".xlsx": excel_tables,
 }
 
 

@@ -1,10 +1,11 @@
 """Rows of a file held against its header: one place for all formats with rows of fields."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smm4h.data.readers.files import Source
-from smm4h.data.readers.tables import ID_LIKE, LONG_ID, Table, Wanted, texts_of, unquote
+from smm4h.data.readers.tables import ID_LIKE, LONG_ID, LazyColumn, Table, Wanted, texts_of, unquote
 from smm4h.utils.errors import InputError
 
 
@@ -44,29 +45,32 @@ class Rows:
         wanted, where = self.source.wanted, self.source.name
         if self.header_line is not None:
             where += f", {self.unit} {self.header_line}"
-        self.found = wanted.check(self.names, where, self.hint) if wanted else dict(enumerate(range(self.width)))
+        self.found = wanted.check(self.names, where, self.hint) if wanted else {}
         self.needed = max(self.found.values(), default=-1) + 1
         # Only a label that stands behind the text tells whether a tab in the tweet has moved the fields.
         self.shows_moves = "label" in self.found and self.found["label"] > self.found["text"]
+        self.needs_content = wanted is None or "id" in self.found or self.unit == "row"
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def add(self, rows: list[list], lines: Sequence[int]) -> None:
-        """Add rows of the header's width or another one; drop, fill up or refuse what differs."""
-        if not self.has_row_names and not self.was_short and set(map(len, rows)) <= {self.width}:
+        """Add rows of the header's width or another one; drop, fill up or refuse what differs.
+
+        Empty rows are left out where tweets need ids: spreadsheets save them by the hundred.
+        """
+        if not self.has_row_names and not self.was_short and self._are_plain(rows):
             self.rows += rows
             self.lines += lines
             self.has_whole = self.has_whole or bool(rows)
             return
-        counts = dict.fromkeys(("blank", "surplus", "short", "row names"), 0)
+        counts = dict.fromkeys(("empty", "surplus", "short", "row names"), 0)
         for fields, line in zip(rows, lines, strict=True):
-            if len(fields) == 1 and self.width != 1 and not is_filled(fields[0]):
-                counts["blank"] += 1
+            fields = fields[1:] if self.has_row_names else fields
+            if self._is_empty(fields):
+                counts["empty"] += 1
                 continue
-            if self.has_row_names:
-                fields = fields[1:]
-                counts["row names"] += 1
+            counts["row names"] += self.has_row_names
             is_short = len(fields) < self.width
             if len(fields) > self.width:
                 counts["surplus"] += self._has_surplus(fields[self.width :], line)
@@ -79,17 +83,33 @@ class Rows:
                     )
                 counts["short"] += 1
                 fields = [*fields, *[""] * (self.width - len(fields))]
-            self._check_unbroken(fields, line, is_short)
+            if self.found:
+                self._check_unbroken(fields, line, is_short)
             self.rows.append(fields)
             self.lines.append(line)
         for kind, what in {
             "row names": "lines had one field more than the header: the first was dropped, as R's name of the row",
             "surplus": f"{self.unit}s had more fields than the header; the extra ones were dropped",
             "short": f"{self.unit}s end before columns that are not read",
-            "blank": "blank lines were passed over",
+            "empty": f"empty {self.unit}s were left out",
         }.items():
             if counts[kind]:
                 self.source.find(what, counts[kind])
+
+    def _are_plain(self, rows: list[list]) -> bool:
+        """Return whether all rows have the header's width, and none is an empty one to be left out."""
+        if not set(map(len, rows)) <= {self.width}:
+            return False
+        if "id" in self.found:
+            index = self.found["id"]
+            return all(is_filled(fields[index]) for fields in rows)
+        return not (self.needs_content and any(map(self._is_empty, rows)))
+
+    def _is_empty(self, fields: Sequence) -> bool:
+        """Return whether a row holds nothing, so that it is no tweet."""
+        if self.needs_content:
+            return not any(map(is_filled, fields))
+        return len(fields) <= 1 and self.width != 1 and not any(map(is_filled, fields))
 
     def _check_unbroken(self, fields: Sequence, line: int, is_short: bool) -> None:
         """Raise `InputError` for a row that may be the rest of the short one before, broken by a tweet's line end.
@@ -124,19 +144,9 @@ class Rows:
             )
         return True
 
-    def table(self, *, is_last: bool) -> Table:
-        """Return the rows so far as a table and forget them, but for empty ones at its end, before the last table.
-
-        Empty rows at a file's end are left out where tweets need ids: spreadsheets save them by the hundred.
-        """
-        n_kept = len(self.rows)
-        if "id" in self.found or self.unit == "row":
-            while n_kept and not any(is_filled(value) for value in self.rows[n_kept - 1]):
-                n_kept -= 1
-        rows, lines, held_back = self.rows[:n_kept], self.lines[:n_kept], len(self.rows) - n_kept
-        self.rows, self.lines = ([], []) if is_last else (self.rows[n_kept:], self.lines[n_kept:])
-        if is_last and held_back:
-            self.source.find(f"empty {self.unit}s at the end were left out", held_back)
+    def table(self) -> Table:
+        """Return the rows so far as a table, and forget them."""
+        rows, lines, self.rows, self.lines = self.rows, self.lines, [], []
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(self.width)]
         table = Table(self.source.name, self.names, columns, lines, [], self.unit, self.quotes_are_text)
         if self.is_quoted:
@@ -145,7 +155,37 @@ class Rows:
             for index in sorted(set(self.found.values())):
                 table.columns[index] = texts_of(columns[index], self.names[index], table.where, self.source.findings)
         table.findings = self.source.take_findings()
+        if not self.has_text and self.source.wanted is None:  # what of it is read, the caller alone knows
+            table.columns = [self._lazy_column(table, index) for index in range(self.width)]
         return table
+
+    def _lazy_column(self, table: Table, index: int) -> LazyColumn:
+        cells = table.columns[index]
+        return LazyColumn(len(cells), lambda: texts_of(cells, self.names[index], table.where, table.findings))
+
+
+def tables_of(
+    rows: Rows,
+    records: Iterator[tuple[int, list]],
+    size: int | None,
+    reread: Callable[[], Iterator[list[str]]] | None = None,
+) -> Iterator[Table]:
+    """Yield tables of records, each with its line.
+
+    Args:
+        reread: yields all records' fields anew, the header first, to look for R's row names.
+    """
+    first = next(records, None)
+    if first is not None and reread and len(first[1]) == rows.raw_width + 1 == rows.width + 1:
+        again = reread()
+        next(again)
+        rows.has_row_names = has_row_names(again, rows.names, rows.source.wanted, True)
+    records = itertools.chain([first] if first is not None else [], records)
+    while batch := list(itertools.islice(records, size)):
+        rows.add([fields for _, fields in batch], [line for line, _ in batch])
+        if size is not None:
+            yield rows.table()
+    yield rows.table()
 
 
 def is_filled(value: object) -> bool:

@@ -207,7 +207,7 @@ def _text(value: object) -> str:
         if value.is_integer() and abs(value) < 2**53:
             return f"{value:.1f}"  # `1.0`, which the id check refuses
         return repr(value)
-    raise TypeError(NOT_TEXT.get(type(value), "other values"))
+    raise TypeError(NOT_TEXT.get(type(value)) or getattr(value, "what", "other values"))
 
 
 def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], findings: list[Finding]) -> list[str]:

@@ -1,0 +1,120 @@
+"""JSON files (.jsonl, .json): tables of objects, one a line or all in one array."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from smm4h.data.readers.files import Source
+from smm4h.data.readers.rows import Rows, tables_of
+from smm4h.data.readers.tables import SURROGATE, Table
+from smm4h.utils.errors import InputError
+
+
+class _Repeating(dict):
+    """A JSON object in which some key stands twice."""
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    return content if len(content) == len(pairs) else _Repeating(content)
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_json_object)
+BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def json_tables(source: Source, size: int | None) -> Iterator[Table]:
+    """Yield tables of JSON objects, one a line or all in one array; each has the keys of the first that are read."""
+    source.survey()
+    with source.text() as text:
+        start = next((line for line in text if line.strip()), "").lstrip()
+    if source.line_end == "\r" and not _is_json(start):  # white space within the only object
+        source.line_end = "\n"
+    objects = _array_objects(source) if start.startswith("[") else _line_objects(source)
+    first = next(objects, None)
+    if first is None:
+        raise InputError(f"{source.name} is empty; one JSON object a line is expected")
+    names = [SURROGATE.sub("\ufffd", name) for name in first[1]]
+    rows = Rows(source, names, "dropped", "", header_line=first[0], has_text=False)
+    needed = [list(first[1])[rows.found[kind]] for kind in ("text", "id") if kind in rows.found]
+    users = source.wanted.columns.user if source.wanted and "user" not in rows.found else []
+
+    def records() -> Iterator[tuple[int, list]]:
+        for line, content in itertools.chain([first], objects):
+            for name in needed:
+                if name not in content:
+                    raise InputError(f"{source.name}, line {line}: no key {name}, which line {first[0]} has; add it")
+            for name in users:
+                if name in content:
+                    raise InputError(f"{source.name}, line {line}: a key {name}, which line {first[0]} lacks; add it")
+            yield line, [content.get(name) for name in first[1]]
+
+    yield from tables_of(rows, records(), size)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _line_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    with source.text() as text:
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                with _decoding_json(source, number - 1):
+                    content = JSON.decode(line)
+                yield number, _checked_object(content, source, number)
+
+
+def _array_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of an array, each with the line that it begins on; the array's text is held in memory."""
+    with source.text() as stream:
+        text = stream.read()
+    position, number, counted, follows = text.index("[") + 1, 1, 0, "]"
+    while True:
+        position = BLANK.match(text, position).end()
+        number, counted = number + text.count("\n", counted, position), position
+        mark = text[position : position + 1]
+        if mark == "]" and follows:
+            break
+        if follows == ",":
+            if mark != ",":
+                raise InputError(f"{source.name}, line {number}: not JSON (a comma or ] is expected here)")
+            position, follows = position + 1, ""
+            continue
+        with _decoding_json(source, 0):
+            content, position = JSON.raw_decode(text, position)
+        yield number, _checked_object(content, source, number)
+        follows = ","
+    if text[position + 1 :].strip():
+        raise InputError(f"{source.name}, line {number}: not JSON (more text behind the array)")
+
+
+@contextmanager
+def _decoding_json(source: Source, lines_before: int) -> Iterator[None]:
+    """Turn errors of decoding JSON into an `InputError` with their line."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        where = f"{source.name}, line {lines_before + error.lineno}"
+        raise InputError(f"{where}: not JSON ({error.msg}); write one object a line") from None
+    except (ValueError, RecursionError):
+        where = f"{source.name}, line {lines_before + 1}"
+        raise InputError(
+            f"{where}: no JSON that can be read, a number is too long or it is nested too deeply"
+        ) from None
+
+
+def _checked_object(content: Any, source: Source, line: int) -> dict[str, Any]:
+    """Return a JSON object; raise `InputError` for any other value, and for a wanted key that stands twice."""
+    if not isinstance(content, dict):
+        raise InputError(f"{source.name}, line {line}: an object {{...}} is expected")
+    if isinstance(content, _Repeating):
+        raise InputError(f"{source.name}, line {line}: a key stands twice in this object; keep one of them")
+    return content
