@@ -40,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.data.splits import read_gold
     from smm4h.inference.distillation import Distillation, StudentSettings, command_of_job, load_job_splits
     from smm4h.inference.finished_job import FinishedJob
+    from smm4h.reporting.terminal import print_findings
 
     silence_libraries()
     job = FinishedJob.read(arguments.folder)
@@ -53,6 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
         distillation = Distillation(job, splits, settings, stop_on_sigterm(), display.show)
         distillation.check_encoder()
         labelled, unlabelled = distillation.labelled(), distillation.unlabelled(arguments.unlabelled_file)
+        print_findings(unlabelled.findings)
         rivals = distillation.rivals() if arguments.checks else {}
         scores = [distillation.check(fold, rivals, labelled, unlabelled) for fold in range(arguments.checks)]
         student = distillation.train("student", labelled, unlabelled.examples, unlabelled)

@@ -45,6 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.data.readers.tables import Findings
     from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
     from smm4h.inference.predictor import PartialPredictions, load_predictor
+    from smm4h.reporting.terminal import print_findings
 
     streaming.check_output(arguments.output)
     check_not_an_input(arguments)
@@ -75,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
     notices = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
     if is_pipe:
         inputs[0].unlink()
-    print_findings(findings.summed())
+    print_findings(findings.summed(), console)
     print_notices(notices, launch)
     if arguments.output != PIPE:
         console.print(f"written to {arguments.output}", markup=False)
@@ -84,13 +85,6 @@ def main(words: Sequence[str] | None = None) -> None:
 def print_notices(notices: Sequence[str], launch: LaunchEnvironment) -> None:
     for notice in notices if launch.is_main_process else ():
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
-
-
-def print_findings(findings) -> None:
-    """Print what was odd about the input; that a file is UTF-8 is not odd."""
-    for where, count, what in findings:
-        if what != "read as utf-8":
-            console.print(f"{where}: {count or ''} {what}".replace("  ", " "), markup=False, soft_wrap=True)
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -25,15 +25,18 @@ def main(words: Sequence[str] | None = None) -> None:
 
     import numpy as np
 
+    from smm4h.config.job import with_columns
     from smm4h.config.task_file import read_task
     from smm4h.data.dataset import column, read_tweets
     from smm4h.data.prediction_files import in_order_of, read_labels
     from smm4h.data.pseudo_labels import PseudoLabels, counts_by_label, cut_disjoint_parts, is_held_out, write_part
+    from smm4h.reporting.terminal import print_findings
     from smm4h.utils.console import console
 
-    task = read_task(arguments.task)
-    tweets, _ = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
+    task = with_columns(read_task(arguments.task), arguments)
+    tweets, findings = read_tweets([arguments.tweets], task, labelled=False, encoding=arguments.encoding)
     vote = read_labels(arguments.vote, task, arguments.encoding)
+    print_findings([*findings, *vote.findings])
     vote = in_order_of(vote, column(tweets, "id"), str(arguments.tweets))
     predicted, held_out = vote.indices(task.labels), held_out_keys(arguments, task)
     parts = cut_disjoint_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
@@ -42,10 +45,10 @@ def main(words: Sequence[str] | None = None) -> None:
         part = PseudoLabels(rows, predicted[rows]).select(~leaks)
         write_part(part_file(arguments, fold), tweets, part, task)
         counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.labels).items())
-        left_out = f"{int(leaks.sum())} left out as twins of held-out tweets"
+        left_out = f"{int(leaks.sum())} left out as duplicates of held-out tweets"
         console.print(f"fold {fold}: {len(part.rows)} tweets ({counts}), {left_out}", markup=False)
     if held_out is None:
-        console.print("no labelled tweets were named, so twins of held-out tweets could not be left out (--data_dir)")
+        console.print("without labelled tweets (--data_dir), duplicates of held-out tweets could not be left out")
     console.print(f"written to {arguments.output_dir}", markup=False)
 
 
@@ -59,9 +62,15 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--parts", type=int, default=5, help="number of parts, one for each fold (default: 5)")
     add("--seed", type=int, default=42, help="seed of the random parts (default: 42)")
     add("--output_dir", type=Path, required=True, help="where fold-0.tsv and so on are written")
-    add("--data_dir", type=Path, help="folder of the labelled tweets under their official names, for the twin check")
+    add(
+        "--data_dir",
+        type=Path,
+        help="folder of the official labelled tweets, whose duplicates are left out",
+    )
     add("--train_file", type=Path, help="labelled tweets, instead of --data_dir")
     add("--validation_file", type=Path, help="more labelled tweets, after those of --train_file")
+    for name in ("id", "text", "label"):
+        add(f"--{name}_column_name", help=f"column of the {name}, instead of the task's")
     add("--fold_seed", type=int, default=42, help="seed of the labelled tweets' folds (default: 42)")
     fold_by = ("stratified", "stratified_group")
     add("--fold_by", type=one_of(fold_by), default="stratified", help=f"how the folds are cut: {' or '.join(fold_by)}")
@@ -101,6 +110,7 @@ def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
     from smm4h.data.duplicates import leak_groups
     from smm4h.data.folds import add_folds
     from smm4h.data.pseudo_labels import held_out_keys_by_fold
+    from smm4h.reporting.terminal import print_findings
 
     paths = [path for path in (arguments.train_file, arguments.validation_file) if path]
     if arguments.data_dir:
@@ -108,9 +118,10 @@ def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
         paths = [file for part in ("training", "validation") for file in with_label_files(official, part)]
     if not paths:
         return None
-    labelled, _ = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
+    labelled, findings = read_tweets(paths, task, labelled=True, encoding=arguments.encoding)
+    print_findings(findings)
     groups = None
     if arguments.fold_by == "stratified_group":
         groups = leak_groups(labelled, task, by_user=arguments.group_users)
-    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups)
+    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups, flag="--parts")
     return held_out_keys_by_fold(labelled, task, arguments.fold_seed, arguments.parts)

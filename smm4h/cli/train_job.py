@@ -173,8 +173,7 @@ def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     for finding in findings:
-        text = f"  {finding.where}: {finding.count or ''} {finding.what}".replace("  ", " ", 1)
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(f" {finding}", markup=False, soft_wrap=True)
 
 
 def print_pseudo_labels(counts: dict[int, dict], launch: LaunchEnvironment) -> None:

@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.config.output_paths import check_not_of_job
     from smm4h.data.prediction_files import check_label_output
     from smm4h.ensemble.new_votes import hold_vote
-    from smm4h.reporting.terminal import print_vote, print_vote_scores
+    from smm4h.reporting.terminal import print_findings, print_vote, print_vote_scores
 
     check_label_output(arguments.output)
     vote = hold_vote(
@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> None:
         encoding=arguments.encoding,
     )
     check_not_of_job(arguments.output)
-    gold = vote.read_gold(arguments.gold, arguments.encoding) if arguments.gold else None
+    gold, findings = vote.read_gold(arguments.gold, arguments.encoding) if arguments.gold else (None, ())
+    print_findings([*vote.predictions.findings, *findings])
     vote.write(arguments.output)
     print_vote(vote, arguments.output)
     if gold is not None:

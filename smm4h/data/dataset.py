@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from smm4h.config.job import TweetFile
 from smm4h.config.task import Task
 from smm4h.data.readers.formats import arrow_table, input_files, read_tables
-from smm4h.data.readers.tables import NUMBER, Finding, Table, Wanted, unwrap_quotes
+from smm4h.data.readers.tables import NUMBER, SPOILT_ID, SPREADSHEET_ID, Finding, Table, Wanted, unwrap_quotes
 from smm4h.utils.errors import InputError, nearest
 
 
@@ -28,8 +28,8 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     return dataset.select_columns(name).with_format("arrow")[:][name]
 
 
-SPREADSHEET_ID = re.compile(r"\d+([.,]\d+)?[eE]\+?\d+|\d+\.0+")
 PROTECTED_ID = re.compile(r"""=?"([^"]*)"|'([^']+)""")  # from a spreadsheet that was to take it for text
+PROTECTION = ("=", "'", '"')  # what such an id begins with
 SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "#DIV/0!", "#ERROR!"}
 LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
 N_SHOWN = 5  # unknown labels in a message
@@ -95,21 +95,18 @@ def tweets_of(
 def _checked_ids(table: Table, column: int) -> list[str]:
     """Return the ids of a table; raise `InputError` for a missing one and for one that a spreadsheet has spoilt."""
     ids = [tweet_id.strip() for tweet_id in table.columns[column]]
-    protected = [index for index, tweet_id in enumerate(ids) if tweet_id[:1] in "='\"" and tweet_id]
-    for index in protected:
-        if match := PROTECTED_ID.fullmatch(ids[index]):
-            ids[index] = (match[1] or match[2] or "").strip()
-    if protected:
-        table.findings.append(Finding(table.path, len(protected), PROTECTED))
+    n_protected = 0
+    for index, tweet_id in enumerate(ids):
+        if tweet_id[:1] in PROTECTION and (match := PROTECTED_ID.fullmatch(tweet_id)):
+            ids[index], n_protected = (match[1] or match[2] or "").strip(), n_protected + 1
+    if n_protected:
+        table.findings.append(Finding(table.path, n_protected, PROTECTED))
     for index, tweet_id in enumerate(ids):
         if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
             if not tweet_id:
                 raise InputError(f"{table.where(index)}: no id; every tweet needs one")
             if SPREADSHEET_ID.fullmatch(tweet_id):
-                raise InputError(
-                    f"{table.where(index)}: the id is written as a decimal number, so its last digits are lost; "
-                    "go back to a copy that no spreadsheet or float has touched"
-                )
+                raise InputError(f"{table.where(index)}: {SPOILT_ID}")
     return ids
 
 
@@ -207,7 +204,7 @@ def read_tweets(
 
     Args:
         paths: files, compressed or not, and folders of files, which are read by name.
-        encoding_flag: the command's flag for the encoding, for messages; None: it has none.
+        encoding_flag: the command's flag for the encoding, for messages; None: it has none, nor flags for columns.
     """
     dataset, _, findings = _tweets(_tables(paths, task, labelled, encoding, encoding_flag), task, labelled=labelled)
     return dataset, findings
@@ -227,7 +224,7 @@ def _tables(
 
     The parts of a folder go on.
     """
-    wanted = wanted_columns(task, labelled=labelled)
+    wanted = replace(wanted_columns(task, labelled=labelled), has_flags=encoding_flag is not None)
     for path in paths:
         named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
         for number, file in enumerate(input_files(named.path)):

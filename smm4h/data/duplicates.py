@@ -77,17 +77,16 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     groups = with_text.groupby("key", sort=False)
     n_duplicates = int((groups["id"].transform("size") > 1).sum())
     if n_duplicates:
-        findings.append(
-            Finding("labelled", n_duplicates, "labelled tweets have a near twin (the text but for case, URLs, @names)")
-        )
+        what = "labelled tweets have a duplicate (the text but for case, URLs, @names)"
+        findings.append(Finding("labelled", n_duplicates, what))
     contradicted = int((groups["label"].transform("nunique") > 1).sum())
     if contradicted:
-        findings.append(Finding("labelled", contradicted, "labelled tweets have a near twin with another label"))
+        findings.append(Finding("labelled", contradicted, "labelled tweets have a duplicate with another label"))
     if test is not None:
         keys = pd.Series(normalized_texts(test))
         shared = int((keys.isin(set(with_text["key"])) & (keys != "")).sum())
         if shared:
-            findings.append(Finding("test", shared, "test tweets have a near twin among the labelled ones"))
+            findings.append(Finding("test", shared, "test tweets have a duplicate among the labelled ones"))
     for seed in seeds:
         for relation, is_across in across_folds(labelled, [seed]).items():
             if is_across.any():
@@ -107,7 +106,7 @@ def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarra
     """
     is_across = {}
     for relation, keys in (
-        ("a near twin", normalized_texts(labelled)),
+        ("a duplicate", normalized_texts(labelled)),
         ("a tweet of the same user", _strings(labelled, "user")),
     ):
         keys = pd.Series(keys)

@@ -46,17 +46,20 @@ def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: in
         counts = np.bincount(folds[labels == label], minlength=n_folds)
         if counts.min() == 0:
             raise InputError(
-                f"--fold_by stratified_group: with near twins (and users) kept together, fold {counts.argmin()} of "
+                f"--fold_by stratified_group: with duplicates (and users) kept together, fold {counts.argmin()} of "
                 f"seed {seed} holds no tweet of a label out; cut fewer folds (--n_folds), or leave out --group_users"
             )
     return folds
 
 
-def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None) -> Dataset:
+def add_folds(
+    labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None, flag: str = "--n_folds"
+) -> Dataset:
     """Return the dataset with one fold column a seed.
 
     Args:
         groups: (n_tweets,) or None; tweets of a group are held out together.
+        flag: of the command, which says how many folds there are.
 
     Raises:
         InputError: where a class has fewer tweets than there are folds, as some folds could not learn or test it.
@@ -67,8 +70,8 @@ def add_folds(labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.
     for name, count in zip(names, counts, strict=True):
         if count < n_folds:
             raise InputError(
-                f"label {name} has {count} tweets, fewer than the {n_folds} folds; label more of them, keep more "
-                "(--max_train_samples) or cut fewer folds (--n_folds)"
+                f"label {name} has {count} tweets, fewer than the {n_folds} folds; label or keep more of them, or cut "
+                f"fewer folds ({flag})"
             )
     for seed in seeds:
         if groups is None:

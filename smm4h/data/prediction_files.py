@@ -25,7 +25,7 @@ import pyarrow.parquet
 from smm4h.config.task import Submission, Task
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
-from smm4h.data.readers.tables import LONGEST_NAME, Table
+from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Finding, Table
 from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_is_file, file_above, write_atomically
@@ -34,6 +34,7 @@ ID_NAMES, LABEL_NAMES = ("tweet_id", "id"), ("Class", "class", "label")  # colum
 PROBABILITY = "p_"  # and a label: the name of a column of probabilities
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 LONGEST_LABEL = 100  # characters, where no task names the labels
+TEXT_NAMES = {"text", "tweet", "full_text"}  # of columns that hold no labels, whatever stands beside them
 SHOWABLE_ID = re.compile(rf"\S{{1,{LONGEST_NAME}}}")  # any other may be a tweet's text in the wrong column
 QUOTED = re.compile(r'^"([^"]*)"$')  # a field as R and spreadsheets write it
 MAKER = b"smm4h"  # key of the Parquet metadata with the run that made the file
@@ -144,6 +145,7 @@ class LabelFile:
     unit: str = "line"  # what `lines` counts; `row` for formats without lines
     classes: tuple[str, ...] = ()  # labels of the columns of `probabilities`
     probabilities: np.ndarray | None = None  # (n_rows, n_classes), where the file has a column for each class
+    findings: Sequence[Finding] = ()
 
     def where(self, row: int) -> str:
         """Return file and line of a row, for a message."""
@@ -240,7 +242,9 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
         table.unit,
         tuple(name.removeprefix(PROBABILITY) for name in classes),
         _probabilities(table, classes) if classes else None,
+        table.findings,
     )
+    _check_ids(file)
     for name, values in (("id", file.ids), ("label", file.labels)):
         if values is not None and (row := pa.compute.index(values, "").as_py()) >= 0:
             raise InputError(f"{file.where(row)}: no {name}; every tweet needs one")
@@ -261,6 +265,14 @@ def _named_labels(file: LabelFile) -> pa.ChunkedArray:
     if file.labels is None:
         raise InputError(f"{file.path} has probabilities and no labels; labels are needed here")
     return file.labels
+
+
+def _check_ids(file: LabelFile) -> None:
+    """Raise `InputError` with the line for an id that a spreadsheet has spoilt: votes would be joined by such ids."""
+    may_be = pa.compute.match_substring_regex(file.ids, "[.eE]")
+    for row in np.flatnonzero(may_be.to_numpy()):
+        if SPREADSHEET_ID.fullmatch(file.ids[int(row)].as_py()):
+            raise InputError(f"{file.where(int(row))}: {SPOILT_ID}")
 
 
 def _own_predictions(path: Path) -> Predictions | None:
@@ -349,7 +361,7 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
         raise InputError(
             f"{table.path}, line 1: no header here; the first line must name the columns, such as tweet_id and Class"
         )
-    if len(names) == 2 and not is_found:
+    if len(names) == 2 and not is_found and not TEXT_NAMES & {name.casefold() for name in names}:
         id_name = names[1] if label_name == names[0] else names[0]
         label_name = names[1] if id_name == names[0] else names[0]
     elif not is_found:
@@ -373,7 +385,7 @@ def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 def _trimmed(column: pa.ChunkedArray | list[str]) -> pa.ChunkedArray:
     """Return a column of strings without quotes and spaces around its values."""
     array = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([pa.array(list(column), pa.string())])
-    trimmed = pa.compute.utf8_trim_whitespace(array)
+    trimmed = pa.compute.utf8_trim_whitespace(pa.compute.replace_substring_regex(array, '^\\s*="', '"'))
     return pa.compute.utf8_trim_whitespace(pa.compute.replace_substring_regex(trimmed, QUOTED.pattern, r"\1"))
 
 

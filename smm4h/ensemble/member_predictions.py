@@ -20,6 +20,7 @@ from smm4h.data.prediction_files import (
     read_labels,
     read_predictions,
 )
+from smm4h.data.readers.tables import Finding
 from smm4h.models import voting
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
@@ -34,6 +35,7 @@ class MemberPredictions:
     labels: list[str]
     votes: np.ndarray  # (n_members, n_tweets) class indices
     probabilities: np.ndarray | None  # (n_members, n_tweets, n_classes); None for label files
+    findings: Sequence[Finding] = ()  # about label files
     groups: np.ndarray | None = None  # (n_tweets,) of strings, for cuts by group; None: not known
 
     def vote(self, method: str, ties: str) -> np.ndarray:
@@ -187,7 +189,8 @@ def predictions_from_files(
     votes = np.stack([file.indices(labels) for file in files])
     probabilities = [file.probabilities_of(labels) for file in files]
     stacked = None if any(probs is None for probs in probabilities) else np.stack(probabilities)
-    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, stacked)
+    findings = [finding for file in files for finding in file.findings]
+    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, stacked, findings)
 
 
 def write_out_of_fold(path: Path, predictions: MemberPredictions, gold: np.ndarray) -> None:

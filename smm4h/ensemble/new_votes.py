@@ -11,6 +11,7 @@ from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.folds import read_fold_labels
 from smm4h.data.prediction_files import in_order_of, read_labels, write_labels, write_submission
+from smm4h.data.readers.tables import Finding
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -32,10 +33,10 @@ class Vote:
     task: Task | None  # files need none
     ensemble: FittedEnsemble | None  # files have none
 
-    def read_gold(self, path: Path, encoding: str | None = None) -> np.ndarray:
-        """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id."""
+    def read_gold(self, path: Path, encoding: str | None = None) -> tuple[np.ndarray, Sequence[Finding]]:
+        """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id, and findings."""
         gold = in_order_of(read_labels(path, self.task, encoding), self.predictions.ids, "the vote")
-        return gold.indices(self.task.labels)
+        return gold.indices(self.task.labels), gold.findings
 
     def write(self, output: Path) -> None:
         """Write a label file in the format of its name, or the official zip where the name ends so."""

@@ -36,6 +36,7 @@ from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import write_labels
 from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
+from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits
 from smm4h.data.tokenization import CHECKED_TWEETS, loading_error, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
@@ -256,6 +257,7 @@ class UnlabelledTweets:
     examples: DistillationSet
     tables: list[Dataset]  # in the order of the examples
     predicted: np.ndarray  # (n_tweets,) class indices
+    findings: Sequence[Finding] = ()  # about files that are not the job's
 
 
 def command_of_job(job: FinishedJob, moved: Sequence[str]) -> Job:
@@ -318,7 +320,7 @@ class Distillation:
         job, splits = self.job, self.splits
         n_classes = job.task.n_classes
         examples, predicted = DistillationSet([], np.zeros((0, n_classes))), np.zeros(0, dtype=np.int64)
-        tables = []
+        tables, findings = [], []
         if splits.test is not None:
             predictions = mean_predictions(job.plan.runs, mean=job.rule.mean)
             tables.append(splits.test)
@@ -326,13 +328,13 @@ class Distillation:
             examples += DistillationSet(texts, job.rule.combine(predictions.probabilities))
             predicted = job.ensemble.predict(predictions)
         if files:
-            table, _ = read_tweets(files, job.task, labelled=False, encoding_flag=None)
+            table, findings = read_tweets(files, job.task, labelled=False, encoding_flag=None)
             texts = column(table, "text").to_pylist()
             output = self.predictor().predict(texts)
             tables.append(table)
             examples += DistillationSet(texts, output.probabilities)
             predicted = np.concatenate([predicted, output.predicted])
-        return UnlabelledTweets(examples, tables, predicted)
+        return UnlabelledTweets(examples, tables, predicted, findings)
 
     def predictor(self) -> EnsemblePredictor:
         """Return the job's ensemble; raise `InputError` where its models were not kept."""

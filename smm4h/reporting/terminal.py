@@ -1,17 +1,26 @@
 """Tables of scores and of pseudo labels for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from smm4h.config.task import Task
+from smm4h.data.readers.tables import Finding
 from smm4h.ensemble.new_votes import Vote
 from smm4h.metrics import format_interval
 from smm4h.utils.console import console
+
+
+def print_findings(findings: Iterable[Finding], to: Console = console) -> None:
+    """Print what was odd about input files, a finding a line."""
+    for finding in findings:
+        if finding.is_odd:
+            to.print(str(finding), markup=False, soft_wrap=True)
 
 
 def score_table(

@@ -1,6 +1,8 @@
 """Label files as people hand them in: numbers, columns, orders and formats, through the command `vote`."""
 
+import datetime
 import gzip
+import re
 import zipfile
 
 import pandas as pd
@@ -105,7 +107,7 @@ def test_a_zipped_csv_is_read(tmp_path, call):
         ("id\tb\tc\n1\t2\t3\n", "a.tsv, line 1: no column Class or class or label among id, b, c"),
         ("id\tid\n1\t2\n", "a.tsv, line 1: two columns are named id"),
         ("id\tvery long words of a tweet that nobody may see\tc\n1\t2\t3\n", "no column Class or class or label; name"),
-        ("id\ttext\n1\t" + "words of a tweet " * 9, "a label has 152 characters, so this may be the text"),
+        ("id\tc\n1\t" + "words of a tweet " * 9, "a label has 152 characters, so this may be the text"),
         ("id\tp_1\tp_2\n7\t0.4\tmuch\n", "a.tsv, line 2: the columns p_1, p_2 must hold probabilities"),
     ],
 )
@@ -246,3 +248,35 @@ def test_what_predict_writes_is_cut_into_pseudo_labels(tmp_path, call, name):
     assert sorted(parts["row"].astype(int)) == list(range(20))
     assert parts["tweet_id"].tolist() == [str(100 + int(row)) for row in parts["row"]]
     assert parts["class"].tolist() == [labels[int(row)] for row in parts["row"]]
+
+
+def test_what_was_odd_about_label_files_is_printed(tmp_path, call):
+    (tmp_path / "r.tsv").write_text('"tweet_id"\t"Class"\n"1"\t"11"\t"1"\n"2"\t"12"\t"2"\n', encoding="utf-8")
+    (tmp_path / "g.csv").write_bytes(b'id,label,note\n="12",2,caf\xe9\n="11",1,\n,,\n')
+    words = (tmp_path / "r.tsv", "--gold", tmp_path / "g.csv", "--task", TASK5, "--output", tmp_path / "v.tsv")
+    result = call(vote.main, *words)
+    assert result.code == 0, result.err
+    assert (tmp_path / "v.tsv").read_text() == "tweet_id\tClass\n11\t1\n12\t2\n"
+    assert f"{tmp_path / 'r.tsv'}: 2 lines had one field more than the header" in result.out
+    assert f"{tmp_path / 'g.csv'}: read as cp1252, because line 2 is not valid UTF-8" in result.out
+    assert f"{tmp_path / 'g.csv'}: 1 empty lines were left out" in result.out
+    assert re.search(r"vote +1\.000", result.out)
+
+
+def test_a_label_file_needs_of_a_row_only_what_is_read(tmp_path, call):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("Class", "tweet_id", "when"), (1, 11, datetime.date(2020, 1, 1)), (2, 12, None)):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "b.jsonl").write_text('{"tweet_id": 11, "Class": 1, "n": {}}\n{"tweet_id": 12, "Class": 2}\n')
+    result = call(vote.main, tmp_path / "a.xlsx", tmp_path / "b.jsonl", "--output", tmp_path / "v.tsv")
+    assert result.code == 0, result.err
+    assert (tmp_path / "v.tsv").read_text() == "tweet_id\tClass\n11\t1\n12\t2\n"
+
+
+def test_a_file_of_tweets_is_no_label_file(tmp_path, call):
+    (tmp_path / "t.tsv").write_text("tweet_id\ttext\n11\tsecret\n", encoding="utf-8")
+    result = call(vote.main, tmp_path / "t.tsv", "--output", tmp_path / "v.tsv")
+    assert result.code == 2
+    assert "t.tsv, line 1: no column Class or class or label among tweet_id, text" in result.err

@@ -50,12 +50,12 @@ def test_a_duplicate_of_a_held_out_tweet_is_left_out_of_that_fold_alone_and_coun
         rows = read_tsv(tmp_path / "out" / f"fold-{fold}.tsv", None).columns[0]
         line = next(line for line in result.out.splitlines() if line.startswith(f"fold {fold}:"))
         assert len(rows) == (0 if fold == duplicated_fold else 5)
-        assert f"{5 if fold == duplicated_fold else 0} left out as twins" in line
+        assert f"{5 if fold == duplicated_fold else 0} left out as duplicates" in line
 
 
 def test_without_labelled_tweets_a_note_says_that_duplicates_could_not_be_left_out(call, words):
     result = call(main, *words)
-    assert "twins of held-out tweets could not be left out" in result.out
+    assert "duplicates of held-out tweets could not be left out" in result.out
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,23 @@ def test_quoted_tweets_survive_the_way_through_a_part(call, tmp_path, words):
     call(main, *words, "--fraction", "0.2")
     part, _ = read_tweets([tmp_path / "out" / "fold-0.tsv"], TASK, labelled=True)
     assert part["text"][:] == ['"all" of it'] * 2
+
+
+def test_what_was_odd_about_the_tweets_is_printed_and_columns_may_be_named(call, tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"n;body\n11;caf\xe9\n12;two\n")
+    write_labels(tmp_path / "v.tsv", "12", ["11", "12"])
+    words = [tmp_path / "v.tsv", "--tweets", tmp_path / "t.csv", "--task", TASK5, "--fraction", 0.5, "--parts", 2]
+    result = call(main, *words, "--output_dir", tmp_path / "out")
+    assert result.code == 2
+    assert "--text_column_name" in result.err
+    words += ["--text_column_name", "body", "--id_column_name", "n"]
+    result = call(main, *words, "--output_dir", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert f"{tmp_path / 't.csv'}: read as cp1252, because line 2" in result.out
+    assert f"{tmp_path / 't.csv'}: separated by semicolons" in result.out
+    labelled = tmp_path / "l.tsv"
+    labelled.write_text("n\tbody\tclass\n1\tx\t1\n2\ty\t2\n3\tz\t3\n", encoding="utf-8")
+    result = call(main, *words, "--output_dir", tmp_path / "out2", "--train_file", labelled)
+    assert "label 1 has 1 tweets, fewer than the 2 folds; label or keep more of them, or cut fewer folds (--parts)" in (
+        result.err
+    )

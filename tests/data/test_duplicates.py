@@ -57,9 +57,9 @@ def test_duplicates_users_and_ids_across_files_and_folds_are_counted(tmp_path):
         tmp_path / "b.tsv", UNLABELLED_HEADER + "3\tx\tBIG news\n99\tx\t@ann http://t.co/z\n", labelled=False
     )
     findings = cross_findings(labelled, test, [42], TASK)
-    assert counts_of(findings, "labelled tweets have a near twin (") == [2]
-    assert counts_of(findings, "test tweets have a near twin") == [1]
+    assert counts_of(findings, "labelled tweets have a duplicate (") == [2]
+    assert counts_of(findings, "test tweets have a duplicate") == [1]
     assert counts_of(findings, "id of a labelled tweet") == [1]
     are_separated = labelled["fold_42"][0] != labelled["fold_42"][1]
-    assert bool(counts_of(findings, "a near twin in another fold")) == are_separated
+    assert bool(counts_of(findings, "a duplicate in another fold")) == are_separated
     assert counts_of(findings, "same user in another fold")

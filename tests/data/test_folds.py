@@ -37,7 +37,7 @@ def test_grouped_folds_separate_no_duplicates_and_no_users_and_keep_the_class_sh
     n_duplicates = {}
     for dataset, is_grouped in ((plain, False), (grouped, True)):
         across = across_folds(dataset, [42])
-        n_duplicates[is_grouped] = int(across["a near twin"].sum())
+        n_duplicates[is_grouped] = int(across["a duplicate"].sum())
         if by_user:
             assert across["a tweet of the same user"].any() != is_grouped
     assert n_duplicates[True] == 0

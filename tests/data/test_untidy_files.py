@@ -7,6 +7,7 @@ import json
 import os
 import re
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pandas as pd
@@ -446,6 +447,18 @@ def test_ids_that_were_protected_from_a_spreadsheet_are_unwrapped(tmp_path):
     assert tweets["id"][:] == ["900001", "900002", "900003", "900004"]
     assert counts_of(findings, "ids were wrapped in quotes") == [3]
     assert "line 2: no id" in refusal(tmp_path / "a.tsv", 'id\ttext\tlabel\n=""\tsecret\tnone\n')
+
+
+@pytest.mark.parametrize(
+    ("tweet_id", "is_spoilt"),
+    [("1.23E+18", True), ("1,23E+18", True), ("1e+18", True), ("1.5E18", True), ("11.0", True), ("12e5", False)],
+)
+def test_an_id_in_decimal_notation_is_refused_in_files_of_tweets_and_of_labels(tmp_path, tweet_id, is_spoilt):
+    tweets = written(tmp_path / "a.tsv", f"id\ttext\tlabel\n{tweet_id}\tone\tnone\n")
+    labels = written(tmp_path / "b.tsv", f"tweet_id\tClass\n{tweet_id}\t1\n")
+    for read_it in (lambda: read_tweets([tweets], OWN_DATA, labelled=True), lambda: read_labels(labels)):
+        with pytest.raises(InputError, match="line 2: the id is written") if is_spoilt else nullcontext():
+            read_it()
 
 
 def test_tweets_that_a_spreadsheet_turned_into_errors_are_a_finding(tmp_path):

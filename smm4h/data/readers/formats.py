@@ -166,11 +166,10 @@ def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
 
 
 def _separator_of(header: str, source: Source) -> str:
-    """Return the first separator by which the header names all wanted columns; a comma where none does."""
-    for separator in SEPARATORS:
-        if not source.wanted.lacks(_split_header(header, separator)) if source.wanted else separator in header:
-            return separator
-    return ","
+    """Return the first separator by which the header names all wanted columns, or at least several ones; or a comma."""
+    splits = {separator: _split_header(header, separator) for separator in SEPARATORS}
+    complete = [s for s, names in splits.items() if source.wanted and not source.wanted.lacks(names)]
+    return next(iter([*complete, *(s for s, names in splits.items() if len(names) > 1)]), ",")
 
 
 def _csv_records(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -22,12 +22,28 @@ ID_LIKE = re.compile(r"(?=\D*\d)[\w-]+", re.ASCII)  # one word with a digit
 LONG_ID = re.compile(r"\d{9,}", re.ASCII)  # a tweet id, not the number that R gives a row
 
 
+# 1.23E+18, 1e+18, Java's 1.23E18, 123.0; but 12e5 may be an id of letters and digits, as Reddit has them
+SPREADSHEET_ID = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d+[.,]\d+[eE]\d+|\d+\.0+", re.ASCII)
+SPOILT_ID = (
+    "the id is written as a decimal number, so its last digits are lost; go back to a copy that no spreadsheet or "
+    "float has touched"
+)
+
+
 class Finding(NamedTuple):
     """One line of the report on the input: where, how many, and what."""
 
     where: str
-    count: int
+    count: int  # 0: nothing was counted
     what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.count} {self.what}" if self.count else f"{self.where}: {self.what}"
+
+    @property
+    def is_odd(self) -> bool:
+        """Return whether users should know of it; a file in UTF-8 is not odd."""
+        return self.what != "read as utf-8"
 
 
 class Findings(dict[tuple[str, str], int]):
@@ -69,11 +85,13 @@ class Wanted:
         columns: no label: of unlabelled tweets.
         labels: of the task; a label behind the last column is no part of a tweet.
         ids_may_lack: whether a file without a column of ids is read, too.
+        has_flags: whether the command has flags that name columns, for messages.
     """
 
     columns: Columns
     labels: Sequence[str] = ()
     ids_may_lack: bool = False
+    has_flags: bool = True
 
     def positions(self, names: Sequence[str]) -> dict[str, int]:
         """Return the position of text, id, user, label and source in a header; of those that it lacks, none."""
@@ -103,10 +121,8 @@ class Wanted:
             header = ", ".join(names)
             if len(header) > 200 or any(self._is_value(name) for name in names):
                 raise InputError(f"{where}: no header here; the first line must name the columns ({wanted})")
-            raise InputError(
-                f"{where}: no column {wanted} among {header}; name it with --{missing[0]}_column_name or in the task "
-                "file"
-            )
+            remedy = f"name it with --{missing[0]}_column_name or in the task file" if self.has_flags else "rename it"
+            raise InputError(f"{where}: no column {wanted} among {header}; {remedy}")
         found = self.positions(names)
         for position in found.values():
             if names.count(names[position]) > 1:
