@@ -15,7 +15,7 @@ from smm4h.utils.files import read_yaml
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 FILE = re.compile(r"(?<![\w/.*-])((?:[\w.-]+/)*[\w-]+\.(?:py|ya?ml|sh|md|toml|txt|cff|svg|ipynb))\b(?![/*])")
-OUTPUTS = re.compile(r"^(runs|votes|submission|published|DIR|pseudo|my_task|members|round-|seed-)")
+OUTPUTS = re.compile(r"^(runs|votes|submission|published|DIR|pseudo|my_task|tweets|members|round-|seed-)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]+)")
 # Of accelerate, Slurm, pip, pytest, ruff and hf.
 OTHER_TOOLS = {"config_file", "num_processes", "num_machines", "machine_rank", "max_restarts", "multi_gpu", "cpu"}

@@ -109,6 +109,10 @@ class JobSettings:
     max_predict_samples: int | None = setting(None, "test tweets kept: the first ones", DATA)
     members: list[str] = setting([], "train only these members' and baselines' runs", RECIPE, effect=False)
     folds: list[int] = setting([], "train only these folds' runs", RECIPE, effect=False)
+    init: str | None = setting(
+        None, "draft a task file from this file of labelled tweets, train nothing", DATA, effect=False
+    )
+    check: bool = setting(False, "read all, print findings, counts and plan, train nothing", RECIPE, effect=False)
     list_runs: bool = setting(
         False, "print the runs and their states, train nothing", RECIPE, flag="list", effect=False
     )

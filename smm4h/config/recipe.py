@@ -30,7 +30,7 @@ from smm4h.utils.files import expand_home, read_yaml
 
 PATHS = (
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "unlabelled_file", "output_dir"),
-    *("train_labels_file", "validation_labels_file", "cache_dir", "model_name_or_path"),
+    *("train_labels_file", "validation_labels_file", "init", "cache_dir", "model_name_or_path"),
 )  # settings whose leading `~` is the home folder
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 Values = dict[str, Any]  # settings by the names of their flags
@@ -53,7 +53,9 @@ def read_command_line(words: Sequence[str]) -> Job:
     """Read recipe, task file and flags; raise `InputError` for whatever is wrong with any of them."""
     flags, rest = read_flags(words)
     if not rest and flags.get("list") and flags.get("output_dir"):  # a begun job's folder has its plan
-        return _job_of_folder(flags, words)
+        return _job_without_recipe(flags, words)
+    if flags.get("init"):
+        return _job_without_recipe(flags, words, *rest[:1])
     if not rest:
         raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
     if len(rest) > 1:
@@ -81,10 +83,10 @@ def read_command_line(words: Sequence[str]) -> Job:
     return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
 
 
-def _job_of_folder(flags: Values, words: Sequence[str]) -> Job:
-    """Return a job that is known by its output folder alone, for `--list`."""
+def _job_without_recipe(flags: Values, words: Sequence[str], recipe: str = "") -> Job:
+    """Return a job that is known by its flags alone, for `--list` and `--init`; the recipe is not read."""
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in flags.items() if flag in JOB_FIELDS})
-    return Job("", settings, None, Path(settings.output_dir), [], [], without_secrets(words))
+    return Job(recipe, settings, None, Path(settings.output_dir or "runs"), [], [], without_secrets(words))
 
 
 def read_flags(words: Sequence[str]) -> tuple[Values, list[str]]:

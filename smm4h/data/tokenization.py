@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from smm4h.utils.leases import make_once
 # settings that token ids depend on, besides cleaning
 VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")
 HUB_SECONDS = 5.0  # for the Hub to respond
+SAMPLED_TWEETS = 5_000  # whose lengths `--check` counts, so that it takes seconds for any number of tweets
 CHECKED_TWEETS = 100  # labelled ones, on which an encoder's tokenizer is checked
 WARNED_UNKNOWN = 0.05  # share of unknown word pieces beyond which the report on the data says so
 WAYS_OUT = (
@@ -106,6 +108,35 @@ def _make_module_cache_writable() -> None:
     if not writable:
         dynamic_module_utils.HF_MODULES_CACHE = tempfile.mkdtemp(prefix="modules")
         atexit.register(shutil.rmtree, dynamic_module_utils.HF_MODULES_CACHE, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """How long tweets are to an encoder.
+
+    Args:
+        lengths: (n_tweets,) tokens of each tweet, not truncated.
+        unknown: share of the word pieces that the tokenizer does not know.
+        is_sample: whether there are more tweets than these.
+    """
+
+    lengths: np.ndarray
+    unknown: float
+    is_sample: bool
+
+
+def sample_token_lengths(tweets: Dataset, member: Member) -> TokenLengths:
+    """Return the lengths of `SAMPLED_TWEETS` random tweets, or all if there are no more, in a member's tokens."""
+    n_tweets = len(tweets)
+    rows = np.random.default_rng(0).permutation(n_tweets)[:SAMPLED_TWEETS]
+    tokenizer = load_tokenizer(member)
+    texts = [clean(text, member.args.cleaning) for text in tweets.select(np.sort(rows))["text"]]
+    ids = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    pieces = np.concatenate([np.array(of_tweet, dtype=np.int64) for of_tweet in ids])
+    is_unknown = pieces == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
+    n_pieces = int((~np.isin(pieces, tokenizer.all_special_ids) | is_unknown).sum())
+    unknown = float(is_unknown.sum() / max(1, n_pieces))
+    return TokenLengths(np.array([len(of_tweet) for of_tweet in ids]), unknown, len(rows) < n_tweets)
 
 
 def check_encoders(members: Iterable[Member], task: Task, labelled: Dataset) -> list[str]:

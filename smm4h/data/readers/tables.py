@@ -119,7 +119,7 @@ class Wanted:
             if hint:
                 raise InputError(f"{where}: no column {wanted}; {hint}")
             header = ", ".join(names)
-            if len(header) > 200 or any(self._is_value(name) for name in names):
+            if len(header) > 200 or any(is_value(name, self.labels) for name in names):
                 raise InputError(f"{where}: no header here; the first line must name the columns ({wanted})")
             remedy = f"name it with --{missing[0]}_column_name or in the task file" if self.has_flags else "rename it"
             raise InputError(f"{where}: no column {wanted} among {header}; {remedy}")
@@ -132,15 +132,20 @@ class Wanted:
                 )
         return found
 
-    def _is_value(self, name: str) -> bool:
-        """Return whether a name in a header is a tweet's field, which must not be shown."""
-        is_text = len(name) > LONGEST_NAME or len(name.split()) > 3 or any(mark in name for mark in ',;{"@')
-        return is_text or name.isdigit() or name in self.labels or bool(NUMBER.fullmatch(name))
-
     def is_trailing_label(self, value: str) -> bool:
         """Return whether a field beyond the header is a label, as in official test files, or part of a tweet."""
         value = unquote(value.strip())
         return not value or value in self.labels or bool(NUMBER.fullmatch(value))
+
+
+def is_value(name: str, labels: Sequence[str] = ()) -> bool:
+    """Return whether a name in a header is a tweet's field, which must not be shown.
+
+    Args:
+        labels: of the task.
+    """
+    is_text = len(name) > LONGEST_NAME or len(name.split()) > 3 or any(mark in name for mark in ',;{"@')
+    return is_text or name.isdigit() or name in labels or bool(NUMBER.fullmatch(name))
 
 
 def unwrap_quotes(text: str) -> str:

@@ -1,0 +1,103 @@
+"""A job seen through before it is trained: the option `--check` of the command `train`."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from datasets import Dataset
+from rich.table import Table
+
+from smm4h.cli.train_job import check_optimizers, print_findings
+from smm4h.config.job import Job, Member
+from smm4h.config.plan import Plan, Run, difference_from_stored, make_plan
+from smm4h.data.splits import Splits, load_splits, read_gold
+from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_lengths
+from smm4h.parallel.environment import LaunchEnvironment
+from smm4h.training.tracking import check_trackers
+from smm4h.utils.console import console, silence_libraries
+from smm4h.utils.errors import InputError
+
+
+def check_job(job: Job, launch: LaunchEnvironment) -> None:
+    """Read all of a job's input, check its encoders, and print findings, counts, lengths and plan; train nothing.
+
+    Raises:
+        InputError: for whatever would stop the job before its first run.
+    """
+    if not launch.is_main_process:
+        return
+    silence_libraries()
+    check_trackers(job.members)
+    check_optimizers(job.members, job.output_dir)
+    splits = load_splits(job)
+    plan = make_plan(job, splits.content_hashes())
+    gold = read_gold(job, splits.test)
+    if difference := difference_from_stored(plan):
+        raise InputError(difference)
+    print_tweets(job, splits, gold)
+    print_encoders(check_encoders(job.members, job.task, splits.labelled), job.members, splits)
+    print_plan(plan)
+    console.print("Nothing was trained. The same command without --check trains.")
+
+
+def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:
+    """Print how many tweets of each label there are, and what is odd about them."""
+    table = Table(title=job.task.name, title_justify="left")
+    for name in ("tweets", "", *job.task.labels):
+        table.add_column(name.replace("[", r"\["), justify="right" if name not in ("tweets",) else "left")
+    for part, tweets, labels in (
+        ("labelled", splits.labelled, splits.gold),
+        ("test", splits.test, gold),
+        ("unlabelled", splits.unlabelled, None),
+    ):
+        if tweets is not None:
+            table.add_row(part, f"{len(tweets):,}", *_counts(labels, job.task.n_classes))
+    console.print(table)
+    print_findings(splits.findings)
+
+
+def _counts(labels: np.ndarray | None, n_classes: int) -> list[str]:
+    """Return each label's count and share as text; nothing where the labels are unknown."""
+    if labels is None:
+        return [""] * n_classes
+    return [f"{count:,} ({count / len(labels):.1%})" for count in np.bincount(labels, minlength=n_classes)]
+
+
+def print_encoders(names: Iterable[str], members: Sequence[Member], splits: Splits) -> None:
+    """Print for each encoder how long the tweets are in its tokens, and how many would be cut."""
+    by_reading: dict[tuple, Member] = {}
+    for member in members:
+        if member.has_encoder:
+            args = member.args
+            by_reading.setdefault((args.model_name_or_path, args.max_seq_length, tuple(args.cleaning)), member)
+    for name in names:
+        console.print(f"{name}: tokenizer, weights and heads fit together", markup=False, soft_wrap=True)
+        for member in (m for (encoder, *_), m in by_reading.items() if encoder == name):
+            for part, tweets in (("labelled", splits.labelled), ("test", splits.test)):
+                if tweets is not None:
+                    print_lengths(part, tweets, member)
+
+
+def print_lengths(part: str, tweets: Dataset, member: Member) -> None:
+    lengths: TokenLengths = sample_token_lengths(tweets, member)
+    cleaned = f", cleaned ({', '.join(member.args.cleaning)})" if member.args.cleaning else ""
+    whose = f"{len(lengths.lengths):,} of the {part} tweets" if lengths.is_sample else f"the {part} tweets"
+    middle, most, longest = np.quantile(lengths.lengths, [0.5, 0.95, 1.0])
+    cut = int((lengths.lengths > member.args.max_seq_length).sum())
+    console.print(
+        f"  tokens of {whose}{cleaned}: median {middle:.0f}, 95 % up to {most:.0f}, longest {longest:.0f}; "
+        f"{cut} longer than --max_seq_length {member.args.max_seq_length}; {lengths.unknown:.1%} of the pieces unknown",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def print_plan(plan: Plan) -> None:
+    """Print how many runs each stage has, and how many are done."""
+    runs: list[Run] = plan.wanted
+    n_done = sum(run.is_done() for run in runs)
+    by_stage = Counter(run.member.stage for run in runs)
+    stages = ", ".join(f"stage {stage}: {count}" for stage, count in sorted(by_stage.items()))
+    members = len({run.member.name for run in runs})
+    done = f"; {n_done} are done already" if n_done else ""
+    console.print(f"{len(runs)} runs of {members} members ({stages}) in {plan.output_dir}{done}", markup=False)

@@ -1,0 +1,222 @@
+"""Draft of a task file: which columns of a table hold text, label, id and user, and what the labels are."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from smm4h.data.readers.formats import read_table
+from smm4h.data.readers.tables import Table, is_value
+from smm4h.utils.errors import InputError, nearest
+
+# Names that such columns often have, in lower case; the first one that a file has wins over what its cells look like.
+NAMES = {
+    "text": ("tweet", "text", "post", "message", "content", "sentence", "comment", "review", "body", "tweet_text"),
+    "label": ("label", "class", "labels", "target", "gold", "annotation", "category", "stance", "sentiment", "y"),
+    "id": ("tweet_id", "id", "post_id", "note_id", "doc_id", "docid", "uid", "message_id", "status_id"),
+    "user": ("user_id", "user", "author", "author_id", "screen_name", "username", "user_name"),
+}
+MOST_LABELS = 20  # distinct values of a column of labels
+LONGEST_LABEL = 40  # characters; a longer value may be a tweet
+FEWEST_OF_A_LABEL = 2  # rows on average, else the column holds names or numbers, not labels
+COMMON = 0.5  # share of one label beyond which the others are called rare
+
+TEMPLATE = """\
+# Drafted from {{ file }}: {{ n_rows }} rows. Read it once; a wrong guess is mended here.
+name: {{ name }}
+about: ""                # what is looked for, in one line, for report and model card
+
+# In the order of the class indices. {{ label_column }} holds: {{ counts }}{{ "; no label: %d" % n_empty if n_empty }}.
+labels: {{ labels }}
+# The labels that the metric is about{{ ": all but the most common one" if is_rare }}.
+positive: {{ positive }}
+# f1 (micro-averaged over the positive labels), macro_f1 or accuracy.
+measure: {{ measure }}
+
+columns:
+  text: {{ columns.text }}
+  label: {{ columns.label }}
+{% if "id" in columns %}  id: {{ columns.id }}
+{% else %}  # id: tweet_id     # {{ file }} has no column of ids; tweets are numbered from 0
+{% endif %}{% if "user" in columns %}  user: {{ columns.user }}        # counts users whose tweets are in several folds
+{% endif %}
+submission:
+  file: prediction.tsv
+  columns: [{{ columns.id or "id" }}, {{ columns.label }}]
+"""
+
+
+@dataclass(frozen=True)
+class TaskDraft:
+    """What a table's columns and labels seem to be.
+
+    Args:
+        columns: the names of the columns for text, label and, if there are any, id and user.
+        counts: how often each label occurs, in the order in which they are proposed.
+        n_empty: rows without a label.
+        others: columns that could hold the labels, too.
+    """
+
+    file: str
+    n_rows: int
+    columns: dict[str, str]
+    counts: dict[str, int]
+    n_empty: int
+    others: list[str]
+
+    @property
+    def positive(self) -> list[str]:
+        """All labels but one that more than half of the rows have; all labels where there is none."""
+        most_common = max(self.counts, key=self.counts.__getitem__)
+        if self.counts[most_common] <= COMMON * sum(self.counts.values()):
+            return list(self.counts)
+        return [label for label in self.counts if label != most_common]
+
+    @property
+    def measure(self) -> str:
+        """The metric: F1 of the rare labels, or macro F1 where none is common."""
+        return "f1" if len(self.positive) < len(self.counts) else "macro_f1"
+
+    def to_yaml(self, name: str) -> str:
+        """Return the task file's text, with comments.
+
+        Args:
+            name: of the task.
+        """
+        environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
+        return environment.from_string(TEMPLATE).render(
+            file=self.file,
+            name=_scalar(name),
+            n_rows=self.n_rows,
+            n_empty=self.n_empty,
+            label_column=self.columns["label"],
+            counts=", ".join(
+                f"{label} {count} ({count / self.n_labelled:.2%})" for label, count in self.counts.items()
+            ),
+            labels=_sequence(self.counts),
+            positive=_sequence(self.positive),
+            is_rare=len(self.positive) < len(self.counts),
+            measure=self.measure,
+            columns={kind: _scalar(column) for kind, column in self.columns.items()},
+        )
+
+    @property
+    def n_labelled(self) -> int:
+        return sum(self.counts.values())
+
+
+def _scalar(text: str) -> str:
+    """Return a string in YAML, always quoted: `no` and `1.0` would not stay strings."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _sequence(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(_scalar, texts))}]"
+
+
+def draft_task(path: Path, encoding: str | None = None, **named: str | None) -> TaskDraft:
+    """Return the draft for a file of labelled tweets.
+
+    Args:
+        named: `text`, `label`, `id` or `user`: the column that holds it, where the user says so.
+
+    Raises:
+        InputError: for a file that can't be read, has no header, or in which no column can be texts or labels.
+    """
+    table = read_table(path, encoding, encoding_flag="--encoding")
+    where = table.path if table.unit == "row" else f"{table.path}, line 1"
+    columns = {kind: name for kind, name in named.items() if name is not None}
+    if any(map(is_value, table.names)):
+        raise InputError(f"{where}: no header here; the first line must name the columns")
+    for name in columns.values():
+        if name not in table.names:
+            raise InputError(f"{where}: no column {name}{nearest(name, table.names)} among {', '.join(table.names)}")
+    if not table.lines:
+        raise InputError(f"{table.path} holds no tweet; one a line is expected below the header")
+    cells = {name: _cells(table, name) for name in table.names if table.names.count(name) == 1}
+    columns.setdefault("text", _text_column(cells, columns, where))
+    candidates = _label_columns(cells, columns)
+    if "label" not in columns:
+        if not candidates:
+            raise InputError(
+                f"{where}: no column of labels, which have 2 to {MOST_LABELS} short values; name it with "
+                "--label_column_name"
+            )
+        columns["label"] = candidates[0]
+    for kind in ("id", "user"):
+        if kind not in columns and (name := _named_as(kind, cells, columns)):
+            columns[kind] = name
+    counts = Counter(cell.strip() for cell in cells[columns["label"]])
+    n_empty = counts.pop("", 0)
+    _check_labels(counts, columns["label"], where)
+    labels = sorted(counts, key=_order)
+    order = {kind: columns[kind] for kind in ("text", "label", "id", "user") if kind in columns}
+    others = [name for name in candidates if name not in columns.values()]
+    return TaskDraft(
+        Path(path).name, len(table.lines), order, {label: counts[label] for label in labels}, n_empty, others
+    )
+
+
+def _check_labels(counts: Counter, name: str, where: str) -> None:
+    """Raise `InputError` for a column, named by the user, that holds no labels."""
+    if len(counts) < 2:
+        raise InputError(f"{where}: column {name} has {len(counts)} distinct labels; at least two are needed")
+    if any(len(label) > LONGEST_LABEL for label in counts):
+        raise InputError(f"{where}: column {name} holds longer values than {LONGEST_LABEL} characters, and no labels")
+
+
+def _order(label: str) -> tuple[int, float, str]:
+    """Return a sort key: numbers by value, then texts by alphabet."""
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label
+
+
+def _cells(table: Table, name: str) -> list[str]:
+    """Return a column's cells; none of a column that holds no text, such as lists."""
+    try:
+        return list(table.columns[table.names.index(name)])
+    except InputError:
+        return []
+
+
+Cells = dict[str, list[str]]
+
+
+def _named_as(kind: str, cells: Cells, columns: dict[str, str], fits: Callable[[str], bool] = bool) -> str | None:
+    """Return the first column with a usual name of its kind that fits; None without one."""
+    by_name = {name.lower(): name for name in cells if name not in columns.values() and cells[name]}
+    return next((by_name[name] for name in NAMES[kind] if name in by_name and fits(by_name[name])), None)
+
+
+def _text_column(cells: Cells, columns: dict[str, str], where: str) -> str:
+    """Return the column with a usual name, or else the one with the most words; raise `InputError` without words."""
+    if name := _named_as("text", cells, columns):
+        return name
+    free = [name for name in cells if cells[name] and name not in columns.values()]
+    words = {name: float(np.mean([len(cell.split()) for cell in cells[name]])) for name in free}
+    best = max(words, key=words.__getitem__, default=None)
+    if best is None or words[best] < 2:
+        raise InputError(f"{where}: no column holds texts of several words; name it with --text_column_name")
+    return best
+
+
+def _label_columns(cells: Cells, columns: dict[str, str]) -> list[str]:
+    """Return the columns that can hold labels: those with usual names first, then by falling number of rows a label."""
+
+    def fits(name: str) -> bool:
+        values = Counter(cell.strip() for cell in cells[name] if cell.strip())
+        return (
+            2 <= len(values) <= MOST_LABELS
+            and max(map(len, values)) <= LONGEST_LABEL
+            and sum(values.values()) >= FEWEST_OF_A_LABEL * len(values)
+        )
+
+    usual = {name: rank for rank, name in enumerate(NAMES["label"])}
+    fitting = [name for name in cells if name not in columns.values() and cells[name] and fits(name)]
+    return sorted(fitting, key=lambda name: (usual.get(name.lower(), len(usual)), len(set(cells[name]))))
