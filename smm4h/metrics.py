@@ -5,9 +5,11 @@ A confusion matrix counts tweets, gold label by row, predicted label by column. 
 scikit-learn's `zero_division=0`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 
@@ -56,6 +58,34 @@ def f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
     return _ratio(doubled_hits, confusion[..., :, positive].sum((-2, -1)) + confusion[..., positive, :].sum((-2, -1)))
 
 
+def f_beta(confusion: np.ndarray, positive: Sequence[int], *, beta: float) -> np.ndarray:
+    """Return micro-averaged F-beta (...,) over the positive classes: recall counts beta times as much as precision.
+
+    (1 + beta^2) P R / (beta^2 P + R), van Rijsbergen 1979.
+    """
+    hits = confusion[..., positive, positive].sum(-1)
+    predicted, gold = confusion[..., :, positive].sum((-2, -1)), confusion[..., positive, :].sum((-2, -1))
+    return _ratio((1 + beta**2) * hits, predicted + beta**2 * gold)
+
+
+def saved_cost(confusion: np.ndarray, positive: Sequence[int], *, missed: float, false: float) -> np.ndarray:
+    """Return minus the mean cost (...,) of a tweet, micro over the positive classes, so that higher is better.
+
+    Args:
+        missed: cost of a gold positive label that is not predicted.
+        false: cost of a predicted positive label that is not the gold one.
+    """
+    hits = confusion[..., positive, positive].sum(-1)
+    n_missed = confusion[..., positive, :].sum((-2, -1)) - hits
+    n_false = confusion[..., :, positive].sum((-2, -1)) - hits
+    return -_ratio(missed * n_missed + false * n_false, confusion.sum((-2, -1)))
+
+
+def flagged(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
+    """Return the share (...,) of tweets that are predicted as one of the positive classes."""
+    return _ratio(confusion[..., :, positive].sum((-2, -1)), confusion.sum((-2, -1)))
+
+
 def macro_f1(confusion: np.ndarray, positive: Sequence[int]) -> np.ndarray:
     """Return the mean (...,) of every class's F1; `positive` is ignored."""
     return macro_f1_positive(confusion, range(confusion.shape[-1]))
@@ -82,6 +112,17 @@ MEASURES: dict[str, Measure] = {
     "accuracy": accuracy,
 }
 OF_ALL_LABELS = ("macro_f1", "accuracy")  # measures that ignore which labels are positive
+
+
+F_BETA = re.compile(r"f(\d+|\d*\.\d+)")  # f2, f0.5
+
+
+def find_measure(name: str) -> Measure | None:
+    """Return the metric of a name: a key of `MEASURES`, or F-beta by its beta, such as `f2`; None if there is none."""
+    if name in MEASURES:
+        return MEASURES[name]
+    match = F_BETA.fullmatch(name)
+    return partial(f_beta, beta=float(match[1])) if match and float(match[1]) > 0 else None  # a partial pickles
 
 
 def mean_over_groups(measure: Measure) -> Measure:
@@ -254,6 +295,27 @@ def paired_bootstrap(
         "interval": [float(low), float(high)],
         "p": float(min(1.0, 2 * (n_wrong + 1) / (n_samples + 1))),
     }
+
+
+def sample_interval(hits: int, of: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval (low, high) of the share of hits in another sample of the same size.
+
+    Clopper & Pearson's interval (1934) holds the share among endlessly many tweets; this one holds what is found on as
+    many new ones, and is wider by the chance of these: its ends are quantiles of the beta-binomial distributions whose
+    beta parts have Clopper & Pearson's limits as quantiles. Without any tweet it is (0.0, 1.0).
+    """
+    from scipy.stats import betabinom  # here, because the import takes a second
+
+    if of == 0:
+        return 0.0, 1.0
+    low = betabinom.ppf((1 - level) / 2, of, hits, of - hits + 1) if hits else 0
+    high = betabinom.ppf((1 + level) / 2, of, hits + 1, of - hits) if hits < of else of
+    return float(low / of), float(high / of)
+
+
+def least_shown(of: int, *, level: float = 0.95) -> float:
+    """Return the lower end of Clopper & Pearson's interval where all tweets are hits: the most that they can show."""
+    return ((1 - level) / 2) ** (1 / of)
 
 
 def precision_recall(scores: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

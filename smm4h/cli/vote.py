@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
+from smm4h.config.decision import parse_decision
 from smm4h.config.task_file import find_task
-from smm4h.models.voting import DECISIONS, METHODS, TIES
+from smm4h.models.voting import METHODS, TIES
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_output
 
@@ -53,7 +54,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("inputs", nargs="+", type=Path, help=f"the output folder of a job, or {files}")
     methods = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     add("--method", type=one_of(tuple(METHODS)), help=f"how to vote ({methods}; default: the job's; of files, hard)")
-    add("--decision", type=one_of(DECISIONS), help="which label probabilities give (default: as in the job)")
+    choices = 'argmax, tuned, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs, 0.3, "LABEL: 4, LABEL: 2"'
+    add("--decision", type=a_decision, help=f"which label probabilities give (default: as in the job): {choices}")
     add("--ties", type=one_of(TIES), help="who wins a tie (default: highest mean probability, or lowest class)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
     formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"
@@ -76,11 +78,19 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def a_decision(text: str) -> str:
+    """Return the text of a decision; raise ArgumentTypeError for any other."""
+    try:
+        return str(parse_decision(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def check_file_vote(arguments: argparse.Namespace) -> None:
     """Raise `InputError` for what a vote of files cannot do."""
     if arguments.members:
         raise InputError("--members chooses among a job's members; of files, just name those that vote")
-    if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision == "tuned":
+    if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision not in (None, "argmax"):
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
     if arguments.task is None and (arguments.gold or arguments.output.suffix.lower() == ".zip"):
         raise InputError("scores and submissions need the task: --task tasks/task5.yaml")

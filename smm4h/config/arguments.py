@@ -4,11 +4,13 @@ Nothing here imports torch or transformers, so that a typo or `--help` is answer
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from smm4h.config.decision import canonical_decision
 from smm4h.models.cleaning import CLEANING_NAMES
-from smm4h.models.voting import DECISIONS, METHODS, TIES
+from smm4h.models.voting import METHODS, TIES
 
 HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
 BIGRU_INPUTS = ("pooler", "tokens")
@@ -61,6 +63,7 @@ def setting(
     flag: str | None = None,
     effect: bool = True,
     secret: bool = False,
+    parse: Callable[[str], str] | None = None,
 ) -> Any:
     """Return a dataclass field for a setting.
 
@@ -71,11 +74,12 @@ def setting(
         flag: the flag's and the recipe key's name, where it is not the field's.
         effect: whether another value gives other probabilities; without effect, another value is still the same job.
         secret: never written down.
+        parse: returns a text's canonical spelling, or raises `InputError` with the reason.
     """
     bounds = None if (ge, gt, le) == (None, None, None) else Range(ge, gt, le)
     metadata = {
         **{"help": help, "group": group, "range": bounds, "choices": choices},
-        **{"flag": flag, "effect": effect, "secret": secret},
+        **{"flag": flag, "effect": effect, "secret": secret, "parse": parse},
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -140,8 +144,12 @@ class JobSettings:
     vote: Literal[tuple(METHODS)] = setting(
         "hard", "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()), VOTE
     )
-    decision: Literal[DECISIONS] = setting(
-        "argmax", "the label: highest probability, or class weights tuned out of fold", VOTE
+    decision: str = setting(
+        "argmax",
+        'the label: argmax; fitted out of fold: tuned, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs; '
+        'by hand: 0.3, "LABEL: 4"',
+        VOTE,
+        parse=canonical_decision,
     )
     group_cuts: int = setting(
         0, "with a tuned decision, a cut for each group of so many rare tweets or more (0: one for all)", VOTE, ge=0

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from smm4h.config.arguments import DEFAULTS, JOB_FIELDS, WITHOUT_EFFECT, JobSettings
+from smm4h.config.decision import Costs
 from smm4h.config.job import Job, Member
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.utils.errors import InputError
@@ -28,7 +29,7 @@ JOB_LEASE = ".plan.json.claim"  # held while a job runs; a second job of the sam
 WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
 RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
-DESCRIPTIVE = ("about", "meanings", "published")  # keys of a task that readers need and no result depends on
+DESCRIPTIVE = ("about", "meanings", "published", "costs")  # keys of a task that no run's result depends on
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
@@ -219,6 +220,8 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
         identity = {part: content[part] for part in ("recipe", "task", "data")}
         submission, columns = Submission(**content["task"]["submission"]), Columns(**content["columns"])
         further = {**content.get("reading", {}), **content.get("told", {})}
+        if costs := further.get("costs"):
+            further["costs"] = Costs(**costs)
         task = Task(**{**content["task"], **further, "submission": submission, "columns": columns})
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
@@ -319,7 +322,7 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         "versions": versions,
         "columns": dataclasses.asdict(job.task)["columns"],
         "reading": {name: getattr(job.task, name) for name in READING},
-        "told": {name: getattr(job.task, name) for name in DESCRIPTIVE},
+        "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
     }
     if job.settings.unlabelled_file:
         content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)

@@ -22,6 +22,7 @@ from smm4h.config.arguments import (
     SECRET,
     JobSettings,
 )
+from smm4h.config.decision import check_decision, parse_decision
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.task_file import find_task, read_task
 from smm4h.config.validation import check_job, check_member, check_range, check_submission
@@ -71,6 +72,7 @@ def read_command_line(words: Sequence[str]) -> Job:
     task = with_columns(read_task(settings.task), settings) if settings.task else None
     if task is not None:
         check_submission(task, settings.task)
+        check_decision(parse_decision(settings.decision), task.labels, task.positive, task.costs)
     members, notices = [], []
     for name, row in recipe.rows.items():
         values = {flag: value for flag, value in {**common, **row}.items() if flag in MEMBER_FIELDS}
@@ -186,6 +188,11 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
             raise InputError(f"{place}one value is expected, not a list")
         parsed = _parse_one(kind, value, None, place)
         parsed = expand_home(parsed) if name in PATHS else parsed
+        if canonical := setting.metadata["parse"]:
+            try:
+                parsed = canonical(parsed)
+            except InputError as error:
+                raise InputError(f"{place}{error}") from None
     check_range(name, parsed, where)
     return parsed
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smm4h.metrics import MEASURES, Objective, bootstrap_interval, confusion_matrix, precision, recall
+from smm4h.config.decision import Costs
+from smm4h.metrics import Measure, Objective, bootstrap_interval, confusion_matrix, find_measure, precision, recall
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Task:
     name: str
     labels: list[str]  # in the order of the class indices
     positive: list[str]  # the rare labels, which the metric is about
-    measure: str  # the metric, a key of `MEASURES`
+    measure: str  # the metric, see `metrics.find_measure`
     columns: Columns
     files: dict[str, list[TaskFile]] = field(default_factory=dict)  # by part: training, validation, test, gold
     spellings: dict[str, list[str]] = field(default_factory=dict)  # of labels that files write in further ways
@@ -57,6 +58,7 @@ class Task:
     about: str = ""  # the goal in one line, for report and model card
     meanings: dict[str, str] = field(default_factory=dict)  # of labels that need an explanation
     published: dict[str, float] = field(default_factory=dict)  # scores of other systems, by their names
+    costs: Costs | None = None  # of errors, which `decision: costs` makes least
 
     @property
     def n_classes(self) -> int:
@@ -68,12 +70,16 @@ class Task:
 
     @property
     def objective(self) -> Objective:
-        return Objective(MEASURES[self.measure], tuple(self.positive_indices))
+        return Objective(self.metric, tuple(self.positive_indices))
+
+    @property
+    def metric(self) -> Measure:
+        return find_measure(self.measure)
 
     def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         """Return the task's metric for class indices (n_tweets,), with interval, precision, recall and confusion."""
         confusion = confusion_matrix(gold, predicted, self.n_classes)
-        measure, positive = MEASURES[self.measure], self.positive_indices
+        measure, positive = self.metric, self.positive_indices
         return {
             self.measure: float(measure(confusion, positive)),
             "interval": list(bootstrap_interval(confusion, measure, positive)),

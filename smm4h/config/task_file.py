@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from smm4h.config.decision import Costs
 from smm4h.config.task import DEFAULT_SUBMISSION, Columns, Submission, Task, TaskFile
-from smm4h.metrics import MEASURES
+from smm4h.metrics import MEASURES, find_measure
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import KeyPath, read_yaml
 
@@ -92,7 +93,7 @@ def read_task(name: str | Path) -> Task:
     """Read and check a task file, by its path or its name; raise `InputError` with file, line and remedy."""
     path = find_task(name)
     content = Content(path, *read_yaml(path))
-    known = [key for key in KEYS if key not in DERIVED]
+    known = [*(key for key in KEYS if key not in DERIVED), FBETA]
     for key in content.keys:
         if key not in known:
             content.fail(str(key), f"a task has no key {key}{nearest(str(key), known)}")
@@ -139,7 +140,22 @@ def _positive(content: Content) -> list[str]:
 
 
 def _measure(content: Content) -> str:
-    return content.choice("measure", content.get("measure", "f1"), MEASURES, "measure")
+    if (beta := content.get(FBETA)) is not None:
+        return _f_beta(content, beta)
+    measure = content.get("measure", "f1")
+    if isinstance(measure, str) and find_measure(measure) is not None:
+        return measure
+    return content.choice("measure", measure, [*MEASURES, "f2", "f0.5"], "measure")
+
+
+def _f_beta(content: Content, beta: Any) -> str:
+    """Return the metric's name of a weight of the recall; raise `InputError` for any other value."""
+    if content.get("measure") is not None:
+        content.fail(FBETA, "`measure:` names the metric already; keep one of them")
+    name = f"f{beta:g}" if isinstance(beta, int | float) and not isinstance(beta, bool) else ""
+    if find_measure(name) is None:
+        content.fail(FBETA, f"{beta!r} is no weight of the recall; write a number above 0, such as fbeta: 2")
+    return name
 
 
 def _columns(content: Content) -> Columns:
@@ -216,6 +232,14 @@ def _published(content: Content) -> dict[str, float]:
     return {str(name): float(score) for name, score in value.items()}
 
 
+def _costs(content: Content) -> Costs | None:
+    value = content.get("costs")
+    try:
+        return None if value is None else Costs.from_mapping(value)
+    except ValueError as error:
+        content.fail("costs", str(error))
+
+
 # What fills each field of a task.
 KEYS: dict[str, Callable[[Content], Any]] = {
     "name": _name,
@@ -233,5 +257,7 @@ KEYS: dict[str, Callable[[Content], Any]] = {
     "about": _about,
     "meanings": _meanings,
     "published": _published,
+    "costs": _costs,
 }
+FBETA = "fbeta"  # `fbeta: 2` stands for `measure: f2`
 DERIVED = ("spellings",)  # fields that no key of their own fills

@@ -9,7 +9,8 @@ import numpy as np
 
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
-from smm4h.ensemble.fitting import VotingConfig, adjust_for_averaging
+from smm4h.ensemble.decisions import adjust_for_averaging
+from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
     fold_and_mean_predictions,
@@ -41,9 +42,9 @@ class FittedEnsemble:
     def for_new_tweets(self, runs: Sequence[Run], part: str = "test") -> tuple["FittedEnsemble", MemberPredictions]:
         """Return the ensemble as `adjust_for_averaging` adjusts it, and its members' mean predictions over runs.
 
-        An argmax decision is not adjusted.
+        An argmax decision, and one by hand, is not adjusted.
         """
-        if self.rule.is_argmax:
+        if self.rule.is_argmax or self.rule.by_hand:
             return self, mean_predictions(runs, part, self.rule.mean)
         folds, predictions = fold_and_mean_predictions(runs, part, self.rule.mean)
         return replace(

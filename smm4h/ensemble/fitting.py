@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,32 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from smm4h.config.arguments import JobSettings
+from smm4h.config.decision import (
+    Decision,
+    LeastCost,
+    Target,
+    Tuned,
+    check_decision,
+    parse_decision,
+)
 from smm4h.config.task import Task
+from smm4h.ensemble.decisions import (
+    fit_decision,
+    objective_of,
+    parts_of,
+    reason,
+    target_weights,
+    tune_cuts,
+    tune_decision,
+)
 from smm4h.ensemble.thresholds import (
     N_SAMPLES,
-    class_shares,
-    match_class_shares,
-    tune_class_weights,
-    tune_group_cuts,
 )
 from smm4h.metrics import Objective, average_precision
 from smm4h.models import voting
 from smm4h.models.voting import METHODS, VotingRule, calibrate, decide, stack_features
 
 BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
-FEWEST_ADJUSTED = 20  # tweets of a group on which its cut is adjusted
 RIDGE = 1.0  # inverse strength of calibration's L2 penalty, scikit-learn's C
 
 
@@ -33,7 +46,7 @@ def fit_rule(
     objective: Objective,
     *,
     method: str,
-    decision: str,
+    decision: Decision | str,
     ties: str = "probability",
     n_samples: int = N_SAMPLES,
     groups: np.ndarray | None = None,
@@ -46,99 +59,48 @@ def fit_rule(
         members: their names.
         objective: what decisions and greedy selections maximise.
         method: a key of `voting.METHODS`.
-        decision: `argmax`, or `tuned` class weights.
+        decision: how probabilities become a label, or its text.
         ties: how a hard vote breaks ties, see `voting.hard_vote`.
         n_samples: bootstrap samples for each tuned decision, and bags of a greedy selection up to `BAGS`.
         groups: (n_tweets,) of strings; needed where the metric is one of groups.
         cut_groups: groups that get a tuned decision of their own.
     """
-    n_members, _, n_classes = probabilities.shape
-    mean = "probability" if decision == "argmax" and not METHODS[method].is_fitted else "log_odds"
-    rule = VotingRule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
-    if METHODS[method].is_fitted:
-        rule = replace(rule, calibration=fit_calibration(probabilities, gold))
-        calibrated = calibrate(probabilities, rule.calibration)
-        rule = replace(rule, **FITTERS[method](calibrated, gold, objective, n_samples, groups))
-    if decision == "argmax":
-        return rule
-    parts = probabilities if method == "hard" else [rule.combine(probabilities)]
-    tuned = [tune_decision(part, gold, objective, n_samples, groups) for part in parts]
-    rule = replace(rule, decision=np.stack(tuned))
+    decision = parse_decision(decision) if isinstance(decision, str) else decision
+    combined = fit_combination(probabilities, gold, members, objective, method, decision, ties, n_samples, groups)
+    rule = fit_decision(combined, probabilities, gold, objective, decision, n_samples, groups)
     if not cut_groups:
         return rule
+    tuned_for = objective_of(decision, objective)
     cuts = [
-        tune_cuts(part, gold, objective, n_samples, groups, cut_groups, weights)
-        for part, weights in zip(parts, tuned, strict=True)
+        tune_cuts(part, gold, tuned_for, n_samples, groups, cut_groups, weights)
+        for part, weights in zip(parts_of(rule, probabilities), rule.decision, strict=True)
     ]
     return replace(rule, cuts={name: np.stack([of_part[name] for of_part in cuts]) for name in cut_groups})
 
 
-def tune_decision(
-    probabilities: np.ndarray, gold: np.ndarray, objective: Objective, n_samples: int, groups: np.ndarray | None
-) -> np.ndarray:
-    """Return one decision's class weights (n_classes,), tuned on the tweets that are scored; see `fit_rule`."""
-    cells = objective.cells(gold, groups, probabilities.shape[1])
-    sample = probabilities[cells.kept], gold[cells.kept]
-    return tune_class_weights(*sample, cells.measure, objective.positive, n_samples=n_samples, rows=cells.rows)
-
-
-def tune_cuts(
+def fit_combination(
     probabilities: np.ndarray,
     gold: np.ndarray,
+    members: Sequence[str],
     objective: Objective,
-    n_samples: int,
-    groups: np.ndarray,
-    cut_groups: Sequence[str],
-    decision: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Return the class weights (n_classes,) of `cut_groups`, where all other tweets have those of `decision`."""
-
-    def tune(part: np.ndarray, labels: np.ndarray, rest: np.ndarray | None) -> np.ndarray:
-        return tune_class_weights(part, labels, objective.measure, objective.positive, n_samples=n_samples, rest=rest)
-
-    kept = objective.cells(gold, groups, probabilities.shape[1]).kept
-    sample = probabilities[kept], gold[kept], groups[kept]
-    return tune_group_cuts(*sample, cut_groups, decision, tune, pooled=not objective.averages_groups)
-
-
-def adjust_for_averaging(
-    rule: VotingRule, folds: np.ndarray, means: np.ndarray, groups: np.ndarray | None = None
+    method: str,
+    decision: Decision,
+    ties: str,
+    n_samples: int = N_SAMPLES,
+    groups: np.ndarray | None = None,
 ) -> VotingRule:
-    """Return a rule fitted on single folds' probabilities, adjusted for members that are means over their runs.
+    """Return a rule whose members' calibrations, weights or stack are fitted, and whose class weights are 1.
 
-    Held-out tweets are predicted by one fold's model, new tweets by the mean of all models. A mean of models that
-    disagree predicts rare classes less often, or more often, than each model does. The class weights are therefore
-    moved until each class gets the share of tweets that ensembles of single folds give it on average, on the same
-    tweets. No labels are needed.
-
-    A group's cut is adjusted on that group's tweets. Where they are few, it is moved as the decision for all tweets is.
-
-    Args:
-        folds: (n_folds, n_members, n_tweets, n_classes) probabilities of unlabelled tweets.
-        means: (n_members, n_tweets, n_classes), of the same tweets.
-        groups: (n_tweets,) of the same tweets.
+    Args: see `fit_rule`; of the decision it matters only whether it is fitted.
     """
-    decision = _adjusted(rule, rule.decision, folds, means)
-    cuts, shift = {}, decision / rule.decision
-    for name, cut in (rule.cuts or {}).items():
-        rows = np.flatnonzero(groups == name) if groups is not None else []
-        is_enough = len(rows) >= FEWEST_ADJUSTED
-        cuts[name] = _adjusted(rule, cut, folds[:, :, rows], means[:, rows]) if is_enough else cut * shift
-    return replace(rule, decision=decision, cuts=cuts or None)
-
-
-def _adjusted(rule: VotingRule, decisions: np.ndarray, folds: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Return class weights (n_rows, n_classes) as `adjust_for_averaging` moves them, on tweets that they decide."""
-    n_classes = folds.shape[3]
-    if rule.method == "hard":
-        singles, averages = folds.swapaxes(0, 1), means
-    else:
-        singles, averages = np.stack([rule.combine(fold) for fold in folds])[None], rule.combine(means)[None]
-    decision = []
-    for weights, per_fold, average in zip(decisions, singles, averages, strict=True):
-        shares = np.mean([class_shares(decide(probs, weights), n_classes) for probs in per_fold], axis=0)
-        decision.append(match_class_shares(average, weights, shares))
-    return np.stack(decision)
+    n_members, _, n_classes = probabilities.shape
+    mean = "log_odds" if decision.is_fitted or METHODS[method].is_fitted else "probability"
+    rule = VotingRule(method, list(members), ties, mean, np.ones((n_members if method == "hard" else 1, n_classes)))
+    if not METHODS[method].is_fitted:
+        return rule
+    rule = replace(rule, calibration=fit_calibration(probabilities, gold))
+    calibrated = calibrate(probabilities, rule.calibration)
+    return replace(rule, **FITTERS[method](calibrated, gold, objective, n_samples, groups))
 
 
 def cross_fitted_predictions(
@@ -161,13 +123,31 @@ def cross_fitted_predictions(
         groups: (n_tweets,) of strings.
         n_folds: at most this many, at most one per tweet of the rarest class, and at least 2.
     """
-    predicted = np.empty(len(gold), dtype=np.int64)
+    options = {"groups": groups, "n_folds": n_folds, "seed": seed}
+    (predicted,) = cross_fitted(probabilities, gold, lambda *sample: [fit(*sample)], **options)
+    return predicted
+
+
+def cross_fitted(
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    fit: Callable[..., Sequence[VotingRule]],
+    *,
+    groups: np.ndarray | None = None,
+    n_folds: int = 5,
+    seed: int = 7,
+) -> np.ndarray:
+    """Return the classes (n_rules, n_tweets) by rules that were fitted together; see `cross_fitted_predictions`."""
     # Not more folds than tweets of the rarest class, or some folds would lack it.
     n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))
+    parts = []
     for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
         sample = (probabilities[:, rest], gold[rest]) + (() if groups is None else (groups[rest],))
         own = () if groups is None else (groups[held_out],)
-        predicted[held_out] = fit(*sample).predict(probabilities[:, held_out], *own)
+        parts.append((held_out, [rule.predict(probabilities[:, held_out], *own) for rule in fit(*sample)]))
+    predicted = np.empty((len(parts[0][1]), len(gold)), dtype=np.int64)
+    for held_out, by_rule in parts:
+        predicted[:, held_out] = by_rule
     return predicted
 
 
@@ -268,26 +248,35 @@ class VotingConfig:
     Args:
         objective: metric and positive classes.
         method: a key of `voting.METHODS`.
-        decision: `argmax`, or `tuned` class weights.
+        decision: how probabilities become a label.
         ties: how a hard vote breaks ties, see `voting.hard_vote`.
         group_cuts: how many tweets with a positive label a group needs for a cut of its own; 0: no cuts by group.
     """
 
     objective: Objective
     method: str
-    decision: str
+    decision: Decision
     ties: str = "probability"
     group_cuts: int = 0
 
     @classmethod
+    def for_task(
+        cls, task: Task, method: str, decision: str | Decision, ties: str, group_cuts: int = 0
+    ) -> "VotingConfig":
+        """Return voting settings; raise `InputError` for a decision that the task can't have."""
+        decision = parse_decision(decision) if isinstance(decision, str) else decision
+        checked = check_decision(decision, task.labels, task.positive, task.costs)
+        return cls(task.objective, method, checked, ties, group_cuts)
+
+    @classmethod
     def from_settings(cls, settings: JobSettings, task: Task) -> "VotingConfig":
-        """Return the voting settings of a job."""
-        return cls(task.objective, settings.vote, settings.decision, settings.ties, settings.group_cuts)
+        """Return the voting settings of a job's recipe."""
+        return cls.for_task(task, settings.vote, settings.decision, settings.ties, settings.group_cuts)
 
     @property
     def learns(self) -> bool:
         """Whether fitting a rule uses gold labels."""
-        return self.decision != "argmax" or METHODS[self.method].is_fitted
+        return self.decision.is_fitted or METHODS[self.method].is_fitted
 
     def cut_groups(self, gold: np.ndarray, groups: np.ndarray | None) -> list[str]:
         """Return the groups that get a cut of their own: those that are scored and have enough rare tweets.
@@ -296,7 +285,7 @@ class VotingConfig:
             gold: class indices (n_tweets,).
             groups: (n_tweets,) of strings, or None.
         """
-        if not self.group_cuts or groups is None or self.decision == "argmax":
+        if not self.group_cuts or groups is None or not isinstance(self.decision, Tuned | LeastCost):
             return []
         is_positive = np.isin(gold, self.objective.positive)
         return [
@@ -338,7 +327,44 @@ class VotingConfig:
             probabilities, gold, lambda *sample: self.fit_rule(members, *sample, **options), groups=groups
         )
 
+    def fit_targets(
+        self,
+        members: Sequence[str],
+        probabilities: np.ndarray,
+        gold: np.ndarray,
+        groups: np.ndarray | None = None,
+        *,
+        targets: Sequence[Target],
+    ) -> list[VotingRule]:
+        """Return a rule for each target; what the rules share is fitted once."""
+        options = {"method": self.method, "decision": targets[0], "ties": self.ties, "groups": groups}
+        rule = fit_combination(probabilities, gold, members, self.objective, **options)
+        weights = target_weights(rule, probabilities, gold, self.objective, targets, groups)
+        return [replace(rule, decision=w, chosen=reason(t)) for w, t in zip(weights, targets, strict=True)]
+
+    def predict_targets_out_of_fold(
+        self,
+        members: Sequence[str],
+        probabilities: np.ndarray,
+        gold: np.ndarray,
+        groups: np.ndarray | None = None,
+        *,
+        targets: Sequence[Target],
+    ) -> np.ndarray:
+        """Return the classes (n_targets, n_tweets) by rules that were fitted without each tweet."""
+        fit = partial(self.fit_targets, members, targets=targets)
+        return cross_fitted(probabilities, gold, fit, groups=groups)
+
+    def with_decision(self, decision: Decision) -> "VotingConfig":
+        """Return the settings with another decision."""
+        return replace(self, decision=decision)
+
     @property
     def for_one(self) -> "VotingConfig":
         """The settings for a single member: a soft vote, of which only the decision is fitted."""
         return replace(self, method="soft")
+
+    @property
+    def for_baseline(self) -> "VotingConfig":
+        """The settings for a baseline, at its best: its decision is fitted, for a target the vote's own."""
+        return self.for_one if self.decision.is_fitted else self.for_one.with_decision(Tuned())

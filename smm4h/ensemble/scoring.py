@@ -52,13 +52,13 @@ class Leaderboard:
     def add_baselines(self) -> list[str]:
         """Score the baselines whose runs are done and return their row names.
 
-        Each baseline gets a tuned decision, so that the ensemble is compared with the baseline at its best.
+        Each baseline gets a fitted decision, so that the ensemble is compared with the baseline at its best.
         """
         names = list(dict.fromkeys(run.member.name for run in self.plan.baselines))
         for name in names:
             runs = [run for run in self.plan.baselines if run.member.name == name]
             if all(run.is_done() for run in runs):
-                self.add_vote(baseline_row(name), runs, VotingConfig(self.config.objective, "soft", "tuned"))
+                self.add_vote(baseline_row(name), runs, self.config.for_baseline)
         return [baseline_row(name) for name in names if baseline_row(name) in self.scores]
 
     def compare(self, name: str, reference: str) -> dict[str, Any]:

@@ -1,6 +1,11 @@
-"""Tune class weights on probabilities for a metric; with two classes this is a decision threshold."""
+"""Class weights on probabilities: tuned for a metric, cut for a target, or matched to class shares.
 
+With two classes, class weights are a decision threshold.
+"""
+
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +16,7 @@ N_SAMPLES = 50  # bootstrap samples; a tuned decision is the median over them
 SWEEPS = 3  # of coordinate ascent over the classes
 GROUP_SWEEPS = 2  # over the groups whose cuts are tuned for a pooled metric
 LIMIT = 1e6  # class weights are clipped to 1 / LIMIT and LIMIT
+FARTHEST = 30.0  # log scale of the positive classes' weights beyond which every tweet is flagged, or none
 
 
 def tune_class_weights(
@@ -164,3 +170,106 @@ def _best_cut(probabilities, rows, counts, weights, label: int, measure: Measure
     edges = np.concatenate([[-np.log(LIMIT)], switches, [np.log(LIMIT)]])  # cut i lies between edges i and i + 1
     middle = best[len(best) // 2]
     return float((edges[middle] + edges[middle + 1]) / 2)
+
+
+@dataclass(frozen=True)
+class FlagPath:
+    """What becomes of tweets as the positive classes' weights are scaled up together, cut by cut.
+
+    A tweet is flagged where one of the positive classes is predicted; it is a hit where that class is the gold one.
+    Cut i flags more tweets than cut i - 1.
+    """
+
+    scales: np.ndarray  # (n_cuts,) logarithms, ascending
+    hits: np.ndarray  # (n_cuts,)
+    flagged: np.ndarray  # (n_cuts,)
+    n_gold: int  # tweets whose gold label is positive
+    n_tweets: int
+
+
+def flag_path(probabilities: np.ndarray, weights: np.ndarray, gold: np.ndarray, positive: Sequence[int]) -> FlagPath:
+    """Return all cuts of probabilities (n_tweets, n_classes) under class weights (n_classes,).
+
+    Args:
+        gold: class indices (n_tweets,).
+        positive: indices of the positive classes, not of all.
+    """
+    positive = list(positive)
+    weighted = probabilities * weights
+    ours, theirs = weighted[:, positive], np.delete(weighted, positive, axis=1)
+    with np.errstate(divide="ignore"):
+        switches = np.log(theirs.max(axis=1)) - np.log(ours.max(axis=1))
+    switches = np.clip(switches, -FARTHEST, FARTHEST)
+    is_hit = np.array(positive)[ours.argmax(axis=1)] == gold
+    order = np.argsort(switches, kind="stable")
+    edges = np.concatenate([[-FARTHEST], switches[order], [FARTHEST]])
+    is_cut = np.concatenate([[True], np.diff(switches[order]) > 0, [True]])  # no cut between equal switch points
+    hits = np.concatenate([[0], is_hit[order].cumsum()])
+    cuts = np.flatnonzero(is_cut)
+    scales = (edges[cuts] + edges[cuts + 1]) / 2
+    return FlagPath(scales, hits[cuts], cuts, int(np.isin(gold, positive).sum()), len(gold))
+
+
+N_STEPS = 200  # cuts of a vote whose switch points have no closed form
+
+
+def stepped_path(
+    predict: Callable[[float], np.ndarray], scales: np.ndarray, gold: np.ndarray, positive: Sequence[int]
+) -> FlagPath:
+    """Return the cuts at some scales, by predicting at each of them.
+
+    Args:
+        predict: returns class indices (n_tweets,) given a log scale of the positive classes' weights.
+        scales: (n_scales,) log scales at which some tweet's label may change; at most `N_STEPS` of them are tried.
+    """
+    steps = np.unique(np.quantile(scales, np.linspace(0, 1, N_STEPS), method="nearest"))
+    scales = np.concatenate([[-FARTHEST], (steps[:-1] + steps[1:]) / 2, [FARTHEST]])
+    predicted = np.stack([predict(scale) for scale in scales])
+    is_flagged = np.isin(predicted, positive)
+    hits = (is_flagged & (predicted == gold)).sum(axis=1)
+    return FlagPath(scales, hits, is_flagged.sum(axis=1), int(np.isin(gold, positive).sum()), len(gold))
+
+
+def cut_for_recall(path: FlagPath, bound: float) -> int:
+    """Return the cut of highest precision whose recall on new tweets is the bound or more on average.
+
+    With k of n positive tweets above a cut, the next one lies above it with probability k / (n + 1), as in split
+    conformal prediction (Vovk et al. 2005); so k is the least with k / (n + 1) >= bound. Where n is too small for
+    that, or a tweet's positive label is wrong at every cut, the cut with most hits is taken.
+    """
+    needed = min(math.ceil(bound * (path.n_gold + 1) - 1e-9), path.hits.max())
+    precision = np.where(path.hits >= needed, path.hits / np.maximum(1, path.flagged), -1.0)
+    return int(precision.argmax())
+
+
+def cut_for_precision(path: FlagPath, bound: float) -> int:
+    """Return the cut of highest recall whose precision is the bound or more, with one false tweet added.
+
+    Without the added one, the luckiest of many cuts would be taken; see knockoff+ in Barber and Candes 2015. Where no
+    cut has that precision, the most precise one is taken.
+    """
+    n_right = path.hits - 1
+    precision = n_right / np.maximum(1, path.flagged)
+    is_fit = precision >= bound
+    if not is_fit.any():
+        return int(precision.argmax())
+    return int(np.where(is_fit, path.hits - path.flagged / (path.n_tweets + 1), -1.0).argmax())
+
+
+def cut_for_flagged(path: FlagPath, bound: float) -> int:
+    """Return the cut that flags most tweets, up to a share of them."""
+    return int(np.flatnonzero(path.flagged <= bound * path.n_tweets).max())
+
+
+CUTS: dict[str, Callable[[FlagPath, float], int]] = {
+    "recall": cut_for_recall,
+    "precision": cut_for_precision,
+    "flagged": cut_for_flagged,
+}
+
+
+def scaled(weights: np.ndarray, positive: Sequence[int], scale: float) -> np.ndarray:
+    """Return class weights (..., n_classes), geometric mean 1, with the positive ones times exp(scale)."""
+    logs = np.log(weights)
+    logs[..., list(positive)] += scale
+    return np.exp(logs - logs.mean(axis=-1, keepdims=True))

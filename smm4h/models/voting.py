@@ -8,7 +8,6 @@ import numpy as np
 
 SMALLEST = 1e-6  # probabilities are clipped from below before a logarithm
 TIES = ("probability", "lowest")
-DECISIONS = ("argmax", "tuned")
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,8 @@ class VotingRule:
         stack: (n_classes, n_members * n_classes + 1) coefficients and, last, intercepts of the logistic regression.
         cuts: by group, class weights of the shape of `decision` for that group's tweets; a tweet of any other group, or
             of none, is decided by `decision`. None: one decision for all tweets.
+        chosen: how the class weights were chosen, in words that complete "a probability of 0.3, ...".
+        by_hand: whether the user set the class weights, which are then used as they stand.
     """
 
     method: str
@@ -154,6 +155,8 @@ class VotingRule:
     calibration: np.ndarray | None = None
     stack: np.ndarray | None = None
     cuts: dict[str, np.ndarray] | None = None
+    chosen: str = "tuned out of fold for the measure"
+    by_hand: bool = False
 
     @property
     def is_argmax(self) -> bool:
@@ -224,11 +227,11 @@ class VotingRule:
         elif len(labels) == 2:
             cutoffs = [binary_threshold(weights) for weights in self.decision]
             shown = f"{cutoffs[0]:.3g}" if len(cutoffs) == 1 else f"{min(cutoffs):.3g} to {max(cutoffs):.3g}, by member"
-            text += f"{labels[1]} is given from a probability of {shown} on, tuned out of fold for the measure. "
+            text += f"{labels[1]} is given from a probability of {shown} on, {self.chosen}. "
         else:
             weights = np.exp(np.log(self.decision).mean(axis=0))
             listed = ", ".join(f"{label}: {weight:.3g}" for label, weight in zip(labels, weights, strict=True))
-            text += f"The highest weighted probability decides, weights tuned out of fold for the measure: {listed}. "
+            text += f"The highest weighted probability decides, {self.chosen}; weights: {listed}. "
         if self.cuts:
             text += f"{self._describe_cuts(labels)} "
         if self.method == "hard":

@@ -34,7 +34,7 @@ from smm4h.data.dataset import column
 from smm4h.data.folds import stratified_choice
 from smm4h.data.pseudo_labels import hard_labels
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
-from smm4h.metrics import MEASURES, confusion_matrix, precision, recall
+from smm4h.metrics import confusion_matrix, find_measure, precision, recall
 from smm4h.models.batching import PaddingCollator
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
@@ -340,7 +340,7 @@ class TaskMetric(evaluate.Metric):
     """A task's official metric, with precision and recall, as an `evaluate.Metric` that needs no network.
 
     Args:
-        measure: a name in `MEASURES`; the result holds the score under this name.
+        measure: the metric's name; the result holds the score under this name.
         n_classes: how many labels the task has.
         positive: indices of the labels that the metric is about.
     """
@@ -364,7 +364,7 @@ class TaskMetric(evaluate.Metric):
     def _compute(self, predictions, references) -> dict[str, float]:
         confusion = confusion_matrix(np.asarray(references), np.asarray(predictions), self.n_classes)
         return {
-            self.measure: float(MEASURES[self.measure](confusion, self.positive)),
+            self.measure: float(find_measure(self.measure)(confusion, self.positive)),
             "precision": float(precision(confusion, self.positive)),
             "recall": float(recall(confusion, self.positive)),
         }

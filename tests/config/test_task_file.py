@@ -16,7 +16,7 @@ from smm4h.utils.errors import InputError
             r"line 3: a task has no key colums \(did you mean columns\?\)",
         ),
         ("name: t\nlabels: [a, b]\npositive: [c]\ncolumns: {text: t, label: l}\n", "line 3: c is none of the labels"),
-        ("name: t\nlabels: [a, b]\nmeasure: f2\ncolumns: {text: t, label: l}\n", "line 4|line 3: no measure f2"),
+        ("name: t\nlabels: [a, b]\nmeasure: g2\ncolumns: {text: t, label: l}\n", "line 4|line 3: no measure g2"),
         ("name: t\nname: u\n", "line 2: name stands here a second time"),
         ("name: [\n", "this is not YAML"),
     ],

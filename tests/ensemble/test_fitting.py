@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from simulated import RARE, TWO_RARE, binary, noisy_folds, two_groups
 
+from smm4h.config.decision import Argmax, Tuned, parse_decision
+from smm4h.ensemble.decisions import adjust_for_averaging
 from smm4h.ensemble.fitting import (
     VotingConfig,
-    adjust_for_averaging,
     cross_fitted_predictions,
     fit_rule,
     greedy_weights,
@@ -22,7 +23,7 @@ from smm4h.models.voting import METHODS, decide
 def test_an_estimate_does_not_profit_from_its_own_tuning(method, decision):
     """Labels that the probabilities do not show: cross-fitted, every rule scores as guessing does, however it fits."""
     probs, gold = binary(shift=0.0, share=0.3, n_tweets=600, n_members=12)
-    config = VotingConfig(RARE, method, decision)
+    config = VotingConfig(RARE, method, parse_decision(decision))
     members = [f"m{i}" for i in range(12)]
     honest = RARE.score(gold, config.predict_out_of_fold(members, probs, gold), 2)
     always = RARE.score(gold, np.ones_like(gold), 2)  # the best guess
@@ -63,7 +64,7 @@ def test_greedy_selection_drops_members_that_guess():
 def test_a_fitted_vote_of_unlike_members_beats_each_of_them(method):
     probs, gold = binary(n_members=6, shift=1.5, n_tweets=6000)
     probs[3:] = voting.softmax(4 * np.log(probs[3:]))  # overconfident, as encoders are
-    members, config = list("abcdef"), VotingConfig(RARE, method, "tuned")
+    members, config = list("abcdef"), VotingConfig(RARE, method, Tuned())
     vote = RARE.score(gold, config.predict_out_of_fold(members, probs, gold), 2)
     alone = [
         RARE.score(gold, config.for_one.predict_out_of_fold([m], probs[[i]], gold), 2) for i, m in enumerate(members)
@@ -109,7 +110,7 @@ def test_the_mean_over_folds_finds_as_many_rare_tweets_as_single_folds_do(method
 def test_cuts_by_group_gain_where_groups_differ_and_their_estimate_is_honest(averages_groups):
     probs, gold, groups = two_groups()
     objective = replace(RARE, averages_groups=averages_groups)
-    one = VotingConfig(objective, "soft", "tuned")
+    one = VotingConfig(objective, "soft", Tuned())
     each = replace(one, group_cuts=30)
     scores = [
         objective.score(gold, config.predict_out_of_fold(["m"], probs, gold, groups), 2, groups)
@@ -127,16 +128,16 @@ def test_cuts_by_group_gain_where_groups_differ_and_their_estimate_is_honest(ave
 def test_only_groups_that_are_scored_and_have_enough_rare_tweets_get_a_cut():
     gold = np.array([1] * 10 + [0] * 10 + [1] * 3 + [0] * 30 + [1] * 10)
     groups = np.array(["de"] * 20 + ["fr"] * 33 + ["en_cadec"] * 10)
-    config = VotingConfig(replace(RARE, unscored=("*_cadec",)), "soft", "tuned", group_cuts=5)
+    config = VotingConfig(replace(RARE, unscored=("*_cadec",)), "soft", Tuned(), group_cuts=5)
     assert config.cut_groups(gold, groups) == ["de"]
     assert replace(config, group_cuts=3).cut_groups(gold, groups) == ["de", "fr"]
-    assert replace(config, decision="argmax").cut_groups(gold, groups) == []
+    assert replace(config, decision=Argmax()).cut_groups(gold, groups) == []
 
 
 def test_a_groups_cut_is_adjusted_on_its_tweets_and_moves_with_the_pooled_one_where_they_are_few():
     folds, gold = noisy_folds(2)
     groups = np.array(["a", "b", "b"])[np.arange(len(gold)) % 3]
-    config = VotingConfig(RARE, "soft", "tuned", group_cuts=5)
+    config = VotingConfig(RARE, "soft", Tuned(), group_cuts=5)
     rule = config.fit_rule(["m", "n"], folds[0], gold, groups)
     means = np.stack([voting.MEANS[rule.mean](folds[:, member]) for member in range(2)])
     adjusted = adjust_for_averaging(rule, folds, means, groups)

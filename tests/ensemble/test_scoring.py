@@ -8,6 +8,7 @@ import pytest
 from conftest import MEMBERS, job_words, recipe_of, train
 from simulated import RARE, binary
 
+from smm4h.config.decision import Tuned
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.scoring import by_ensemble_size, leave_one_out
 
@@ -15,7 +16,7 @@ from smm4h.ensemble.scoring import by_ensemble_size, leave_one_out
 def test_leave_one_out_and_ensemble_size_show_which_members_are_needed():
     probs, gold = binary(n_members=5, shift=1.5, n_tweets=5000)
     probs[4] = binary(seed=9, shift=0.0, n_tweets=5000)[0][0]
-    members, config = list("abcde"), VotingConfig(RARE, "soft", "tuned")
+    members, config = list("abcde"), VotingConfig(RARE, "soft", Tuned())
     without = leave_one_out(config, members, probs, gold)
     assert max(without, key=without.get) == "e"
     by_size = by_ensemble_size(config, members, probs, gold)
