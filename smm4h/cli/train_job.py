@@ -164,11 +164,11 @@ def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
     while (lease := leases.try_acquire(lease_file)) is None:
         time.sleep(POLL_SECONDS)
     with lease:
-        found = token_findings(plan.token_folder, job.members)
-        content = [finding._asdict() for finding in (*splits.findings, *found)]
+        of_tokens = token_findings(plan.token_folder, job.members)
+        content = [finding._asdict() for finding in (*splits.findings, *of_tokens)]
         if not plan.report_file.exists() or json.loads(plan.report_file.read_text()) != content:
             write_json(plan.report_file, content)
-    return found
+    return of_tokens
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

@@ -20,9 +20,9 @@ def check_not_of_job(output: str | Path, flag: str = "--output") -> None:
 
     Any other name in a job's folder is free, as the folder is read by known names.
     """
-    place = Path(os.path.realpath(output))
-    for folder in place.parents:
-        first = place.relative_to(folder).parts[0]
+    real = Path(os.path.realpath(output))
+    for folder in real.parents:
+        first = real.relative_to(folder).parts[0]
         if first.casefold() in _names_of(folder) or (first.startswith(".") and (folder / "plan.json").is_file()):
             raise InputError(f"{flag} {output} would replace a part of {folder}, a job's folder; choose another name")
 

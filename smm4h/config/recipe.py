@@ -178,15 +178,15 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
     out of range.
     """
     setting: Field = FIELDS[name]
-    kind, place = _without_none(setting.type), f"{where}--{name}: "
+    kind, flag = _without_none(setting.type), f"{where}--{name}: "
     if _is_list(kind):
         values = value if isinstance(value, list) else [value]
         (element,) = typing.get_args(kind)
-        parsed: Any = [_parse_one(element, one, setting.metadata["choices"], place) for one in values]
+        parsed: Any = [_parse_one(element, one, setting.metadata["choices"], flag) for one in values]
     else:
         if isinstance(value, list):
-            raise InputError(f"{place}one value is expected, not a list")
-        parsed = _parse_one(kind, value, None, place)
+            raise InputError(f"{flag}one value is expected, not a list")
+        parsed = _parse_one(kind, value, None, flag)
         parsed = expand_home(parsed) if name in PATHS else parsed
         if canonical := setting.metadata["parse"]:
             try:

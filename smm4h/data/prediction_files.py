@@ -110,8 +110,8 @@ def class_indices(values: pa.ChunkedArray, labels: Sequence[str]) -> np.ndarray:
     by_key = {label_key(label): index for index, label in reversed(list(enumerate(labels)))}
     exact = {label: index for index, label in enumerate(labels)}
     distinct = pa.compute.unique(values)
-    found = [exact.get(value, by_key.get(label_key(value), -1)) for value in distinct.to_pylist()]
-    return np.array(found, dtype=np.int64)[pa.compute.index_in(values, value_set=distinct).to_numpy()]
+    indices = [exact.get(value, by_key.get(label_key(value), -1)) for value in distinct.to_pylist()]
+    return np.array(indices, dtype=np.int64)[pa.compute.index_in(values, value_set=distinct).to_numpy()]
 
 
 def labels_of(files: Sequence["LabelFile"]) -> list[str]:
@@ -478,8 +478,8 @@ def in_order_of(
     if is_missing.any():
         row, more = int(is_missing.argmax()), int(is_missing.sum()) - 1
         others = f" and {more} more" if more else ""
-        place = where(row) if where else source
-        raise InputError(f"{file.path} lacks tweet {_shown(ids[row])} ({place}){others}; {remedy}")
+        line = where(row) if where else source
+        raise InputError(f"{file.path} lacks tweet {_shown(ids[row])} ({line}){others}; {remedy}")
     return file.take(order.to_numpy())
 
 

@@ -249,15 +249,15 @@ def _losses(path: Path, tweets: Dataset, member: Member) -> dict[str, int]:
 
 def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
     """Return the findings on what tokenizers leave out, of all token tables that exist; a line for each tokenizer."""
-    found: dict[tuple, dict[str, int]] = {}
+    counts: dict[tuple, dict[str, int]] = {}
     for part, member in itertools.product(("labelled", "test", "unlabelled"), members):
         path = _table_path(folder, part, member).with_suffix(".json")
         if member.has_encoder and path.exists():
             key = part, member.args.model_name_or_path, member.args.max_seq_length
-            known, own = found.setdefault(key, {}), read_json(path)
-            found[key] = {name: max(value, known.get(name, 0)) for name, value in own.items()}
+            known, own = counts.setdefault(key, {}), read_json(path)
+            counts[key] = {name: max(value, known.get(name, 0)) for name, value in own.items()}
     findings = []
-    for (part, name, longest), lost in found.items():
+    for (part, name, longest), lost in counts.items():
         if lost["cut"]:
             what = f"tweets are longer than --max_seq_length {longest} in tokens of {name} and are cut"
             findings.append(Finding(part, lost["cut"], f"{what}; the longest has {lost['longest']}"))

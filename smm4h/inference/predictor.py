@@ -168,10 +168,10 @@ def cut_tweets(predictor: Predictor) -> dict[str, CutTweets]:
     """Return, of the texts that were predicted last, how many each tokenizer cut, by a member that has it."""
     if isinstance(predictor, TweetEnsemble):
         models = [(name, model) for name, of_member in predictor.predictors.items() for model in of_member]
-        found = {name: model.cut for name, model in models if getattr(model, "cut", None)}
+        cuts = {name: model.cut for name, model in models if getattr(model, "cut", None)}
     else:
-        found = predictor.cut if isinstance(predictor.cut, dict) else {predictor.name: predictor.cut}
-    return {name: cut for name, cut in found.items() if cut is not None and cut.count}
+        cuts = predictor.cut if isinstance(predictor.cut, dict) else {predictor.name: predictor.cut}
+    return {name: cut for name, cut in cuts.items() if cut is not None and cut.count}
 
 
 @dataclass(frozen=True)

@@ -461,6 +461,30 @@ def test_an_id_in_decimal_notation_is_refused_in_files_of_tweets_and_of_labels(t
             read_it()
 
 
+def test_halves_of_characters_in_utf8_are_joined_or_replaced(tmp_path):
+    half, pair = b"\xed\xa0\xbd", b"\xed\xa0\xbd\xed\xb8\x80"
+    for name, tab in (("a.tsv", b"\t"), ("a.csv", b",")):
+        content = b"id\ttext\tlabel\n1\tcaf\xc3\xa9 " + half + b"\tnone\n2\t" + pair + b"\tnone\n3\tc\tnone\n"
+        tweets, findings = read(tmp_path / name, content.replace(b"\t", tab), task=OWN_DATA)
+        assert tweets["text"][:] == ["caf\u00e9 \ufffd", "\U0001f600", "c"]
+        assert counts_of(findings, "half a character") == [2]
+        blocks = list(read_blocks([tmp_path / name], OWN_DATA, 1))
+        assert [block.texts[0] for block in blocks] == tweets["text"][:]
+    message = refusal(tmp_path / "a.tsv", b"id\ttext\tlabel\n1\t\xc3\xa9" + half + b"\tnone\n2\tsecret\xe9\tnone\n")
+    assert "line 3: not valid UTF-8" in message
+
+
+def test_an_empty_first_line_is_named(tmp_path):
+    assert "line 1: this line is empty, but must name the columns" in refusal(tmp_path / "a.tsv", "\nid\ttext\tlabel\n")
+
+
+@pytest.mark.parametrize("name", ["b.zip", "b.tsv.bz2", "b.xls"])
+def test_a_file_that_would_be_missing_from_a_folder_is_refused(tmp_path, name):
+    for content, file in (("id\ttext\tlabel\n1\tone\tnone\n", "a.tsv"), ("secret", name), ("", ".hidden.zip")):
+        written(tmp_path / file, content)
+    assert f"{name} can't be read with the other files of {tmp_path}; " in refusal(tmp_path)
+
+
 def test_tweets_that_a_spreadsheet_turned_into_errors_are_a_finding(tmp_path):
     content = "id,text,label\n1,#NAME?,none\n2,#nofilter,none\n3,#VALUE!,none\n"
     _, findings = read(tmp_path / "a.csv", content, task=OWN_DATA)

@@ -65,8 +65,10 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    says = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, csv.Error, pa.ArrowInvalid)
-    text = (str(error).splitlines() or [""])[0] if isinstance(error, says) else ""
+    if isinstance(error, gzip.BadGzipFile):
+        return "not compressed by gzip"
+    harmless = (EOFError, zlib.error, zipfile.BadZipFile, csv.Error, pa.ArrowInvalid)
+    text = (str(error).splitlines() or [""])[0] if isinstance(error, harmless) else ""
     return text[:120].rstrip(". ") or "damaged content"
 
 
@@ -100,7 +102,8 @@ class Source:
     codec: str = "utf-8-sig"
     line_end: str = "\n"
     has_zeros: bool = False
-    has_halves: bool = False  # of characters of two UTF-16 units, which some rare encodings can hold
+    has_halves: bool = False  # of characters of two UTF-16 units, which programs that cut tweets may leave
+    errors: str = "strict"
 
     @property
     def name(self) -> str:
@@ -119,7 +122,8 @@ class Source:
 
     def text(self, newline: str | None = None) -> io.TextIOWrapper:
         """Open for reading text; lines end at `newline`, by default as the whole file's do."""
-        return io.TextIOWrapper(self.open(), encoding=self.codec, newline=self.line_end if newline is None else newline)
+        newline = self.line_end if newline is None else newline
+        return io.TextIOWrapper(self.open(), encoding=self.codec, errors=self.errors, newline=newline)
 
     def find(self, what: str, count: int = 0) -> None:
         """Add a finding for the next table."""
@@ -147,21 +151,27 @@ class Source:
         named = _known_codec(self.encoding) if self.encoding else None
         self.codec = named or marked or "utf-8-sig"
         wrong = self._first_undecodable()
+        if wrong is not None and not named and not marked:
+            self.errors = "surrogatepass"  # UTF-8 but for halves, or pairs, of UTF-16 units
+            if self._first_undecodable() is None:
+                wrong = None
+            else:
+                self.errors, self.has_halves = "strict", False
         if wrong is None:
-            says = f"read as {self.encoding or self.codec.removesuffix('-sig')}"
+            what = f"read as {self.encoding or self.codec.removesuffix('-sig')}"
             if marked and not named:
-                says += ", by its byte order mark"
+                what += ", by its byte order mark"
         elif named or marked:
             raise InputError(f"{self.name}, line {wrong}: not valid {self.encoding or marked}; {self._remedy()}")
         else:
-            says = self._as_cp1252()
-        self.find(says)
+            what = self._as_cp1252()
+        self.find(what)
         if self.line_end == "\r":
             self.find("lines end in carriage returns alone")
 
     def _first_undecodable(self) -> int | None:
         """Return the line of the first byte that the codec does not know; look at line ends and zeros on the way."""
-        decoder, n_lines, has_returns = codecs.getincrementaldecoder(self.codec)(), 0, False
+        decoder, n_lines, has_returns = codecs.getincrementaldecoder(self.codec)(self.errors), 0, False
         self.has_zeros = False
         with self.open() as stream:
             while True:
@@ -174,7 +184,8 @@ class Source:
                 n_lines += text.count("\n")
                 has_returns = has_returns or "\r" in text
                 self.has_zeros = self.has_zeros or "\0" in text
-                self.has_halves = self.has_halves or bool(self.encoding and SURROGATE.search(text))
+                may_have_halves = self.encoding or self.errors != "strict"
+                self.has_halves = self.has_halves or bool(may_have_halves and SURROGATE.search(text))
                 if not chunk:
                     self.line_end = "\r" if has_returns and not n_lines else "\n"
                     return None
@@ -187,7 +198,7 @@ class Source:
                 if line.isascii():
                     continue
                 try:
-                    line.decode("utf-8")
+                    line.decode("utf-8", "surrogatepass")
                     n_right, right = n_right + 1, right or number
                 except UnicodeDecodeError:
                     n_wrong, wrong = n_wrong + 1, wrong or number

@@ -48,6 +48,10 @@ def input_files(path: str | Path) -> list[Path]:
             files = [file for file in parts if file.is_file()]
             if not files:
                 raise InputError(f"{path} holds no file of {', '.join(READERS)}, or the same with .gz")
+            for file in path.iterdir():
+                if file.suffix.lower() in INSTEAD and file.name[0] not in "._":
+                    remedy = INSTEAD[file.suffix.lower()]
+                    raise InputError(f"{file} can't be read with the other files of {path}; {remedy}, or move it away")
             return files
         path.stat()
     if kind_of(path) not in READERS:

@@ -9,7 +9,7 @@ from typing import Any
 
 from smm4h.data.readers.files import Source
 from smm4h.data.readers.rows import Rows, tables_of
-from smm4h.data.readers.tables import SURROGATE, Table
+from smm4h.data.readers.tables import Table
 from smm4h.utils.errors import InputError
 
 
@@ -37,10 +37,9 @@ def json_tables(source: Source, size: int | None) -> Iterator[Table]:
     first = next(objects, None)
     if first is None:
         raise InputError(f"{source.name} is empty; one JSON object a line is expected")
-    names = [SURROGATE.sub("\ufffd", name) for name in first[1]]
-    rows = Rows(source, names, "dropped", "", header_line=first[0], has_text=False)
-    needed = [list(first[1])[rows.found[kind]] for kind in ("text", "id") if kind in rows.found]
-    users = source.wanted.columns.user if source.wanted and "user" not in rows.found else []
+    rows = Rows(source, list(first[1]), "dropped", "", header_line=first[0], has_text=False)
+    needed = [list(first[1])[rows.positions[kind]] for kind in ("text", "id") if kind in rows.positions]
+    users = source.wanted.columns.user if source.wanted and "user" not in rows.positions else []
 
     def records() -> Iterator[tuple[int, list]]:
         for line, content in itertools.chain([first], objects):

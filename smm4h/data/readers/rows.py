@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smm4h.data.readers.files import Source
-from smm4h.data.readers.tables import ID_LIKE, LONG_ID, LazyColumn, Table, Wanted, texts_of, unquote
+from smm4h.data.readers.tables import ID_LIKE, LONG_ID, LazyColumn, Table, Wanted, texts_of, unquote, without_halves
 from smm4h.utils.errors import InputError
 
 
@@ -39,17 +39,18 @@ class Rows:
 
     def __post_init__(self) -> None:
         raw_width = len(self.names)
+        self.names = [without_halves(name) for name in self.names]  # or they could not be printed
         while self.names and not self.names[-1]:  # no flag or task file can name a column without a name
             self.names = self.names[:-1]
         self.width, self.raw_width = len(self.names), raw_width
         wanted, where = self.source.wanted, self.source.name
         if self.header_line is not None:
             where += f", {self.unit} {self.header_line}"
-        self.found = wanted.check(self.names, where, self.hint) if wanted else {}
-        self.needed = max(self.found.values(), default=-1) + 1
+        self.positions = wanted.check(self.names, where, self.hint) if wanted else {}
+        self.needed = max(self.positions.values(), default=-1) + 1
         # Only a label that stands behind the text tells whether a tab in the tweet has moved the fields.
-        self.shows_moves = "label" in self.found and self.found["label"] > self.found["text"]
-        self.needs_content = wanted is None or "id" in self.found or self.unit == "row"
+        self.shows_moves = "label" in self.positions and self.positions["label"] > self.positions["text"]
+        self.needs_content = wanted is None or "id" in self.positions or self.unit == "row"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +84,7 @@ class Rows:
                     )
                 counts["short"] += 1
                 fields = [*fields, *[""] * (self.width - len(fields))]
-            if self.found:
+            if self.positions:
                 self._check_unbroken(fields, line, is_short)
             self.rows.append(fields)
             self.lines.append(line)
@@ -100,8 +101,8 @@ class Rows:
         """Return whether all rows have the header's width, and none is an empty one to be left out."""
         if not set(map(len, rows)) <= {self.width}:
             return False
-        if "id" in self.found:
-            index = self.found["id"]
+        if "id" in self.positions:
+            index = self.positions["id"]
             return all(is_filled(fields[index]) for fields in rows)
         return not (self.needs_content and any(map(self._is_empty, rows)))
 
@@ -116,8 +117,8 @@ class Rows:
 
         The rest does not begin with an id; where there are no ids, either all rows are short or none.
         """
-        if "id" in self.found:
-            is_rest = self.was_short and not ID_LIKE.fullmatch(str(fields[self.found["id"]]).strip(' "'))
+        if "id" in self.positions:
+            is_rest = self.was_short and not ID_LIKE.fullmatch(str(fields[self.positions["id"]]).strip(' "'))
             self.was_short = is_short
         else:
             is_rest = self.has_whole if is_short else self.was_short
@@ -152,10 +153,10 @@ class Rows:
         if self.is_quoted:
             table.columns = [[unquote(cell) for cell in column] for column in columns]
         if not self.has_text:
-            for index in sorted(set(self.found.values())):
+            for index in sorted(set(self.positions.values())):
                 table.columns[index] = texts_of(columns[index], self.names[index], table.where, self.source.findings)
         table.findings = self.source.take_findings()
-        if not self.has_text and self.source.wanted is None:  # what of it is read, the caller alone knows
+        if not self.has_text and self.source.wanted is None:  # the caller reads some columns only
             table.columns = [self._lazy_column(table, index) for index in range(self.width)]
         return table
 
@@ -199,7 +200,7 @@ def has_row_names(rows: Iterable[list[str]], names: Sequence[str], wanted: Wante
     width. So the first fields must be no tweet ids, the next ones must look like ids where ids are due, and what would
     be texts must not all be labels. Without columns of ids to look at, R's quotes or its numbers from 1 are needed.
     """
-    found = wanted.positions(names) if wanted else {}
+    positions = wanted.positions(names) if wanted else {}
     all_long = all_labels = all_blank = all_numbered = True
     number = 0
     for fields in rows:
@@ -208,13 +209,13 @@ def has_row_names(rows: Iterable[list[str]], names: Sequence[str], wanted: Wante
         if len(fields) != len(names) + 1:
             return False
         first, last = unquote(fields[0]).strip(), unquote(fields[-1]).strip()
-        if "id" in found and not ID_LIKE.fullmatch(unquote(fields[found["id"] + 1]).strip()):
+        if "id" in positions and not ID_LIKE.fullmatch(unquote(fields[positions["id"] + 1]).strip()):
             return False
         number += 1
         all_numbered = all_numbered and first == str(number)
         all_long = all_long and bool(LONG_ID.fullmatch(first))
         all_blank = all_blank and not last
         all_labels = all_labels and wanted is not None and wanted.is_trailing_label(last)
-    if number == 0 or all_blank or all_long or not ("id" in found or is_quoted or all_numbered):
+    if number == 0 or all_blank or all_long or not ("id" in positions or is_quoted or all_numbered):
         return False
-    return not (all_labels and found.get("text") == len(names) - 1)
+    return not (all_labels and positions.get("text") == len(names) - 1)

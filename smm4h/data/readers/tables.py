@@ -116,6 +116,8 @@ class Wanted:
         """
         if missing := self.lacks(names):
             wanted = " or ".join(getattr(self.columns, missing[0]))
+            if not any(names):
+                raise InputError(f"{where}: this line is empty, but must name the columns ({wanted})")
             if hint:
                 raise InputError(f"{where}: no column {wanted}; {hint}")
             header = ", ".join(names)
@@ -231,11 +233,16 @@ def _text(value: object) -> str:
     raise TypeError(NOT_TEXT.get(type(value)) or getattr(value, "what", "other values"))
 
 
+def without_halves(text: str) -> str:
+    """Return a text with its pairs of UTF-16 units joined, and U+FFFD for each unit that stands alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], findings: list[Finding]) -> list[str]:
     """Return a column's cells as strings: the one place where a value becomes text.
 
     Half a character of two UTF-16 units, as a tweet cut in the middle of an emoji has it, becomes U+FFFD, because no
-    file can hold it.
+    file can hold it; two halves become the character.
 
     Args:
         where: file and line of a row, for messages.
@@ -253,7 +260,7 @@ def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], fi
         except TypeError as error:
             raise InputError(f"{where(row)}: column {name} holds {error}; text is expected") from None
         if not text.isascii() and SURROGATE.search(text):
-            text, mended = SURROGATE.sub("\ufffd", text), mended + 1
+            text, mended = without_halves(text), mended + 1
         texts.append(text)
     if mended:
         what = f"cells of column {name} held half a character, such as half an emoji; it was replaced by U+FFFD"
