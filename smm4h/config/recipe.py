@@ -192,7 +192,7 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
             try:
                 parsed = canonical(parsed)
             except InputError as error:
-                raise InputError(f"{place}{error}") from None
+                raise InputError(f"{flag}{error}") from None
     check_range(name, parsed, where)
     return parsed
 
