@@ -32,7 +32,7 @@ def draft_task_file(job: Job) -> None:
     )
     write_text(target, draft.to_yaml(name))
     print_draft(draft, target)
-    recipe, output = job.recipe or "recipes/rare.yaml", settings.output_dir or f"runs/{name}"
+    recipe, output = job.recipe or "--preset rare", settings.output_dir or f"runs/{name}"
     command = f"{command_name()} {recipe} --task {target} --train_file {source} --output_dir {output}"
     console.print("Read it, mend what was guessed wrong, then see what a job would do (leave --check out to train):")
     console.print(f"  {command} --check", markup=False, soft_wrap=True)

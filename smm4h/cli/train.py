@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from smm4h.cli.flags import words_of
 from smm4h.config.arguments import FIELDS, GROUPS, default_of
-from smm4h.config.recipe import read_command_line
+from smm4h.config.recipe import read_command_line, without_none
 from smm4h.config.validation import check_input_files, check_packages
 from smm4h.parallel.environment import LaunchEnvironment, become_coordinator_or_peer
 
@@ -74,14 +74,13 @@ def _lines(name: str) -> list[str]:
 
 def _takes(name: str) -> str:
     """Return what a flag takes: `INT`, `STR ...`, `all|best|none`; nothing for truth values."""
-    kind = FIELDS[name].type
-    parts = [part for part in typing.get_args(kind) if part is not type(None)]
+    kind = without_none(FIELDS[name].type)
+    parts = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         choices = "|".join(parts)
         return choices if len(f"  --{name} {choices}") < COLUMN else "NAME"
     if typing.get_origin(kind) is list:
         return f"{parts[0].__name__.upper()} ..."
-    kind = parts[0] if parts else kind
     return "" if kind is bool else kind.__name__.upper()
 
 
@@ -89,8 +88,8 @@ def _meaning(name: str) -> str:
     """Return what a setting means, its choices where they are not said yet, and its default."""
     setting: dataclasses.Field = FIELDS[name]
     text, default = setting.metadata["help"], default_of(setting)
-    is_literal = typing.get_origin(setting.type) is typing.Literal
-    choices = typing.get_args(setting.type) if is_literal else setting.metadata["choices"] or ()
+    kind = without_none(setting.type)
+    choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else setting.metadata["choices"] or ()
     said = f"{text} {_takes(name)}"
     if any(choice not in said for choice in choices):
         text += f": {', '.join(choices[:MOST_CHOICES])}{', ...' if len(choices) > MOST_CHOICES else ''}"

@@ -15,6 +15,14 @@ from smm4h.models.voting import METHODS, TIES
 HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
 BIGRU_INPUTS = ("pooler", "tokens")
 BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")
+# By preset: the recipe that comes with this project.
+PRESETS = {
+    "quick": "quickstart",
+    "paper": "smm4h2020",
+    "rare": "rare",
+    "large": "large",
+    "multilingual": "multilingual",
+}
 BASELINE_CLEANING = ["entities", "urls", "usernames", "case"]
 SCHEDULERS = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
@@ -111,6 +119,9 @@ class JobSettings:
     max_train_samples: int | None = setting(None, "labelled tweets kept: a stratified random choice", DATA)
     max_eval_samples: int | None = setting(None, "held-out tweets scored after each epoch")
     max_predict_samples: int | None = setting(None, "test tweets kept: the first ones", DATA)
+    preset: Literal[tuple(PRESETS)] | None = setting(
+        None, "a recipe that comes with this project, in place of a file", RECIPE, effect=False
+    )
     members: list[str] = setting([], "train only these members' and baselines' runs", RECIPE, effect=False)
     folds: list[int] = setting([], "train only these folds' runs", RECIPE, effect=False)
     init: str | None = setting(

@@ -18,6 +18,7 @@ from smm4h.config.arguments import (
     FIELDS,
     JOB_FIELDS,
     MEMBER_FIELDS,
+    PRESETS,
     RENAMED,
     SECRET,
     JobSettings,
@@ -33,6 +34,7 @@ PATHS = (
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "unlabelled_file", "output_dir"),
     *("train_labels_file", "validation_labels_file", "init", "cache_dir", "model_name_or_path"),
 )  # settings whose leading `~` is the home folder
+RECIPES = Path(__file__).parents[1] / "recipes"  # a link to the checkout's folder; pip installs what it leads to
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 Values = dict[str, Any]  # settings by the names of their flags
 
@@ -57,11 +59,7 @@ def read_command_line(words: Sequence[str]) -> Job:
         return _job_without_recipe(flags, words)
     if flags.get("init"):
         return _job_without_recipe(flags, words, *rest[:1])
-    if not rest:
-        raise InputError("name a recipe first, such as recipes/smm4h2020.yaml")
-    if len(rest) > 1:
-        raise InputError(f"unrecognized arguments: {' '.join(rest[1:])}")
-    recipe = read_recipe(expand_home(rest[0]))
+    recipe = read_recipe(find_recipe(rest, flags.get("preset")))
     common = {**recipe.shared, **flags}
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
     if settings.task is None and not settings.list_runs:
@@ -83,6 +81,31 @@ def read_command_line(words: Sequence[str]) -> Job:
         notices += [f"member {name} keeps its own {flag} {row[flag]}" for flag in flags if flag in row]
     check_job(settings, members, recipe.path)
     return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
+
+
+def find_recipe(words: Sequence[str], preset: str | None) -> str:
+    """Return the path of the recipe that the command line names, by a file, a recipe's name or a preset.
+
+    Args:
+        words: those that belong to no flag.
+
+    Raises:
+        InputError: for none, for several, and for a name that there is not.
+    """
+    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    if preset and words:
+        raise InputError(f"--preset {preset} is a recipe, and {words[0]} is another; name one of them")
+    if preset:
+        return str(known[PRESETS[preset]])
+    if not words:
+        raise InputError(f"name a recipe first, such as recipes/smm4h2020.yaml, or --preset {'|'.join(PRESETS)}")
+    if len(words) > 1:
+        raise InputError(f"unrecognized arguments: {' '.join(words[1:])}")
+    path = expand_home(words[0])
+    name = Path(path).name.removesuffix(".yaml")
+    if not Path(path).exists() and name in known and Path(path).parent in (Path(), Path("recipes")):
+        return str(known[name])
+    return path
 
 
 def _job_without_recipe(flags: Values, words: Sequence[str], recipe: str = "") -> Job:
@@ -160,15 +183,15 @@ def _is_list(kind: Any) -> bool:
     return typing.get_origin(kind) is list
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
     """Return T of `T | None`."""
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return next(part for part in typing.get_args(kind) if part is not type(None))
     return kind
 
 
 def _is_bool(kind: Any) -> bool:
-    return _without_none(kind) is bool
+    return without_none(kind) is bool
 
 
 def parse_value(name: str, value: Any, where: str = "") -> Any:
@@ -178,7 +201,7 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
     out of range.
     """
     setting: Field = FIELDS[name]
-    kind, flag = _without_none(setting.type), f"{where}--{name}: "
+    kind, flag = without_none(setting.type), f"{where}--{name}: "
     if _is_list(kind):
         values = value if isinstance(value, list) else [value]
         (element,) = typing.get_args(kind)

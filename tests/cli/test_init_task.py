@@ -43,17 +43,15 @@ def test_the_draft_names_columns_labels_rare_ones_and_the_next_command(tweets, c
     columns = (task.columns.text, task.columns.label, task.columns.id, task.columns.user)
     assert columns == (["post"], ["is_case"], ["tweet_id"], ["author"])
     assert "no 69 (87.34%), yes 10 (12.66%); no label: 1" in Path("tweets.yaml").read_text()
-    assert "recipes/rare.yaml --task tweets.yaml --train_file tweets.csv --output_dir runs/tweets --check" in result.out
+    assert "--preset rare --task tweets.yaml --train_file tweets.csv --output_dir runs/tweets --check" in result.out
     assert "my baby" not in result.out + Path("tweets.yaml").read_text()
 
 
 def test_the_next_command_takes_the_draft(tweets, tiny_encoder, call):
-    from conftest import ROOT
-
     assert call(train.main, "--init", "tweets.csv", "--task", "mine.yaml").code == 0
     words = ["--task", "mine.yaml", "--train_file", "tweets.csv", "--output_dir", "runs/mine", "--check"]
     words += ["--model_name_or_path", tiny_encoder, "--n_folds", "3"]
-    result = call(train.main, ROOT / "recipes" / "rare.yaml", *words)
+    result = call(train.main, "--preset", "rare", *words)
     assert result.code == 0, result.err
     assert "69 (87.3%)" in result.out
     assert "10 (12.7%)" in result.out

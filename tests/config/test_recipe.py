@@ -223,3 +223,18 @@ def test_the_recipes_of_large_and_multilingual_encoders_train_on_a_small_one(nam
     assert result.code == 0, result.err
     done = sorted(path.parent.parent.name for path in (tmp_path / "out").glob("*/fold-0/DONE"))
     assert done == sorted(member.name for member in job.members)
+
+
+@pytest.mark.parametrize("words", [["--preset", "paper"], ["smm4h2020"], ["recipes/smm4h2020.yaml"]])
+def test_a_recipe_of_the_project_is_found_from_any_folder(words, tmp_path, monkeypatch):
+    expected = [member.name for member in read_command_line(PAPER).members]
+    monkeypatch.chdir(tmp_path)
+    job = read_command_line([*words, "--task", "task5", "--output_dir", "out"])
+    assert [member.name for member in job.members] == expected
+
+
+def test_a_preset_beside_a_recipe_and_an_unknown_preset_are_refused():
+    with pytest.raises(InputError, match=r"--preset rare is a recipe, and recipes/smm4h2020\.yaml is another"):
+        read_command_line([*PAPER, "--preset", "rare"])
+    with pytest.raises(InputError, match=r"did you mean rare\?.*choose quick, paper, rare, large, multilingual"):
+        read_command_line(["--preset", "rar", *PAPER[1:]])
