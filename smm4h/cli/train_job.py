@@ -13,6 +13,7 @@ from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_
 from smm4h.data.folds import write_folds
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
+from smm4h.data.submissions import write_sources
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
 from smm4h.ensemble.stages import fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
@@ -144,6 +145,8 @@ def prepare_output_dir(
             console.print(f"note: {notice}", markup=False)
         console.print(f"{job.task.name}: {len(labelled)} labelled tweets ({shares})", markup=False)
         print_findings(splits.findings)
+    if launch.is_main_process:
+        write_sources(plan, splits.test)
     make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
     make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
@@ -231,6 +234,6 @@ def output_files(plan: Plan) -> list[tuple[str, str]]:
         ("pseudo_labels/", "tweets with voted labels, a part for each fold"),
         ("votes/final.tsv", "vote of all members"),
     ]
-    zips = sorted((plan.output_dir / "submission").glob("*.zip"))
-    known += [(str(Path("submission", path.name)), "what to submit") for path in zips]
+    files = (path for path in sorted((plan.output_dir / "submission").rglob("[!.]*")) if path.is_file())
+    known += [(str(path.relative_to(plan.output_dir)), "what to submit") for path in files]
     return [(path, meaning) for path, meaning in known if (plan.output_dir / path).exists()]

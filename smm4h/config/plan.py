@@ -155,6 +155,11 @@ class Plan:
         return self.output_dir / "data_report.json"
 
     @property
+    def sources_file(self) -> Path:
+        """How many test tweets in a row are from which source; exists where the task names sources."""
+        return self.output_dir / "sources.json"
+
+    @property
     def token_folder(self) -> Path:
         return self.output_dir / "tokens"
 
@@ -218,7 +223,8 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
     try:
         content = json.loads((output_dir / "plan.json").read_text())
         identity = {part: content[part] for part in ("recipe", "task", "data")}
-        submission, columns = Submission(**content["task"]["submission"]), Columns(**content["columns"])
+        submission = Submission(**content["task"]["submission"], **content.get("shape", {}))
+        columns = Columns(**content["columns"])
         further = {**content.get("reading", {}), **content.get("told", {})}
         if costs := further.get("costs"):
             further["costs"] = Costs(**costs)
@@ -321,6 +327,7 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         "command": job.words,
         "versions": versions,
         "columns": dataclasses.asdict(job.task)["columns"],
+        "shape": job.task.submission.shape(),
         "reading": {name: getattr(job.task, name) for name in READING},
         "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
     }

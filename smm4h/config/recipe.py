@@ -26,7 +26,7 @@ from smm4h.config.arguments import (
 from smm4h.config.decision import check_decision, parse_decision
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.task_file import find_task, read_task
-from smm4h.config.validation import check_job, check_member, check_range, check_submission
+from smm4h.config.validation import check_job, check_member, check_range
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home, read_yaml
 
@@ -69,7 +69,6 @@ def read_command_line(words: Sequence[str]) -> Job:
     settings.task = settings.task and str(find_task(settings.task))
     task = with_columns(read_task(settings.task), settings) if settings.task else None
     if task is not None:
-        check_submission(task, settings.task)
         check_decision(parse_decision(settings.decision), task.labels, task.positive, task.costs)
     members, notices = [], []
     for name, row in recipe.rows.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,12 +29,39 @@ class TaskFile(NamedTuple):
     source: str = ""
 
 
+SEPARATORS = {".csv": ","}  # by the ending of a file's name; others have tabs
+
+
 @dataclass(frozen=True)
 class Submission:
-    """The official submission: a zip of one tab-separated file with a header."""
+    """The shape of the official submission."""
 
-    file: str
-    columns: list[str]
+    file: str  # `{source}` in it stands for the source of a test file
+    columns: list[str]  # names of the columns of ids and labels
+    cells: dict[str, str] = field(default_factory=dict)  # what each column holds: id, label, source, or this text
+    files: dict[str, str] = field(default_factory=dict)  # file for each source, where `file` does not say it
+    header: bool = True
+    separator: str = ""  # none: as the file's name ends
+    labels: dict[str, str] = field(default_factory=dict)  # how labels are written, where not as the task names them
+    packing: str = "each"  # a zip for each file, `none`, or the name of one zip with all files
+    validation: bool = False  # whether the validation tweets are handed in, too, as predicted out of fold
+
+    @property
+    def layout(self) -> dict[str, str]:
+        """Columns in their order, and what each holds: id, label, source, or the text itself."""
+        return self.cells or dict(zip(self.columns, ("id", "label"), strict=True))
+
+    def file_of(self, source: str) -> str:
+        """Return the name of the file for the tweets of a source."""
+        return self.files.get(source) or self.file.replace("{source}", source)
+
+    def separator_of(self, name: str) -> str:
+        """Return what separates the fields of a file."""
+        return self.separator or SEPARATORS.get(PurePath(name).suffix.lower(), "\t")
+
+    def shape(self) -> dict[str, Any]:
+        """Return the fields without those on which plan.json has always held runs to be another job's."""
+        return {name: value for name, value in asdict(self).items() if name not in ("file", "columns")}
 
 
 DEFAULT_SUBMISSION = Submission("prediction.tsv", ["tweet_id", "Class"])
@@ -103,4 +131,6 @@ class Task:
         return f"{label} ({self.meanings[label]})" if label in self.meanings else label
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the content of a plan's task, of the submission only file and columns."""
+        submission = {"file": self.submission.file, "columns": self.submission.columns}
+        return {**asdict(self), "submission": submission}

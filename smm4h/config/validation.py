@@ -90,19 +90,6 @@ def _check_class_weights(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}class_weights {value}: at least one label must count")
 
 
-def check_submission(task: Task, path: str) -> None:
-    """Raise `InputError` for a submission's file that can't be written into the zip.
-
-    Args:
-        path: of the task file.
-    """
-    name = task.submission.file
-    if Path(name).name != name or "\\" in name:
-        raise InputError(f"{path}: the submission's file {name} must be a name without a folder")
-    if Path(name).suffix.lower() in (".parquet", ".gz", ".zip", ".xlsx"):
-        raise InputError(f"{path}: the submission's file {name} is a text within a zip; end its name in .tsv or .csv")
-
-
 def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
     """Raise `InputError` for settings of the job that contradict each other or its members."""
     names = [member.name for member in members]

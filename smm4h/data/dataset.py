@@ -4,11 +4,8 @@ No message contains a tweet's text: messages name file and line instead.
 """
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +15,12 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from smm4h.config.job import TweetFile
 from smm4h.config.task import Task
+from smm4h.data.readers.files import kind_of
 from smm4h.data.readers.formats import arrow_table, input_files, read_tables
-from smm4h.data.readers.tables import NUMBER, SPOILT_ID, SPREADSHEET_ID, Finding, Table, Wanted, unwrap_quotes
-from smm4h.utils.errors import InputError, nearest
+from smm4h.data.readers.ids import checked_ids
+from smm4h.data.readers.labels import UNKNOWN, LabelJoin, label_classes
+from smm4h.data.readers.tables import Finding, Findings, Table, Wanted, unwrap_quotes
+from smm4h.utils.errors import InputError
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
@@ -28,13 +28,9 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     return dataset.select_columns(name).with_format("arrow")[:][name]
 
 
-PROTECTED_ID = re.compile(r"""=?"([^"]*)"|'([^']+)""")  # from a spreadsheet that was to take it for text
-PROTECTION = ("=", "'", '"')  # what such an id begins with
 SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "#DIV/0!", "#ERROR!"}
-LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
-N_SHOWN = 5  # unknown labels in a message
+PART = "part"  # column of labelled tweets, where the validation tweets are to be handed in: training or validation
 NUMBERED = "tweets are numbered from 0, because the file has no column of ids"
-PROTECTED = "ids were wrapped in quotes, or protected from a spreadsheet; they were unwrapped"
 LOST_TEXTS = "tweets are errors of a spreadsheet such as #NAME?; compare them with another copy"
 CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves them; compare them with another copy"
 
@@ -42,7 +38,8 @@ CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves th
 def wanted_columns(task: Task, *, labelled: bool, ids_may_lack: bool = False) -> Wanted:
     """Return the columns that are read of a file of tweets."""
     columns = task.columns if labelled else replace(task.columns, label=[])
-    return Wanted(columns, task.labels, ids_may_lack)
+    names = [*task.labels, *task.label_of_spelling]
+    return Wanted(columns, names, ids_may_lack, header=task.header, one_text_per_file=task.one_text_per_file)
 
 
 def tweets_of(
@@ -71,7 +68,7 @@ def tweets_of(
             table.findings.append(Finding(table.path, changed, "tweets were wrapped in quotes; they were unwrapped"))
         texts = unwrapped
     if "id" in found:
-        ids = _checked_ids(table, found["id"])
+        ids = checked_ids(table, found["id"])
     else:
         ids = [str(row) for row in range(first_number, first_number + n_tweets)]
         if task.columns.id:
@@ -80,7 +77,7 @@ def tweets_of(
     # As objects: pandas would copy the strings to Arrow, and from there again for the dataset.
     tweets = {name: pd.Series(values, dtype=object) for name, values in (("id", ids), ("user", users), ("text", texts))}
     if labelled:
-        tweets["label"] = _classes(table, found["label"], task)
+        tweets["label"] = label_classes(table, found["label"], task)
     if "source" in found:
         tweets["source"] = pd.Series(list(table.columns[found["source"]]), dtype=object)
     for is_odd, what in (
@@ -92,83 +89,10 @@ def tweets_of(
     return pd.DataFrame(tweets)
 
 
-def _checked_ids(table: Table, column: int) -> list[str]:
-    """Return the ids of a table; raise `InputError` for a missing one and for one that a spreadsheet has spoilt."""
-    ids = [tweet_id.strip() for tweet_id in table.columns[column]]
-    n_protected = 0
-    for index, tweet_id in enumerate(ids):
-        if tweet_id[:1] in PROTECTION and (match := PROTECTED_ID.fullmatch(tweet_id)):
-            ids[index], n_protected = (match[1] or match[2] or "").strip(), n_protected + 1
-    if n_protected:
-        table.findings.append(Finding(table.path, n_protected, PROTECTED))
-    for index, tweet_id in enumerate(ids):
-        if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
-            if not tweet_id:
-                raise InputError(f"{table.where(index)}: no id; every tweet needs one")
-            if SPREADSHEET_ID.fullmatch(tweet_id):
-                raise InputError(f"{table.where(index)}: {SPOILT_ID}")
-    return ids
-
-
 def count_cut_ids(ids: Iterable[str]) -> tuple[int, int]:
     """Return how many ids have 16 digits or more, and how many of these end in 000: all do that Excel has saved."""
     long = [tweet_id for tweet_id in ids if len(tweet_id) >= 16 and tweet_id.isdigit()]
     return len(long), sum(tweet_id.endswith("000") for tweet_id in long)
-
-
-def _classes(table: Table, column: int, task: Task) -> list[int]:
-    """Return the class indices of a table's labels, -1 for an empty one.
-
-    A label is one of the task's as it is written there but for spaces around it, or the same number, or the same truth
-    value: `1.0` is 1, and JSON's true is True or 1.
-
-    Raises:
-        InputError: for labels that are none of the task's, with the first one's line.
-    """
-    index = {label: i for i, label in enumerate(task.labels)}
-    values = [label.strip() for label in table.columns[column]]
-    by_key: dict[Decimal | str, int] = {}
-    for label, i in reversed(index.items()):
-        by_key[_label_key(label)] = i
-    for word, digit in (("true", Decimal(1)), ("false", Decimal(0))):
-        if digit in by_key:
-            by_key.setdefault(word, by_key[digit])
-    classes_by_value = {"": -1} | {value: by_key.get(_label_key(value), -2) for value in set(values) - {""}} | index
-    classes = [classes_by_value[value] for value in values]
-    if -2 in classes:
-        unknown = Counter(value for value, i in zip(values, classes, strict=True) if i == -2)
-        raise InputError(
-            f"{table.where(classes.index(-2))}: the label is none of {', '.join(task.labels)}, but "
-            f"{_shown(unknown, task)}; correct the file, or the labels of the task file"
-        )
-    return classes
-
-
-def _label_key(label: str) -> Decimal | str:
-    """Return what labels are compared by: a number's value, a truth value in lower case, or else the text."""
-    if NUMBER.fullmatch(label):
-        return Decimal(label)
-    return label.lower() if label.lower() in ("true", "false") else label
-
-
-def _shown(unknown: Counter, task: Task) -> str:
-    """Return unknown labels with how often each was found, as far as they can be no tweets."""
-    shown, n_long, n_others = [], 0, 0
-    for value, count in unknown.most_common():
-        near = nearest(value, task.labels)
-        if len(value) > LONGEST_SHOWN or (" " in value and not near):
-            n_long += count
-        elif len(shown) == N_SHOWN:
-            n_others += count
-        else:
-            shown.append(f"{value} {_times(count)}{near}")
-    for words, count in (("(long values)", n_long), ("(others)", n_others)):
-        shown += [f"{words} {_times(count)}"] * bool(count)
-    return ", ".join(shown)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
@@ -177,9 +101,10 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
     arrays = {"row": pa.array(np.arange(len(tweets)))}
     for name in ("id", "user", "text"):
         arrays[name] = pa.array(tweets[name].tolist(), pa.string())
-    if "source" in tweets:
-        features["source"] = Value("string")
-        arrays["source"] = pa.array(tweets["source"].tolist(), pa.string())
+    for name in ("source", PART):
+        if name in tweets:
+            features[name] = Value("string")
+            arrays[name] = pa.array(tweets[name].tolist(), pa.string())
     if "label" in tweets:
         features["label"] = ClassLabel(names=task.labels)
         arrays["label"] = pa.array(tweets["label"].to_numpy(), pa.int64())
@@ -206,7 +131,8 @@ def read_tweets(
         paths: files, compressed or not, and folders of files, which are read by name.
         encoding_flag: the command's flag for the encoding, for messages; None: it has none, nor flags for columns.
     """
-    dataset, _, findings = _tweets(_tables(paths, task, labelled, encoding, encoding_flag), task, labelled=labelled)
+    tables = _tables(paths, task, labelled, encoding, encoding_flag)
+    dataset, _, findings = _tweets(tables, task, labelled=labelled, encoding=encoding)
     return dataset, findings
 
 
@@ -214,7 +140,7 @@ def read_labelled_tweets(
     paths: Sequence[AnyFile], task: Task, *, encoding: str | None = None
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
     """Return the labelled tweets of some files, the tweets whose label is empty, if any, and the findings."""
-    return _tweets(_tables(paths, task, True, encoding, "--encoding"), task, labelled=True)
+    return _tweets(_tables(paths, task, True, encoding, "--encoding"), task, labelled=True, encoding=encoding)
 
 
 def _tables(
@@ -224,31 +150,45 @@ def _tables(
 
     The parts of a folder go on.
     """
-    wanted = replace(wanted_columns(task, labelled=labelled), has_flags=encoding_flag is not None)
     for path in paths:
         named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
-        for number, file in enumerate(input_files(named.path)):
+        wanted = wanted_columns(task, labelled=labelled and named.labels is None)
+        wanted = replace(wanted, has_flags=encoding_flag is not None)
+        files = input_files(named.path)
+        if task.one_text_per_file and named.path.is_dir():
+            files = [file for file in files if kind_of(file) == ".txt"] or files
+        for number, file in enumerate(files):
             for table in read_tables(file, encoding, wanted=wanted, encoding_flag=encoding_flag):
                 yield table, named, number > 0
 
 
 def _tweets(
-    tables: Iterable[tuple[Table, TweetFile, bool]], task: Task, *, labelled: bool
+    tables: Iterable[tuple[Table, TweetFile, bool]], task: Task, *, labelled: bool, encoding: str | None = None
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
     """Return the tweets of some tables as one dataset, those whose label is empty, if any, and the findings."""
-    parts, findings, n_before, path = [], [], 0, ""
+    parts, findings, n_before, path, joins = [], Findings(), 0, "", {}
     for table, file, goes_on in tables:
         path = path or table.path
         n_before = n_before if goes_on else 0
-        tweets = tweets_of(table, task, labelled=labelled, first_number=n_before)
+        is_joined = labelled and file.labels is not None
+        tweets = tweets_of(table, task, labelled=labelled and not is_joined, first_number=n_before)
         n_before += len(tweets)
+        if is_joined:
+            join = joins.setdefault(file.labels, None) or LabelJoin.read(file.labels, task, encoding)
+            joins[file.labels] = join
+            tweets["label"] = join.classes_of(tweets["id"].tolist())
         if file.source:
             tweets["source"] = file.source
-        findings += [*table.findings, *_repeated_ids(table.path, tweets["id"])]
-        findings += cut_id_findings(table.path, *count_cut_ids(tweets["id"]))
-        if labelled and (n_empty := int((tweets["label"] < 0).sum())):
-            findings.append(Finding(table.path, n_empty, "tweets have no label"))
-        parts.append(tweets)
+        if labelled and task.submission.validation:
+            tweets[PART] = file.part
+        findings.add([*table.findings, *_repeated_ids(table.path, tweets["id"])])
+        if table.unit != "file":
+            findings.add(cut_id_findings(table.path, *count_cut_ids(tweets["id"])))
+        if labelled and (n_empty := int((tweets["label"] == -1).sum())):
+            findings.add([Finding(table.path, n_empty, "tweets have no label")])
+        parts.append(tweets[tweets["label"] != UNKNOWN] if labelled else tweets)
+    for join in joins.values():
+        findings.add(join.findings(path))
     tweets, without_label = pd.concat(parts, ignore_index=True), None
     if "source" in tweets:
         tweets["source"] = tweets["source"].fillna("")  # some file has no such column
@@ -260,7 +200,7 @@ def _tweets(
         tweets = tweets[~is_empty]
         if len(tweets) == 0:
             raise InputError(f"{path} has no label in any row; fill in the column of labels")
-    return to_dataset(tweets, task), without_label, findings
+    return to_dataset(tweets, task), without_label, findings.summed()
 
 
 def cut_id_findings(path: str, n_long: int, n_cut: int) -> list[Finding]:

@@ -5,8 +5,6 @@ records the run that made it.
 """
 
 import codecs
-import csv
-import io
 import json
 import re
 import zipfile
@@ -22,9 +20,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from smm4h.config.task import Submission, Task
+from smm4h.config.task import Task
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
+from smm4h.data.readers.labels import headed
 from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Finding, Table
 from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import InputError
@@ -230,6 +229,7 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
         )
     table = _quick_table(path) or _table(path, encoding)
     table = replace(table, names=[QUOTED.sub(r"\1", name.strip()) for name in table.names])
+    table = table if task is None else headed(table, task)
     ids, labels, classes = _label_columns(table, task)
     if len(table.lines) == 0:
         raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
@@ -245,10 +245,23 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
         table.findings,
     )
     _check_ids(file)
+    if task is not None and file.labels is not None:
+        file = replace(file, labels=_as_named(file.labels, task))
     for name, values in (("id", file.ids), ("label", file.labels)):
         if values is not None and (row := pa.compute.index(values, "").as_py()) >= 0:
             raise InputError(f"{file.where(row)}: no {name}; every tweet needs one")
     return file
+
+
+def _as_named(labels: pa.ChunkedArray, task: Task) -> pa.ChunkedArray:
+    """Return labels by the task's names, whose further spellings and whose form in the submission are known, too."""
+    written = {name: label for label, name in task.submission.labels.items()}
+    names = {**written, **task.label_of_spelling, **{label: label for label in task.labels}}
+    if len(names) == len(task.labels):
+        return labels
+    distinct = pa.compute.unique(labels)
+    renamed = pa.array([names.get(label, label) for label in distinct.to_pylist()], pa.string())
+    return pa.chunked_array([renamed.take(pa.compute.index_in(labels, value_set=distinct).combine_chunks())])
 
 
 def joined(files: Sequence[LabelFile]) -> LabelFile:
@@ -491,25 +504,6 @@ def check_label_output(path: Path, flag: str = "--output") -> None:
         raise InputError(f"{flag} {path}: choose a name that ends in {', '.join(WRITABLE)} or .zip")
 
 
-def label_text(
-    ids: Sequence[str], labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class"), kind: str = ".tsv"
-) -> str:
-    """Return a label file's content: header, then the rows in the order given, LF line ends.
-
-    Args:
-        kind: `.csv` for commas and quotes, `.jsonl` for an object a line, any other for tabs.
-    """
-    rows = [tuple(columns), *zip(ids, labels, strict=True)]
-    if kind == ".csv":
-        stream = io.StringIO(newline="")
-        csv.writer(stream, lineterminator="\n").writerows(rows)
-        return stream.getvalue()
-    if kind == ".jsonl":
-        objects = (dict(zip(columns, row, strict=True)) for row in rows[1:])
-        return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in objects)
-    return "".join("\t".join(row) + "\n" for row in rows)
-
-
 def write_labels(
     path: Path, ids: pa.ChunkedArray, labels: Sequence[str], columns: Sequence[str] = ("tweet_id", "Class")
 ) -> None:
@@ -521,30 +515,6 @@ def write_labels(
             writer.write(table)
 
     write_atomically(path, write)
-
-
-def write_submission(path: Path, submission: Submission, ids: pa.ChunkedArray, labels: Sequence[str]) -> None:
-    """Write the official zip, one file and no folder, and check it by reading it back.
-
-    The separator is the one that the file's name ends in. The file has a constant date, so that equal labels give equal
-    bytes.
-
-    Raises:
-        RuntimeError: where the zip does not read back as it was written.
-    """
-    kind = Path(submission.file).suffix.lower()
-    content = label_text(ids.to_pylist(), labels, submission.columns, kind)
-
-    def write(partial: Path) -> None:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            entry = zipfile.ZipInfo(submission.file, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content)
-
-    write_atomically(path, write)
-    if _unzipped(path) != (submission.file, content.encode("utf-8")):
-        raise RuntimeError(f"{path} does not read back as it was written")
 
 
 def _unzipped(path: Path) -> tuple[str, bytes]:

@@ -1,7 +1,7 @@
 """A vote after training: over a finished job's predictions by its own rule or another, or over label files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from smm4h.config.plan import read_plan
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.folds import read_fold_labels
-from smm4h.data.prediction_files import in_order_of, read_labels, write_labels, write_submission
+from smm4h.data.prediction_files import in_order_of, read_labels, write_labels
 from smm4h.data.readers.tables import Finding
+from smm4h.data.submissions import parts_of, read_sources, submission_files, write_submission_file
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -32,6 +33,7 @@ class Vote:
     description: str
     task: Task | None  # files need none
     ensemble: FittedEnsemble | None  # files have none
+    sources: Sequence[tuple[str, int]] = ()  # of the tweets, and how many in a row are from each
 
     def read_gold(self, path: Path, encoding: str | None = None) -> tuple[np.ndarray, Sequence[Finding]]:
         """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id, and findings."""
@@ -39,15 +41,28 @@ class Vote:
         return gold.indices(self.task.labels), gold.findings
 
     def write(self, output: Path) -> None:
-        """Write a label file in the format of its name, or the official zip where the name ends so."""
+        """Write a label file in the format of its name, or the submission where it has the name of one, or of a zip."""
         names = self.predictions.names(self.predicted)
         try:
-            if output.suffix.lower() == ".zip":
-                write_submission(output, self.task.submission, self.predictions.ids, names)
+            if texts := self._submitted(output.name, names):
+                write_submission_file(output, texts)
             else:
                 write_labels(output, self.predictions.ids, names)
         except OSError as error:
             raise InputError(f"--output {output} can't be written ({error.strerror})") from None
+
+    def _submitted(self, output: str, names: Sequence[str]) -> dict[str, str]:
+        """Return the submission's files as a zip is to hold them, or the only one of this name; else none."""
+        if self.task is None:
+            return {}
+        submission = replace(self.task.submission, packing="none", validation=False)
+        parts = parts_of(self.predictions.ids.to_pylist(), names, self.sources)
+        if Path(output).suffix.lower() == ".zip":
+            return {
+                name: text for texts in submission_files(submission, parts).values() for name, text in texts.items()
+            }
+        asked = [part for part in parts if submission.file_of(part.source) == output]
+        return next(iter(submission_files(submission, asked).values()), {})
 
 
 def hold_vote(
@@ -62,13 +77,20 @@ def hold_vote(
 ) -> Vote:
     """Return the vote of a job's members, where the one input is a folder, or of label files.
 
-    What is None is as the job was told, or for files a hard vote.
+    What is None is as the job was told, or for files a hard vote. The task file of a job's vote says in what shape it
+    is submitted.
 
     Raises `InputError` for a job without test tweets.
     """
-    if inputs[0].is_dir():
-        return vote_of_job(inputs[0], {"method": method, "decision": decision, "ties": ties}, members)
-    return vote_of_files(inputs, method, ties, read_task(task_file) if task_file else None, encoding)
+    task = read_task(task_file) if task_file else None
+    if not inputs[0].is_dir():
+        return vote_of_files(inputs, method, ties, task, encoding)
+    vote = vote_of_job(inputs[0], {"method": method, "decision": decision, "ties": ties}, members)
+    if task is None:
+        return vote
+    if task.labels != vote.task.labels:
+        raise InputError(f"--task {task_file} has other labels than {inputs[0]}; name the task of the job")
+    return replace(vote, task=replace(vote.task, submission=task.submission))
 
 
 def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[str]) -> Vote:
@@ -94,7 +116,7 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         ensemble, predictions = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
-    return Vote(predictions, ensemble.predict(predictions), description, task, ensemble)
+    return Vote(predictions, ensemble.predict(predictions), description, task, ensemble, read_sources(plan))
 
 
 def vote_of_files(

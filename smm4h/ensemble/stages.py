@@ -1,16 +1,28 @@
 """The votes of a job, in the order in which its stages make them: pseudo labels, final vote, submission, scores."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from smm4h.config.job import Job
 from smm4h.config.plan import Plan, Run, teacher_runs
+from smm4h.data.dataset import PART, column
 from smm4h.data.duplicates import across_folds
-from smm4h.data.prediction_files import read_labels, write_labels, write_submission
+from smm4h.data.prediction_files import read_labels, write_labels
 from smm4h.data.splits import Splits
+from smm4h.data.submissions import (
+    VALIDATION,
+    Part,
+    holds,
+    parts_of,
+    read_sources,
+    submission_files,
+    write_submission_file,
+)
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, write_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.label_issues import write_label_issues
@@ -18,6 +30,7 @@ from smm4h.ensemble.member_predictions import (
     MemberPredictions,
     mean_predictions,
     out_of_fold_predictions,
+    read_out_of_fold,
     write_out_of_fold,
 )
 from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
@@ -66,6 +79,8 @@ def fit_and_vote(plan: Plan, job: Job, splits: Splits) -> None:
     make_once(plan.ensemble_file, lambda: write_ensemble(plan, config, job.task, has_test=has_test))
     issues = plan.output_dir / "label_problems.tsv"
     make_once(issues, lambda: write_label_issues(issues, table, splits.labelled))
+    if job.task.submission.validation and (part := validation_part(plan, job, splits)):
+        write_submissions(plan, job, [part])
     if not has_test:
         return
     votes = plan.output_dir / "votes" / "final.tsv"
@@ -77,8 +92,28 @@ def fit_and_vote(plan: Plan, job: Job, splits: Splits) -> None:
 
     make_once(votes, vote)
     final = read_labels(votes)
-    path = plan.output_dir / "submission" / f"{Path(job.task.submission.file).stem}.zip"
-    make_once(path, lambda: write_submission(path, job.task.submission, final.ids, final.labels.to_pylist()))
+    write_submissions(plan, job, parts_of(final.ids.to_pylist(), final.labels.to_pylist(), read_sources(plan)))
+
+
+def write_submissions(plan: Plan, job: Job, parts: Sequence[Part]) -> None:
+    """Write the files to hand in; those that another shape of the task's submission has left are replaced."""
+    for name, texts in submission_files(job.task.submission, parts).items():
+        path = plan.output_dir / "submission" / name
+        if path.exists() and not holds(path, texts):
+            path.unlink()
+        make_once(path, partial(write_submission_file, path, texts))
+
+
+def validation_part(plan: Plan, job: Job, splits: Splits) -> Part | None:
+    """Return the validation tweets with the labels of rules and runs that have not seen them; None without any."""
+    if PART not in splits.labelled.column_names:
+        return None
+    is_asked = np.array(column(splits.labelled, PART).to_pylist()) == VALIDATION
+    predictions, gold = read_out_of_fold(plan.out_of_fold_file)
+    config = VotingConfig.from_settings(job.settings, job.task)
+    predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold)
+    ids = predictions.ids.filter(pa.array(is_asked)).to_pylist()
+    return Part(VALIDATION, ids, [job.task.labels[i] for i in predicted[is_asked]])
 
 
 def score_job(

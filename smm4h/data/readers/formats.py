@@ -64,8 +64,22 @@ def input_files(path: str | Path) -> list[Path]:
 
 def _tsv_tables(source: Source, size: int | None) -> Iterator[Table]:
     """Yield tables of tab-separated tweets, one a physical line; quotes, U+0085 and U+2028 are part of the text."""
+    if source.wanted and source.wanted.one_text_per_file and kind_of(source.path) == ".txt":
+        yield _whole_text(source)
+        return
     source.survey()
     yield from _tab_separated(source, size)
+
+
+def _whole_text(source: Source) -> Table:
+    """Return a file as a table of one text, whose id is the file's name."""
+    source.survey()
+    with source.text(newline="") as stream:
+        text = "\n".join(stream.read().splitlines())
+    columns, folder = source.wanted.columns, str(source.path.parent)
+    findings = [finding._replace(where=folder) for finding in source.take_findings()]
+    names = [(columns.id or ["id"])[0], columns.text[0]]
+    return Table(folder, names, [[source.path.stem], [text]], [source.path.name], findings, "file")
 
 
 def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
@@ -75,6 +89,10 @@ def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
         if not header:
             raise InputError(f"{source.name} is empty; a header line and one tweet a line are expected")
         names, is_quoted = _header_names(header.removesuffix(end).removesuffix("\r").split("\t"))
+        has_header = not (source.wanted and source.wanted.has_no_header(names, f"{source.name}, line 1"))
+        if not has_header:
+            names = list(source.wanted.header)
+            text.seek(0)
         rows = Rows(
             *(source, names, "judged", "write one tweet a line, tabs between its fields and none inside"),
             hint=_other_separator(header, source, "\t"),
@@ -84,7 +102,7 @@ def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
         )
         if is_quoted:
             source.find("header and cells are quoted; the quotes were taken off")
-        number, is_first = 2, True
+        number, is_first = 1 + has_header, has_header
         while content := text.read() if size is None else "".join(itertools.islice(text, size)):
             lines = content.replace("\r\n", "\n").removesuffix("\r").split(end) if end == "\n" else content.split(end)
             if lines[-1] == "":
@@ -164,15 +182,22 @@ def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
     remedy = f"put quotes around a tweet that holds a {'comma' if separator == ',' else 'semicolon'}"
     hint = _other_separator(header, source, separator)
     names = [name.strip() for name in names]
+    if source.wanted and source.wanted.has_no_header(names, f"{source.name}, line 1"):
+        records, names = _csv_records(source, separator), list(source.wanted.header)
+        header = ""
     rows = Rows(source, names, "refused", remedy, hint=hint, has_text=not source.has_halves)
-    reread = (lambda: (fields for _, fields in _csv_records(source, separator))) if header[0] == '"' else None
+    reread = (lambda: (fields for _, fields in _csv_records(source, separator))) if header[:1] == '"' else None
     yield from tables_of(rows, records, size, reread)
 
 
 def _separator_of(header: str, source: Source) -> str:
-    """Return the first separator by which the header names all wanted columns, or at least several ones; or a comma."""
+    """Return the first separator by which the header names all wanted columns, or at least several ones; or a comma.
+
+    A line that is no header has as many fields as the task's header.
+    """
     splits = {separator: _split_header(header, separator) for separator in SEPARATORS}
     complete = [s for s, names in splits.items() if source.wanted and not source.wanted.lacks(names)]
+    complete += [s for s, names in splits.items() if source.wanted and len(names) == len(source.wanted.header)]
     return next(iter([*complete, *(s for s, names in splits.items() if len(names) > 1)]), ",")
 
 

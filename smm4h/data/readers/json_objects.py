@@ -1,4 +1,4 @@
-"""JSON files (.jsonl, .json): tables of objects, one a line or all in one array."""
+"""JSON files (.jsonl, .json): tables of objects, one a line, all in one array, or in one object by id."""
 
 import itertools
 import json
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from smm4h.data.readers.files import Source
+from smm4h.data.readers.files import Source, kind_of
 from smm4h.data.readers.rows import Rows, tables_of
-from smm4h.data.readers.tables import Table
+from smm4h.data.readers.tables import ID_LIKE, Table
 from smm4h.utils.errors import InputError
 
 
@@ -27,13 +27,17 @@ BLANK = re.compile(r"[ \t\n\r]*")
 
 
 def json_tables(source: Source, size: int | None) -> Iterator[Table]:
-    """Yield tables of JSON objects, one a line or all in one array; each has the keys of the first that are read."""
+    """Yield tables of JSON objects, one a line, all in one array or in one object by id.
+
+    Each has the keys of the first that are read.
+    """
     source.survey()
     with source.text() as text:
         start = next((line for line in text if line.strip()), "").lstrip()
     if source.line_end == "\r" and not _is_json(start):  # white space within the only object
         source.line_end = "\n"
-    objects = _array_objects(source) if start.startswith("[") else _line_objects(source)
+    is_array = start.startswith("[")
+    objects = _array_objects(source) if is_array else _objects_by_id(source) or _line_objects(source)
     first = next(objects, None)
     if first is None:
         raise InputError(f"{source.name} is empty; one JSON object a line is expected")
@@ -60,6 +64,32 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _objects_by_id(source: Source) -> Iterator[tuple[int, dict[str, Any]]] | None:
+    """Return the entries of one JSON object that has an object, or a label, for each id; None for another content.
+
+    The number of an entry stands for its line.
+    """
+    if kind_of(source.path) != ".json":
+        return None
+    with source.text() as stream:
+        try:
+            content = JSON.decode(stream.read())
+        except (ValueError, RecursionError):
+            return None
+    id_name = next(iter(source.wanted.columns.id), "id") if source.wanted else "id"
+    if not isinstance(content, dict) or not content:
+        return None
+    if all(isinstance(value, dict) for value in content.values()):
+        entries = [{id_name: key} | value for key, value in content.items()]
+    elif all(isinstance(value, str | int) and ID_LIKE.fullmatch(key) for key, value in content.items()):
+        entries = [{id_name: key, "label": value} for key, value in content.items()]
+    else:
+        return None
+    if isinstance(content, _Repeating):
+        raise InputError(f"{source.name}: an id stands twice in this object; keep one of them")
+    return iter(list(enumerate(entries, start=1)))
 
 
 def _line_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -19,11 +19,12 @@ ESCAPED = re.compile(r'"((?:[^"]|\\")*)"')  # R's write.table: \" for a quote, a
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 SURROGATE = re.compile("[\ud800-\udfff]")
 ID_LIKE = re.compile(r"(?=\D*\d)[\w-]+", re.ASCII)  # one word with a digit
+COLUMN_NAME = re.compile(r"[A-Za-z_]{1,30}", re.ASCII)
+SPREADSHEET_ID = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d+[.,]\d+[eE]\d+|\d+\.0+", re.ASCII)
 LONG_ID = re.compile(r"\d{9,}", re.ASCII)  # a tweet id, not the number that R gives a row
 
 
 # 1.23E+18, 1e+18, Java's 1.23E18, 123.0; but 12e5 may be an id of letters and digits, as Reddit has them
-SPREADSHEET_ID = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d+[.,]\d+[eE]\d+|\d+\.0+", re.ASCII)
 SPOILT_ID = (
     "the id is written as a decimal number, so its last digits are lost; go back to a copy that no spreadsheet or "
     "float has touched"
@@ -86,12 +87,31 @@ class Wanted:
         labels: of the task; a label behind the last column is no part of a tweet.
         ids_may_lack: whether a file without a column of ids is read, too.
         has_flags: whether the command has flags that name columns, for messages.
+        header: names of the columns of a text file that has no header.
+        one_text_per_file: whether a .txt file is one text, whose id is the file's name.
     """
 
     columns: Columns
     labels: Sequence[str] = ()
     ids_may_lack: bool = False
     has_flags: bool = True
+    header: Sequence[str] = ()
+    one_text_per_file: bool = False
+
+    def has_no_header(self, first: Sequence[str], where: str) -> bool:
+        """Return whether a file whose first line has these fields lacks a header, as the task says that files do.
+
+        Raises:
+            InputError: where the first line looks like a header of other names.
+        """
+        if not self.header or not self.lacks(first):
+            return False
+        if len(first) > 1 and all(COLUMN_NAME.fullmatch(name) for name in first):
+            raise InputError(
+                f"{where}: this looks like a header, but its names are not the task's ({', '.join(self.header)}); add "
+                "them to the task's columns, or remove the line"
+            )
+        return True
 
     def positions(self, names: Sequence[str]) -> dict[str, int]:
         """Return the position of text, id, user, label and source in a header; of those that it lacks, none."""

@@ -1,0 +1,157 @@
+"""Submissions in the shape that a task's organisers ask for: text or JSON, zipped or plain, one file or several.
+
+All files that leave the project for a scorer are written here.
+"""
+
+import csv
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from smm4h.config.plan import Plan
+from smm4h.config.task import Submission
+from smm4h.data.dataset import column
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_json, write_atomically, write_json
+
+DATE = (1980, 1, 1, 0, 0, 0)  # of all files within zips: equal labels give equal bytes
+VALIDATION = "validation"  # the part with the labelled validation tweets, and its folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """The answers on the tweets of one file: ids and labels, in its order."""
+
+    source: str  # as the task names the file; empty: it does not
+    ids: Sequence[str]
+    labels: Sequence[str]  # as the task names them
+
+
+def write_sources(plan: Plan, test: Dataset | None) -> None:
+    """Write how many test tweets in a row are from which source, where they have one."""
+    if test is None or "source" not in test.column_names:
+        return
+    runs = [[source, len(list(rows))] for source, rows in itertools.groupby(column(test, "source").to_pylist())]
+    write_json(plan.sources_file, runs)
+
+
+def read_sources(plan: Plan) -> list[tuple[str, int]]:
+    """Return the sources of test tweets and how many in a row are from each; empty where they have none."""
+    return [(source, count) for source, count in read_json(plan.sources_file)] if plan.sources_file.exists() else []
+
+
+def parts_of(ids: Sequence[str], labels: Sequence[str], sources: Sequence[tuple[str, int]]) -> list[Part]:
+    """Return the answers on the test tweets, a part for each source in a row."""
+    parts, start = [], 0
+    for source, count in sources or [("", len(ids))]:
+        parts.append(Part(source, ids[start : start + count], labels[start : start + count]))
+        start += count
+    return parts
+
+
+def submission_text(submission: Submission, name: str, parts: Sequence[Part]) -> str:
+    """Return a submission file's content.
+
+    Args:
+        name: of the file, whose ending tells the format: .csv, .jsonl, .json (an object by id), else tabs.
+
+    Raises:
+        InputError: for an id that stands there with two labels, in JSON by id, and a tab or line end in a field between
+            tabs.
+    """
+    layout, written = submission.layout, submission.labels
+    tweets = [(i, label, part.source) for part in parts for i, label in zip(part.ids, part.labels, strict=True)]
+    values = ({"id": i, "label": written.get(label, label), "source": source} for i, label, source in tweets)
+    rows = [[known.get(held, held) for held in layout.values()] for known in values]
+    kind = Path(name).suffix.lower()
+    if kind == ".json":
+        return _json_by_id(list(layout), rows, list(layout.values()).index("id"))
+    if kind == ".jsonl":
+        objects = (dict(zip(layout, row, strict=True)) for row in rows)
+        return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in objects)
+    return _separated([list(layout)] * submission.header + rows, submission.separator_of(name), name)
+
+
+def _separated(rows: Sequence[Sequence[str]], separator: str, name: str) -> str:
+    """Return rows of fields: between tabs as they are, else quoted as spreadsheets do."""
+    if separator == "\t":
+        for row in rows:
+            if any(mark in field for field in row for mark in "\t\n\r"):
+                raise InputError(f"{name}: an id or label holds a tab or a line end; end the file's name in .csv")
+        return "".join("\t".join(row) + "\n" for row in rows)
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n", delimiter=separator).writerows(rows)
+    return stream.getvalue()
+
+
+def _json_by_id(columns: Sequence[str], rows: Sequence[Sequence[str]], of_id: int) -> str:
+    """Return JSON with an object for each id, which holds the other columns."""
+    content: dict[str, dict[str, str]] = {}
+    for row in rows:
+        answer = {name: value for i, (name, value) in enumerate(zip(columns, row, strict=True)) if i != of_id}
+        if content.setdefault(row[of_id], answer) != answer:
+            raise InputError("two test tweets have the same id and other labels, which JSON by id can't hold")
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def submission_files(submission: Submission, parts: Sequence[Part]) -> dict[Path, dict[str, str]]:
+    """Return the content of each file to hand in, by its path below the folder of submissions.
+
+    Of a zip, the content is that of each file in it; of a plain file, that of its only one.
+    """
+    texts: dict[tuple[str, str], str] = {}  # by folder and name
+    for folder, is_validation in (("", False), (VALIDATION, True)):
+        asked = [part for part in parts if (part.source == VALIDATION and submission.validation) == is_validation]
+        by_name: dict[str, list[Part]] = {}
+        for part in asked:
+            by_name.setdefault(submission.file_of(part.source), []).append(part)
+        for name, of_file in by_name.items():
+            texts[folder, name] = submission_text(submission, name, of_file)
+    files: dict[Path, dict[str, str]] = {}
+    for (folder, name), text in texts.items():
+        packed = {"each": f"{Path(name).stem}.zip", "none": name}.get(submission.packing, submission.packing)
+        files.setdefault(Path(folder, packed), {})[name] = text
+    return files
+
+
+def write_submission_file(path: Path, texts: dict[str, str]) -> None:
+    """Write a zip of some files in no folder, or a plain file where the name does not end in .zip; check a zip.
+
+    Raises:
+        RuntimeError: where a zip does not read back as it was written.
+    """
+    write_atomically(path, lambda partial: partial.write_bytes(_packed(path, texts)))
+    if not holds(path, texts):
+        raise RuntimeError(f"{path} does not read back as it was written")
+
+
+def _packed(path: Path, texts: dict[str, str]) -> bytes:
+    if path.suffix.lower() != ".zip":
+        (text,) = texts.values()
+        return text.encode("utf-8")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in texts.items():
+            entry = zipfile.ZipInfo(name, date_time=DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, text)
+    return stream.getvalue()
+
+
+def holds(path: Path, texts: dict[str, str]) -> bool:
+    """Return whether a written file has this content."""
+    contents = {name: text.encode("utf-8") for name, text in texts.items()}
+    try:
+        if path.suffix.lower() != ".zip":
+            return [path.read_bytes()] == list(contents.values())
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()} == contents
+    except (OSError, zipfile.BadZipFile):
+        return False
