@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -97,6 +98,7 @@ class Student:
         try:
             if Path(name).is_dir():
                 encoder_check.check_files(Path(name))
+            encoder_check.check_is_encoder(AutoConfig.from_pretrained(name))
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
         except Exception as error:  # one class for each file that may be missing or broken

@@ -74,12 +74,17 @@ def check_files(folder: Path) -> None:
 
 
 def check_config(config: PretrainedConfig) -> None:
-    """Raise ValueError for a model that is no encoder."""
-    if config.is_encoder_decoder:
-        raise ValueError(f"it is an encoder-decoder ({config.model_type}); choose a BERT-like encoder")
+    """Raise ValueError for a model that is no encoder, or whose config lacks what heads need."""
+    check_is_encoder(config)
     for name in LAYERS:
         if not isinstance(getattr(config, name, None), int):
             raise ValueError(f"its config ({config.model_type}) has no {name}; choose a BERT-like encoder")
+
+
+def check_is_encoder(config: PretrainedConfig) -> None:
+    """Raise ValueError for an encoder-decoder."""
+    if config.is_encoder_decoder:
+        raise ValueError(f"it is an encoder-decoder ({config.model_type}); choose a BERT-like encoder")
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], reader: str | None) -> None:

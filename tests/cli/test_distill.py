@@ -155,6 +155,11 @@ def test_a_student_may_be_an_xlm_roberta(words, tiny_encoder, tmp_path, call):
     [
         ("Llama", {}, "LlamaForSequenceClassification ends in no linear layer with a bias; choose another encoder"),
         ("Bert", {"max_position_embeddings": 40}, "it reads 40 tokens at most, and --max_seq_length is 110; lower it"),
+        (
+            "T5",
+            {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
+            "it is an encoder-decoder (t5)",
+        ),
         ("Bert", {"vocab_size": 30}, "its weights embed 30: they are of different models"),
     ],
 )
