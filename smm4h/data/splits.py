@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job, TweetFile
 from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_labelled_tweets, read_tweets, renumbered
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.folds import add_folds, stratified_choice
-from smm4h.data.prediction_files import check_same_tweets, joined, read_labels
+from smm4h.data.prediction_files import in_order_of, joined, read_labels
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
 
@@ -100,6 +102,8 @@ def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | Non
 def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     """Return the test tweets' gold labels (n_tweets,), or None without a gold file; only the final scores use them.
 
+    Tweets are joined by id, or by row where ids repeat.
+
     Raises:
         InputError: where the gold file has other tweets than the test file, or an unknown label.
     """
@@ -107,8 +111,9 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     if not paths or test is None:
         return None
     gold = joined([read_labels(path, job.task) for path in paths])
-    n_tweets = len(test)
-    if job.settings.max_predict_samples and n_tweets < len(gold.ids):
-        gold = gold.first(n_tweets)
-    check_same_tweets(gold, column(test, "id"), "the test file")
-    return gold.indices(job.task.labels)
+    ids = column(test, "id")
+    if job.settings.max_predict_samples and len(test) < len(gold.ids):
+        first = gold.first(len(test))
+        is_kept = pa.compute.is_in(gold.ids, value_set=ids).to_numpy()
+        gold = first if first.ids.equals(ids) else gold.take(np.flatnonzero(is_kept))
+    return in_order_of(gold, ids, "the test file").indices(job.task.labels)

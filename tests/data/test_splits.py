@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import job_words
+from conftest import job_words, recipe_of
 
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
-from smm4h.data.dataset import column
+from smm4h.data.dataset import column, read_tweets
 from smm4h.data.prediction_files import read_predictions
-from smm4h.data.splits import load_splits
+from smm4h.data.splits import load_splits, read_gold
 
 pytestmark = pytest.mark.slow
 
@@ -91,3 +91,17 @@ def test_rows_without_a_label_are_left_out_or_pooled(tiny_encoder, tmp_path):
     assert column(pooled.pool, "row").to_pylist() == [0, 1, 2, 3, 4]
     assert pooled.content_hashes()["labelled"] == left_out.content_hashes()["labelled"]
     assert len(pooled.labelled) == len(left_out.labelled) == 10
+
+
+@pytest.mark.parametrize("n_kept", [None, 2])
+def test_gold_in_another_order_is_joined_by_id(tmp_path, n_kept):
+    (tmp_path / "train.tsv").write_text("id\ttext\tlabel\n" + "".join(f"{i}\tt{i}\tnone\n" for i in range(4)))
+    (tmp_path / "test.tsv").write_text("id\ttext\n11\ta\n12\tb\n13\tc\n", encoding="utf-8")
+    (tmp_path / "gold.tsv").write_text("id\tlabel\n13\tnone\n12\tside_effect\n11\tnone\n", encoding="utf-8")
+    files = {f"{name}_file": tmp_path / f"{name}.tsv" for name in ("train", "test", "gold")}
+    flags = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    recipe = recipe_of(tmp_path, counts="{classifier: tfidf-logistic}")
+    flags += ["--max_predict_samples", str(n_kept)] if n_kept else []
+    job = read_command_line([str(recipe), "--task", "own_data", "--output_dir", str(tmp_path / "out"), *flags])
+    test, _ = read_tweets([tmp_path / "test.tsv"], job.task, labelled=False)
+    assert read_gold(job, test.select(range(n_kept or 3))).tolist() == [0, 1, 0][: n_kept or 3]
