@@ -60,3 +60,13 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+SCRIPTS = {"train": "run_classification.py"}  # of subcommands whose scripts have other names
+
+
+def command_name(subcommand: str) -> str:
+    """Return how to call a command, as this one was called: by the script, or as a subcommand of `smm4h`."""
+    if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).name != "__main__.py":
+        return f"python {SCRIPTS.get(subcommand, f'{subcommand}.py')}"
+    return f"smm4h {subcommand}"

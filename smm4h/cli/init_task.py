@@ -1,8 +1,8 @@
 """Draft of a task file for one's own tweets: the option `--init` of the command `train`."""
 
-import sys
 from pathlib import Path
 
+from smm4h.cli.flags import command_name
 from smm4h.config.job import Job
 from smm4h.data.task_draft import TaskDraft, draft_task
 from smm4h.utils.console import console
@@ -33,7 +33,7 @@ def draft_task_file(job: Job) -> None:
     write_text(target, draft.to_yaml(name))
     print_draft(draft, target)
     recipe, output = job.recipe or "--preset rare", settings.output_dir or f"runs/{name}"
-    command = f"{command_name()} {recipe} --task {target} --train_file {source} --output_dir {output}"
+    command = f"{command_name('train')} {recipe} --task {target} --train_file {source} --output_dir {output}"
     console.print("Read it, mend what was guessed wrong, then see what a job would do (leave --check out to train):")
     console.print(f"  {command} --check", markup=False, soft_wrap=True)
 
@@ -51,8 +51,3 @@ def print_draft(draft: TaskDraft, target: Path) -> None:
         lines.append(f"  could hold labels, too: {', '.join(draft.others)}; --label_column_name chooses")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-
-
-def command_name() -> str:
-    """Return how the command was called: by the script, or as `smm4h train`."""
-    return "python run_classification.py" if Path(sys.argv[0]).name == "run_classification.py" else "smm4h train"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smm4h.cli.flags import command_name
 from smm4h.config.job import Job, Member
 from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
@@ -212,28 +213,19 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
         from smm4h.reporting.html_report import write_report  # matplotlib would hold up the first step
 
         write_report(FinishedJob.read(plan.output_dir))
+    print_next_steps(plan)
+
+
+def print_next_steps(plan: Plan) -> None:
+    """Print what to do with the output folder: read, submit, predict, publish, as far as it has what that needs."""
+    folder = plan.output_dir
+    steps = [("read", str(folder / "report.html"))] if (folder / "report.html").exists() else []
+    files = (path for path in sorted((folder / "submission").rglob("[!.]*")) if path.is_file())
+    steps += [("submit", str(path)) for path in files]
+    if any((run.directory / "model").exists() for run in plan.runs):
+        steps.append(("predict", f"{command_name('predict')} {folder} new_tweets.csv --output labels.csv"))
+        steps.append(("publish", f"{command_name('publish')} {folder} --to_folder published/{folder.name}"))
+    steps.append(("all files", f"{folder}; docs/pipeline.md says what each of them holds"))
     console.print()
-    for path, meaning in output_files(plan):
-        console.print(f"{plan.output_dir / path}  {meaning}", markup=False, soft_wrap=True)
-
-
-def output_files(plan: Plan) -> list[tuple[str, str]]:
-    """Return the files of the output folder, as far as there are any, and what they hold."""
-    known = [
-        ("report.html", "all of this on one page, with pictures; it holds tweets"),
-        ("scores.json", "this table"),
-        ("data_report.json", "what was odd about the tweets"),
-        ("folds.parquet", "which fold holds which tweet out"),
-        (f"{plan.members[0]}/fold-0/", "one run: model, held-out and test probabilities, metrics"),
-        ("baselines/", "what the vote is to beat, on the same folds"),
-        ("out_of_fold.parquet", "each member's probabilities of each labelled tweet, held out"),
-        ("ensemble.json", "how the members' probabilities become a label"),
-        ("appraisal.json", "what the vote gains, member by member, and over baselines"),
-        ("label_problems.tsv", "labelled tweets whose label the members contradict"),
-        ("votes/stage1.tsv", "vote of the teachers"),
-        ("pseudo_labels/", "tweets with voted labels, a part for each fold"),
-        ("votes/final.tsv", "vote of all members"),
-    ]
-    files = (path for path in sorted((plan.output_dir / "submission").rglob("[!.]*")) if path.is_file())
-    known += [(str(path.relative_to(plan.output_dir)), "what to submit") for path in files]
-    return [(path, meaning) for path, meaning in known if (plan.output_dir / path).exists()]
+    for step, what in steps:
+        console.print(f"{step:9}  {what}", markup=False, soft_wrap=True)

@@ -28,6 +28,14 @@ def test_one_command_makes_45_runs_votes_and_a_submission(finished_job):
     assert "prediction_task5.zip" in out
 
 
+def test_a_job_ends_with_what_to_do_next(finished_job):
+    lines = finished_job.result.out.split("\n\n")[-1].splitlines()
+    assert [line.split()[0] for line in lines] == ["read", "submit", "predict", "publish", "all"]
+    assert lines[0].endswith(str(finished_job.folder / "report.html"))
+    assert lines[1].endswith(str(finished_job.folder / "submission" / "prediction_task5.zip"))
+    assert f"python predict.py {finished_job.folder} new_tweets.csv --output labels.csv" in lines[2]
+
+
 def test_two_processes_trained_side_by_side(finished_job):
     spans = []
     for path in finished_job.folder.glob("*/fold-*/DONE"):
