@@ -41,7 +41,8 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
     plan = make_plan(job, splits.content_hashes())  # members x folds -> runs
     test_gold = read_gold(job, splits.test)
     check_before_training(plan, job, splits, launch)
-    with lock_output_dir(plan, job, len(splits.unlabelled or [])) as notices:
+    n_extra = splits.extra.counts if splits.extra is not None else []
+    with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra) as notices:
         data = prepare_output_dir(plan, job, splits, launch, notices)
         with make_pool(launch, job, plan, data) as pool:
             for stage in job.stages:
@@ -150,6 +151,7 @@ def prepare_output_dir(
         write_sources(plan, splits.test)
     make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
+    tables += [splits.extra.tweets] if splits.extra is not None else []
     make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
     data = prepare_run_data(plan, job, splits)
     findings = write_data_report(plan, job, splits)

@@ -105,6 +105,12 @@ class JobSettings:
     test_file: str | None = setting(None, "tweets to predict", DATA, effect=False)
     train_labels_file: str | None = setting(None, "labels of --train_file's tweets, joined by id", effect=False)
     validation_labels_file: str | None = setting(None, "labels of --validation_file's, joined by id", effect=False)
+    extra_train_file: list[str] = setting(
+        [], "more labelled rows, such as paraphrases: they train, and are never held out", DATA, effect=False
+    )
+    extra_parent_column: str = setting(
+        "parent_id", "their column with the id of the tweet that a row was made from", effect=False
+    )
     gold_file: str | None = setting(None, "labels of the test tweets, for the last table only", DATA, effect=False)
     output_dir: str | None = setting(None, "folder of all results; resumed if the job was begun", DATA, effect=False)
     dataset_name: str | None = setting(None, "data set of the Hub, instead of files", effect=False)
@@ -210,6 +216,7 @@ class MemberSettings:
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
     cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)
+    extra_train: bool = setting(True, "train on the rows of --extra_train_file, too")
     refit: bool = setting(False, "train one more run on all labelled tweets; it counts as all folds", FOLDS)
     pseudo_labels: bool = setting(False, "train in stage 2, with pseudo-labelled tweets", PSEUDO)
     pseudo_round: int = setting(1, "round of pseudo labels; round 2 is taught by round 1")

@@ -11,6 +11,7 @@ JOB_NAMES = (
     *("plan.json", "folds.parquet", "data_report.json", "marks.npz", "tokens", "baselines", "pseudo_labels", "votes"),
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
     "report.html",
+    "extra.parquet",
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz")
 

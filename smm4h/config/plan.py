@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -169,6 +169,11 @@ class Plan:
         return self.output_dir / "marks.npz"
 
     @property
+    def extra_file(self) -> Path:
+        """Extra training tweets, without text, and the folds that must not train on each."""
+        return self.output_dir / "extra.parquet"
+
+    @property
     def out_of_fold_file(self) -> Path:
         return self.output_dir / "out_of_fold.parquet"
 
@@ -197,7 +202,8 @@ def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
     """Return the plan of a job.
 
     Args:
-        data: content hashes of the tweets by part (`labelled`, `test`, `unlabelled`), as far as they are known.
+        data: content hashes of the tweets by part (`labelled`, `test`, `unlabelled`, `extra`), as far as they are
+            known.
     """
     identity = {
         "recipe": {
@@ -279,18 +285,26 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> 
 
 
 def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
-    """Return the provenance of unlabelled tweets: file name, hash of its bytes, time of its last change."""
+    """Return the provenance of further tweets: file name, hash of its bytes, time of its last change.
+
+    Of a folder, the hash is that of its files' bytes, in the order of their names.
+    """
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
 
 
 @contextmanager
-def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> Iterator[list[str]]:
+def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = ()) -> Iterator[list[str]]:
     """Write plan.json, or check that an existing one is of this job; yield notices.
 
     A folder in which another recipe, task or data made no result yet is taken over, unless that job still runs. The
     `with` block holds the lease by which other commands know that this one runs.
+
+    Args:
+        n_unlabelled: number of unlabelled tweets.
+        n_extra: number of extra training tweets of each file.
 
     Raises `InputError` with the first difference, where the folder was made with another recipe, task or data.
     """
@@ -311,7 +325,7 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> Iterator[list[st
         names = [*LIBRARIES, *(["emoji"] if any("bertweet" in member.args.cleaning for member in job.members) else [])]
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         if not plan.plan_file.exists():
-            _write_plan(plan, job, versions, n_unlabelled)
+            _write_plan(plan, job, versions, n_unlabelled, n_extra)
         stored = json.loads(plan.plan_file.read_text())["versions"]
         yield notices + [
             f"{name} {stored.get(name)} made the runs that are done, the others get {current}"
@@ -320,7 +334,7 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int) -> Iterator[list[st
         ]
 
 
-def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: int) -> None:
+def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: int, n_extra: Sequence[int]) -> None:
     content = {
         **plan.identity,
         "recipe_file": job.recipe,
@@ -333,6 +347,9 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
     }
     if job.settings.unlabelled_file:
         content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
+    if n_extra:
+        files = zip(job.settings.extra_train_file, n_extra, strict=True)
+        content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]
     write_json(plan.plan_file, content)
 
 
@@ -380,7 +397,7 @@ def _remove_preparations(plan: Plan) -> None:
     """Remove what a job without results has left, plan.json last."""
     for path in (*_run_folders(plan.output_dir), plan.token_folder):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (plan.folds_file, plan.report_file, plan.fingerprints_file, plan.plan_file):
+    for path in (plan.folds_file, plan.extra_file, plan.report_file, plan.fingerprints_file, plan.plan_file):
         path.unlink(missing_ok=True)
 
 

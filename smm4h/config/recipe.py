@@ -32,7 +32,7 @@ from smm4h.utils.files import expand_home, read_yaml
 
 PATHS = (
     *("task", "data_dir", "train_file", "validation_file", "test_file", "gold_file", "unlabelled_file", "output_dir"),
-    *("train_labels_file", "validation_labels_file", "init", "cache_dir", "model_name_or_path"),
+    *("train_labels_file", "validation_labels_file", "init", "extra_train_file", "cache_dir", "model_name_or_path"),
 )  # settings whose leading `~` is the home folder
 RECIPES = Path(__file__).parents[1] / "recipes"  # a link to the checkout's folder; pip installs what it leads to
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
@@ -205,6 +205,7 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
         values = value if isinstance(value, list) else [value]
         (element,) = typing.get_args(kind)
         parsed: Any = [_parse_one(element, one, setting.metadata["choices"], flag) for one in values]
+        parsed = [expand_home(one) for one in parsed] if name in PATHS else parsed
     else:
         if isinstance(value, list):
             raise InputError(f"{flag}one value is expected, not a list")

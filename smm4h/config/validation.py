@@ -1,5 +1,6 @@
 """Checks of settings: whatever can be wrong with a recipe is said before anything is read or trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,21 @@ def check_input_files(job: Job) -> None:
             check_is_input(file.path)
         for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
             check_is_file(path)
+        check_extra_files(job, [*(file.path for file in (*files.labelled, *files.test)), *files.gold])
+    else:
+        check_extra_files(job, [])
     if job.settings.unlabelled_file:
         check_is_input(job.settings.unlabelled_file)
+
+
+def check_extra_files(job: Job, others: Sequence[Path]) -> None:
+    """Raise `InputError` for extra training tweets that are missing, named twice, or the job's own tweets."""
+    files = [Path(name) for name in job.settings.extra_train_file]
+    for number, path in enumerate(files):
+        check_is_input(path)
+        for other in (*others, *files[:number]):
+            if is_same_file(path, other):
+                raise InputError(f"--extra_train_file {path} is read as {other} already; name it once")
 
 
 def check_packages(job: Job) -> None:

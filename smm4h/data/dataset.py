@@ -122,6 +122,7 @@ def read_tweets(
     labelled: bool,
     encoding: str | None = None,
     encoding_flag: str | None = "--encoding",
+    ids_may_lack: bool = False,
 ) -> tuple[Dataset, list[Finding]]:
     """Return the tweets of some files, in the order of the files, and the findings about them.
 
@@ -130,9 +131,10 @@ def read_tweets(
     Args:
         paths: files, compressed or not, and folders of files, which are read by name.
         encoding_flag: the command's flag for the encoding, for messages; None: it has none, nor flags for columns.
+        ids_may_lack: see `tweets_of`.
     """
-    tables = _tables(paths, task, labelled, encoding, encoding_flag)
-    dataset, _, findings = _tweets(tables, task, labelled=labelled, encoding=encoding)
+    tables = _tables(paths, task, labelled, encoding, encoding_flag, ids_may_lack)
+    dataset, _, findings = _tweets(tables, task, labelled=labelled, encoding=encoding, ids_may_lack=ids_may_lack)
     return dataset, findings
 
 
@@ -144,7 +146,12 @@ def read_labelled_tweets(
 
 
 def _tables(
-    paths: Sequence[AnyFile], task: Task, labelled: bool, encoding: str | None, encoding_flag: str | None
+    paths: Sequence[AnyFile],
+    task: Task,
+    labelled: bool,
+    encoding: str | None,
+    encoding_flag: str | None,
+    ids_may_lack: bool = False,
 ) -> Iterator[tuple[Table, TweetFile, bool]]:
     """Yield each table, the file as it was named, and whether it goes on where the one before ended.
 
@@ -152,7 +159,7 @@ def _tables(
     """
     for path in paths:
         named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
-        wanted = wanted_columns(task, labelled=labelled and named.labels is None)
+        wanted = wanted_columns(task, labelled=labelled and named.labels is None, ids_may_lack=ids_may_lack)
         wanted = replace(wanted, has_flags=encoding_flag is not None)
         files = input_files(named.path)
         if task.one_text_per_file and named.path.is_dir():
@@ -163,7 +170,12 @@ def _tables(
 
 
 def _tweets(
-    tables: Iterable[tuple[Table, TweetFile, bool]], task: Task, *, labelled: bool, encoding: str | None = None
+    tables: Iterable[tuple[Table, TweetFile, bool]],
+    task: Task,
+    *,
+    labelled: bool,
+    encoding: str | None = None,
+    ids_may_lack: bool = False,
 ) -> tuple[Dataset, Dataset | None, list[Finding]]:
     """Return the tweets of some tables as one dataset, those whose label is empty, if any, and the findings."""
     parts, findings, n_before, path, joins = [], Findings(), 0, "", {}
@@ -171,7 +183,8 @@ def _tweets(
         path = path or table.path
         n_before = n_before if goes_on else 0
         is_joined = labelled and file.labels is not None
-        tweets = tweets_of(table, task, labelled=labelled and not is_joined, first_number=n_before)
+        options = {"ids_may_lack": ids_may_lack, "first_number": n_before}
+        tweets = tweets_of(table, task, labelled=labelled and not is_joined, **options)
         n_before += len(tweets)
         if is_joined:
             join = joins.setdefault(file.labels, None) or LabelJoin.read(file.labels, task, encoding)

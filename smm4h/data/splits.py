@@ -12,6 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from smm4h.config.job import Job, TweetFile
 from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_labelled_tweets, read_tweets, renumbered
 from smm4h.data.duplicates import cross_findings, leak_groups
+from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.prediction_files import in_order_of, joined, read_labels
 from smm4h.data.readers.tables import Finding
@@ -26,6 +27,7 @@ class Splits:
     test: Dataset | None
     unlabelled: Dataset | None
     findings: list[Finding]  # about all files, and between them
+    extra: ExtraTweets | None = None  # train, and are never held out
 
     @property
     def pool(self) -> Dataset | None:
@@ -42,6 +44,8 @@ class Splits:
         hashes = {"labelled": content_hash(self.labelled), "test": self.test and content_hash(self.test)}
         if self.unlabelled is not None:
             hashes["unlabelled"] = content_hash(self.unlabelled)
+        if self.extra is not None:
+            hashes["extra"] = self.extra.content_hash()
         return hashes
 
 
@@ -89,7 +93,10 @@ def load_splits(job: Job) -> Splits:
     is_grouped = settings.fold_by == "stratified_group"
     groups = leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
     labelled = add_folds(labelled, settings.n_folds, seeds, groups)
-    return Splits(labelled, test, unlabelled, findings + cross_findings(labelled, test, seeds, job.task))
+    findings += cross_findings(labelled, test, seeds, job.task)
+    if (extra := read_extra_tweets(job)) is not None:
+        findings += extra_findings(extra, labelled, test, seeds, job)
+    return Splits(labelled, test, unlabelled, findings, extra)
 
 
 def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | None, list[Finding]]:

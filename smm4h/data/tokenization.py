@@ -250,7 +250,7 @@ def _losses(path: Path, tweets: Dataset, member: Member) -> dict[str, int]:
 def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
     """Return the findings on what tokenizers leave out, of all token tables that exist; a line for each tokenizer."""
     counts: dict[tuple, dict[str, int]] = {}
-    for part, member in itertools.product(("labelled", "test", "unlabelled"), members):
+    for part, member in itertools.product(("labelled", "extra", "test", "unlabelled"), members):
         path = _table_path(folder, part, member).with_suffix(".json")
         if member.has_encoder and path.exists():
             key = part, member.args.model_name_or_path, member.args.max_seq_length

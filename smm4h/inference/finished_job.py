@@ -33,6 +33,7 @@ class FinishedJob:
         fitted_decision: class weights (n_rows, n_classes), as tuned on single folds' models.
         leaky: names of scores whose teachers saw the held-out tweets.
         command: words of the command line that the job was first given.
+        extra: provenance of the extra training tweets, by file.
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class FinishedJob:
     leaky: frozenset[str]
     versions: dict[str, str]
     command: list[str]
+    extra: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedJob":
@@ -72,6 +74,7 @@ class FinishedJob:
             fitted_decision=np.array([[row[label] for label in task.labels] for row in fitted]),
             versions=content["versions"],
             command=content.get("command", []),
+            extra=tuple(content.get("extra", [])),
         )
 
     @property

@@ -202,6 +202,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         encoders=[n for n in job.encoder_names if is_hub_name(n)],
         pictures=pictures_of(job, for_card=True),
         notes=notes,
+        data_note=f", and {sum(file['tweets'] for file in job.extra)} extra training rows" if job.extra else "",
         limits=[hashed] if counts_words else [],
         license=license,
         tags=["ensemble"],

@@ -15,6 +15,7 @@ from smm4h.config.job import Job
 from smm4h.config.plan import Plan, Run, fold_runs
 from smm4h.config.task import Task
 from smm4h.data.dataset import column
+from smm4h.data.extra_tweets import extra_rows, write_extra_tweets
 from smm4h.data.folds import fold_column
 from smm4h.data.prediction_files import Predictions, is_complete, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
@@ -23,6 +24,7 @@ from smm4h.data.tokenization import token_table, tokenise
 from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
 from smm4h.utils.files import write_json
+from smm4h.utils.leases import make_once
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class RunData:
         keep_models: `all`, `best` of each member, or `none`.
         keep_models_in: the dtype of kept weights.
         save_minutes: minutes between checkpoints.
+        extra_file: which extra tweets each run trains on; None without any.
     """
 
     task: Task
@@ -49,6 +52,7 @@ class RunData:
     keep_models: str = "all"
     keep_models_in: str = "float32"
     save_minutes: float = 5.0
+    extra_file: Path | None = None
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
         """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1."""
@@ -69,24 +73,36 @@ class RunData:
         """Return the fold (n_tweets,) that holds each labelled tweet out."""
         return pd.read_parquet(self.folds_file, columns=[fold_column(seed)]).to_numpy()[:, 0]
 
+    def extra_rows(self, run: Run) -> np.ndarray:
+        """Return the extra tweets (n_rows,) that the run trains on, by row."""
+        return np.zeros(0, dtype=np.int64) if self.extra_file is None else extra_rows(self.extra_file, run)
+
     def held_out(self, run: Run) -> np.ndarray:
         """Return a mask (n_tweets,) of the labelled tweets that the run holds out."""
         return run.holds_out(self.folds(run.member.args.fold_seed))
 
 
 def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Dataset:
-    """Return a run's training set (token ids, labels): labelled tweets of the other folds, pseudo-labelled tweets."""
-    known = np.flatnonzero(~data.held_out(run))
-    labelled = token_table(data.token_folder, "labelled", run.member)
-    if pseudo is None:
-        return labelled.select(known)
-    if pseudo.labels.ndim == 1:
-        part = labelled.select(known)
-    else:  # soft pseudo labels: gold labels become one-hot, as a column has one type
-        one_hot = np.eye(data.task.n_classes, dtype=np.float32)[column(labelled, "labels").to_numpy()[known]]
-        part = _with_labels(labelled.remove_columns("labels"), known, one_hot)
-    pool = token_table(data.token_folder, data.pool, run.member)
-    return concatenate_datasets([part, _with_labels(pool, pseudo.rows, pseudo.labels).cast(part.features)])
+    """Return a run's training set (token ids, labels).
+
+    It holds the labelled tweets of the other folds, the extra tweets that are no twins of held-out tweets, and the
+    pseudo-labelled tweets.
+    """
+    known = {"labelled": np.flatnonzero(~data.held_out(run)), "extra": data.extra_rows(run)}
+    tables = {part: token_table(data.token_folder, part, run.member) for part, rows in known.items() if len(rows)}
+    parts = [_gold_part(table, known[part], data.task, pseudo) for part, table in tables.items()]
+    if pseudo is not None:
+        pool = token_table(data.token_folder, data.pool, run.member)
+        parts.append(_with_labels(pool, pseudo.rows, pseudo.labels).cast(parts[0].features))
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def _gold_part(tweets: Dataset, rows: np.ndarray, task: Task, pseudo: PseudoLabels | None) -> Dataset:
+    """Return some rows of a table with gold labels; one-hot beside soft pseudo labels, as a column has one type."""
+    if pseudo is None or pseudo.labels.ndim == 1:
+        return tweets.select(rows)
+    one_hot = np.eye(task.n_classes, dtype=np.float32)[column(tweets, "labels").to_numpy()[rows]]
+    return _with_labels(tweets.remove_columns("labels"), rows, one_hot)
 
 
 def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Dataset:
@@ -133,6 +149,7 @@ def write_results(
             write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, {**maker, "part": name}))
     if is_writer:
         facts = {name: value for name, value in result.items() if name not in ("fingerprint", "seconds")}
+        facts |= {} if data.extra_file is None else {"extra_tweets": len(data.extra_rows(run))}
         facts |= {} if run.is_refit else {"held_out": _held_out_score(run, held_out, data.task)}
         write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts})
 
@@ -175,6 +192,11 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
     for part in ("labelled", "test", "unlabelled"):
         if (tweets := getattr(splits, part)) is not None:
             tokenise(folder, part, tweets, members)
+    if (extra := splits.extra) is not None:
+        tokenise(folder, "extra", extra.tweets, members)
+        seeds = sorted({member.args.fold_seed for member in job.members})
+        given = extra, splits.labelled, splits.test, seeds, job
+        make_once(plan.extra_file, lambda: write_extra_tweets(plan.extra_file, *given))
     return RunData(
         task=job.task,
         folds_file=plan.folds_file,
@@ -187,4 +209,5 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         keep_models=job.settings.keep_models,
         keep_models_in=job.settings.keep_models_in,
         save_minutes=job.settings.save_minutes,
+        extra_file=None if splits.extra is None else plan.extra_file,
     )
