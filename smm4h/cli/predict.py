@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.data import streaming
     from smm4h.data.readers.tables import Findings
     from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
-    from smm4h.inference.predictor import PartialPredictions, load_predictor
+    from smm4h.inference.predictor import PartialPredictions, left_out_notices, load_predictor
     from smm4h.reporting.terminal import print_findings
 
     streaming.check_output(arguments.output)
@@ -53,6 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
     device = take_device(launch, arguments)
     silence_libraries()
     predictor, task, ensemble_hash = load_predictor(arguments.ensemble, device, launch.local_world_size)
+    print_notices(left_out_notices(arguments.ensemble), launch)
     task = with_columns(task, arguments)
     id_name, label_name = task.submission.columns
     names = {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}

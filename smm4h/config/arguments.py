@@ -203,6 +203,9 @@ class MemberSettings:
     classifier: Literal[("encoder", *BASELINES)] = setting(
         "encoder", "an encoder with a head, or a baseline as a member that votes", RECIPE
     )
+    predictions: str | None = setting(
+        None, "files of a model from elsewhere that votes as a member: {out_of_fold: FILE, test: FILE}"
+    )
     model_name_or_path: str | None = setting(None, "BERT-like encoder: a name on the Hub or a folder", RECIPE)
     model_revision: str = setting("main", "branch, tag or commit of the encoder")
     cache_dir: str | None = setting(None, "where downloads are kept", effect=False)

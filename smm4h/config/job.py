@@ -1,5 +1,6 @@
 """A job and its members: what the command line and the recipe ask for."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from smm4h.config.arguments import (
 )
 from smm4h.config.task import Task
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,18 @@ class Member:
 
     @property
     def has_encoder(self) -> bool:
-        return self.args.classifier == "encoder"
+        return self.args.classifier == "encoder" and not self.is_outside
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the member is predictions of a model from elsewhere, which nothing is trained for."""
+        return self.args.predictions is not None
+
+    @cached_property
+    def outside_files(self) -> dict[str, str]:
+        """Files of the member's predictions by part; in a plan, hashes of their content."""
+        files = json.loads(self.args.predictions) if self.args.predictions else {}
+        return {part: expand_home(str(file)) for part, file in dict(files).items()}
 
     @property
     def precision(self) -> str | None:

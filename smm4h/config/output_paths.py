@@ -12,6 +12,7 @@ JOB_NAMES = (
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
     "report.html",
     "extra.parquet",
+    "outside",
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz")
 

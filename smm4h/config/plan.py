@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -169,6 +169,11 @@ class Plan:
         return self.output_dir / "marks.npz"
 
     @property
+    def outside_folder(self) -> Path:
+        """Predictions of members from elsewhere, in the order of the job's tweets."""
+        return self.output_dir / "outside"
+
+    @property
     def extra_file(self) -> Path:
         """Extra training tweets, without text, and the folds that must not train on each."""
         return self.output_dir / "extra.parquet"
@@ -192,28 +197,41 @@ class Plan:
         """Names of the members, in the recipe's order."""
         return list(dict.fromkeys(run.member.name for run in self.runs))
 
+    @property
+    def members_with_models(self) -> list[str]:
+        """Names of the members that are trained, and so have models; of the others predictions are all there is."""
+        return list(dict.fromkeys(run.member.name for run in self.runs if not run.member.is_outside))
+
     def runs_of(self, members: Iterable[str]) -> list[Run]:
         """Return the runs of the members with these names."""
         names = set(members)
         return [run for run in self.runs if run.member.name in names]
 
 
-def make_plan(job: Job, data: dict[str, str | None]) -> Plan:
+def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mapping[str, str]] | None = None) -> Plan:
     """Return the plan of a job.
 
     Args:
         data: content hashes of the tweets by part (`labelled`, `test`, `unlabelled`, `extra`), as far as they are
             known.
+        outside: by the name of each member from elsewhere, content hashes of its predictions by part. They take the
+            place of the files' names, so that files may be moved.
     """
+    members = [
+        member.with_settings(predictions=json.dumps(outside[member.name], sort_keys=True))
+        if outside and member.name in outside
+        else member
+        for member in job.members
+    ]
     identity = {
         "recipe": {
             "shared": job.shared_settings,
-            "members": {member.name: _effective_settings(member) for member in job.members},
+            "members": {member.name: _effective_settings(member) for member in members},
         },
         "task": {key: value for key, value in job.task.to_dict().items() if key not in WITHOUT_IDENTITY},
         "data": data,
     }
-    runs = _runs(job.output_dir, job.members, identity)
+    runs = _runs(job.output_dir, members, identity)
     baselines = _runs(job.output_dir / "baselines", job.baselines, identity)
     return Plan(job.output_dir, runs, wanted_of([*runs, *baselines], job.settings), identity, baselines)
 
@@ -252,7 +270,7 @@ def _runs(output_dir: Path, members: Iterable[Member], identity: dict[str, Any])
     return [
         Run(member, fold, output_dir / member.name / _folder_name(fold), _fingerprint(identity, member, fold))
         for member in members
-        for fold in [*range(n_folds), *([None] if member.args.refit else [])]
+        for fold in [*range(n_folds), *([None] if member.args.refit and not member.is_outside else [])]
     ]
 
 
@@ -284,7 +302,7 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
+def _provenance(path: Path, n_tweets: int | None = None) -> dict[str, Any]:
     """Return the provenance of further tweets: file name, hash of its bytes, time of its last change.
 
     Of a folder, the hash is that of its files' bytes, in the order of their names.
@@ -292,7 +310,8 @@ def _provenance(path: Path, n_tweets: int) -> dict[str, Any]:
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return {"file": path.name, "sha256": digest, "written": written, "tweets": n_tweets}
+    known = {"file": path.name, "sha256": digest, "written": written}
+    return known if n_tweets is None else {**known, "tweets": n_tweets}
 
 
 @contextmanager
@@ -347,6 +366,11 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
     }
     if job.settings.unlabelled_file:
         content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
+    if outside := [member for member in job.members if member.is_outside]:
+        content["outside"] = {
+            member.name: {part: _provenance(Path(file)) for part, file in member.outside_files.items()}
+            for member in outside
+        }
     if n_extra:
         files = zip(job.settings.extra_train_file, n_extra, strict=True)
         content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]

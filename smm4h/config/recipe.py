@@ -61,6 +61,8 @@ def read_command_line(words: Sequence[str]) -> Job:
         return _job_without_recipe(flags, words, *rest[:1])
     recipe = read_recipe(find_recipe(rest, flags.get("preset")))
     common = {**recipe.shared, **flags}
+    if "predictions" in common:
+        raise InputError("predictions are those of one member; write them into its row of the recipe")
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
     if settings.task is None and not settings.list_runs:
         raise InputError("name the task: --task tasks/task5.yaml")

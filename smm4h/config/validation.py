@@ -40,6 +40,9 @@ def check_input_files(job: Job) -> None:
         check_extra_files(job, [*(file.path for file in (*files.labelled, *files.test)), *files.gold])
     else:
         check_extra_files(job, [])
+    for member in job.members:
+        for file in member.outside_files.values():
+            check_is_file(Path(file))
     if job.settings.unlabelled_file:
         check_is_input(job.settings.unlabelled_file)
 
@@ -62,6 +65,8 @@ def check_packages(job: Job) -> None:
 
 def check_member(member: Member, task: Task, where: str) -> None:
     """Raise `InputError` for settings of a member that contradict each other or the task."""
+    if member.is_outside:
+        return check_outside(member, where)
     if member.has_encoder and member.args.model_name_or_path is None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
     if member.args.checkpoint == "best" and member.args.eval_strategy == "no":
@@ -83,6 +88,27 @@ def check_member(member: Member, task: Task, where: str) -> None:
         )
     if member.args.max_seq_length < 4:
         raise InputError(f"{where}--max_seq_length {member.args.max_seq_length} leaves no room for a tweet")
+
+
+OUTSIDE_PARTS = ("out_of_fold", "test", "unlabelled")
+
+
+def check_outside(member: Member, where: str) -> None:
+    """Raise `InputError` for predictions that are no files by part, and for settings that they can't have."""
+    expected = "write {out_of_fold: FILE, test: FILE}"
+    try:
+        files = member.outside_files
+    except (ValueError, TypeError):  # no mapping
+        raise InputError(f"{where}predictions {member.args.predictions}: {expected}") from None
+    for part in files:
+        if part not in OUTSIDE_PARTS:
+            raise InputError(f"{where}predictions have no part {part}{nearest(part, OUTSIDE_PARTS)}; {expected}")
+    if "out_of_fold" not in files:
+        raise InputError(
+            f"{where}predictions need out_of_fold, of all labelled tweets: without it nothing shows their worth"
+        )
+    if member.args.pseudo_labels:
+        raise InputError(f"{where}predictions are not trained; write pseudo_labels: false in the member's row")
 
 
 def _check_class_weights(member: Member, task: Task, where: str) -> None:
@@ -169,7 +195,8 @@ def _check_pseudo(settings: JobSettings, members: list[Member]) -> None:
                 "from 1, and each is taught by the members of the one before"
             )
         if settings.pseudo_from == "unseen" and not any(
-            teacher.args.fold_seed == member.args.fold_seed for teacher in teachers_of(settings, members, member.stage)
+            teacher.args.fold_seed == member.args.fold_seed and not teacher.is_outside
+            for teacher in teachers_of(settings, members, member.stage)
         ):
             raise InputError(
                 f"member {member.name}: every teacher has seen tweets that its folds hold out; --pseudo_from unseen "

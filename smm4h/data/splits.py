@@ -1,7 +1,7 @@
 """A job's splits: labelled tweets with their folds, test tweets, unlabelled tweets, and gold labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.prediction_files import in_order_of, joined, read_labels
+from smm4h.data.readers.outside import OutsidePredictions, copy_of_gold, read_outside
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
 
@@ -28,6 +29,7 @@ class Splits:
     unlabelled: Dataset | None
     findings: list[Finding]  # about all files, and between them
     extra: ExtraTweets | None = None  # train, and are never held out
+    outside: dict[str, OutsidePredictions] | None = None  # by member: predictions of models from elsewhere
 
     @property
     def pool(self) -> Dataset | None:
@@ -96,7 +98,32 @@ def load_splits(job: Job) -> Splits:
     findings += cross_findings(labelled, test, seeds, job.task)
     if (extra := read_extra_tweets(job)) is not None:
         findings += extra_findings(extra, labelled, test, seeds, job)
-    return Splits(labelled, test, unlabelled, findings, extra)
+    splits = Splits(labelled, test, unlabelled, findings, extra)
+    return replace(splits, outside=read_outside_members(job, splits))
+
+
+def read_outside_members(job: Job, splits: Splits) -> dict[str, OutsidePredictions]:
+    """Return the predictions of the members from elsewhere, by name, and add what is suspicious to the findings.
+
+    Raises `InputError` for predictions that are not of the job's tweets or show a leak, see `read_outside`.
+    """
+    settings, outside = job.settings, {}
+    teachers = {member.name for stage in job.stages if stage > 1 for member in job.teachers_of(stage)}
+    for member in job.members:
+        if not member.is_outside:
+            continue
+        is_teacher = splits.unlabelled is not None and member.name in teachers
+        parts = {
+            "out_of_fold": splits.labelled,
+            "test": splits.test,
+            "unlabelled": splits.unlabelled if is_teacher else None,
+        }
+        ids = {part: None if tweets is None else column(tweets, "id") for part, tweets in parts.items()}
+        is_cut = bool(settings.max_train_samples or settings.max_predict_samples)
+        outside[member.name] = read_outside(member, job.task, ids, settings.encoding, is_cut=is_cut)
+        if suspicion := copy_of_gold(member.name, outside[member.name]["out_of_fold"], splits.gold):
+            splits.findings.append(Finding("predictions", len(splits.labelled), suspicion))
+    return outside
 
 
 def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | None, list[Finding]]:

@@ -21,6 +21,8 @@ from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
+WITH_MODELS = "with_models"  # key of ensemble.json: the ensemble of the members that have models, fitted for itself
+
 
 @dataclass(frozen=True)
 class FittedEnsemble:
@@ -31,9 +33,15 @@ class FittedEnsemble:
     out_of_fold: dict[str, Any]  # scores of rules that were fitted without each tweet
 
     @classmethod
-    def read(cls, path: Path) -> "FittedEnsemble":
-        """Read ensemble.json; raise `InputError` for a file that is missing or of another kind."""
+    def read(cls, path: Path, *, with_models: bool = False) -> "FittedEnsemble":
+        """Read ensemble.json; raise `InputError` for a file that is missing or of another kind.
+
+        Args:
+            with_models: read the rule of the members that have models, and so can predict new tweets. It is another
+                one where some members are predictions from elsewhere.
+        """
         content = read_json(path)
+        content = content.get(WITH_MODELS, content) if with_models else content
         try:
             return cls(VotingRule.from_dict(content["rule"]), content["labels"], content["out_of_fold"])
         except (KeyError, TypeError):
@@ -98,13 +106,23 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
 def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool) -> None:
     """Fit the ensemble of all members to the out-of-fold table, and write it as it applies to new tweets.
 
+    Predictions from elsewhere cannot be had for new tweets. Where some members are such, another rule is fitted to the
+    rest: a vote with a member left out would have weights and a decision that were fitted for another vote.
+
     Args:
         has_test: whether there are test tweets, which the rule is adjusted on; see `adjust_for_averaging`.
     """
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
-    fitted, _ = fit_ensemble(predictions, gold, config, task)
-    adjusted = fitted.for_new_tweets(plan.runs)[0] if has_test else fitted
-    content = describe(adjusted, task)
-    content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
-    content["as_fitted"] = task.score(gold, fitted.rule.predict(predictions.probabilities))
+
+    def fitted_content(names: Sequence[str]) -> dict[str, Any]:
+        part, runs = predictions.of_members(names), plan.runs_of(names)
+        fitted, _ = fit_ensemble(part, gold, config, task)
+        content = describe(fitted.for_new_tweets(runs)[0] if has_test else fitted, task)
+        content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
+        content["as_fitted"] = task.score(gold, fitted.rule.predict(part.probabilities, part.groups))
+        return content
+
+    content, with_models = fitted_content(predictions.members), plan.members_with_models
+    if with_models and with_models != predictions.members:
+        content[WITH_MODELS] = fitted_content(with_models)
     write_json(plan.ensemble_file, content)

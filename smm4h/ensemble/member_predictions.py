@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,12 @@ class MemberPredictions:
             return voting.soft_vote(self.probabilities)
         means = voting.mean_probabilities(self.probabilities) if ties == "probability" else None
         return voting.hard_vote(self.votes, len(self.labels), means)
+
+    def of_members(self, names: Sequence[str]) -> "MemberPredictions":
+        """Return the predictions of some of the members, in this order."""
+        rows = [self.members.index(name) for name in names]
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return replace(self, members=list(names), votes=self.votes[rows], probabilities=probabilities)
 
     def count_ties(self) -> int:
         """Return the number of tweets for which several classes share the most votes."""

@@ -24,12 +24,16 @@ COUNTS = "counts.json"  # in the folder of a fold seed's parts
 def never_trained_on(run: Run, held_out: np.ndarray, labelled: Dataset) -> bool:
     """Return True if none of the held-out tweets was in the run's training part.
 
+    What a model from elsewhere was trained on is not known, so that it never counts as one that saw none of them.
+
     Tweets are compared by row, because a fold's number means other tweets with another fold seed. In later rounds the
     runs have pseudo labels in their training set, too, whose teachers were chosen by this same check.
 
     Args:
         held_out: mask (n_tweets,).
     """
+    if run.member.is_outside:
+        return False
     trained_on = ~run.holds_out(folds_of(labelled, run.member.args.fold_seed))
     return not (trained_on & held_out).any()
 

@@ -68,6 +68,27 @@ class Leaderboard:
         difference = paired_bootstrap(self.gold, *predicted, self.task.n_classes, objective.measure, objective.positive)
         return {"name": reference, "score": self.scores[reference]["out_of_fold"][self.task.measure], **difference}
 
+    def suspicious_members(self) -> dict[str, str]:
+        """Return by name why members from elsewhere may have seen the gold labels of the labelled tweets.
+
+        They are right on every labelled tweet; or the intervals of their scores out of fold and on the test tweets do
+        not meet, while half of the trained members lose less than half as much.
+        """
+        outside, found = [m for m in self.plan.members if m not in self.plan.members_with_models], {}
+        measure, scored = self.task.measure, {m: self.scores[m] for m in self.plan.members}
+        losses = {
+            m: score["out_of_fold"][measure] - score["test"][measure] for m, score in scored.items() if score["test"]
+        }
+        trained = [loss for m, loss in losses.items() if m not in outside]
+        usual = max(0.0, float(np.median(trained))) if trained else 0.0
+        for name in outside:
+            out_of_fold, test = scored[name]["out_of_fold"], scored[name]["test"]
+            if np.trace(out_of_fold["confusion"]) == np.sum(out_of_fold["confusion"]):
+                found[name] = RIGHT_ON_ALL
+            elif test and out_of_fold["interval"][0] > test["interval"][1] and losses[name] > 2 * usual:
+                found[name] = OUT_OF_FOLD_ONLY
+        return found
+
     def evaluate(self, vote: str, baselines: Sequence[str], across: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the evaluation of the final vote, the content of appraisal.json.
 
@@ -90,10 +111,19 @@ class Leaderboard:
             for kind, mask in across.items()
             if mask.any() and np.isin(gold[~mask], task.positive_indices).any()
         }
+        if suspicious := self.suspicious_members():
+            evaluation["suspicious"] = suspicious
         evaluation["collapsed"] = {
             run.name: collapse for run in self.plan.runs if (collapse := run.measures().get("collapsed"))
         }
         return evaluation
+
+
+RIGHT_ON_ALL = "predictions from elsewhere are right on every labelled tweet, as a copy of the gold labels would be"
+OUT_OF_FOLD_ONLY = (
+    "predictions from elsewhere score far better out of fold than on the test tweets, as a model that had seen the "
+    "labelled tweets' gold labels would"
+)
 
 
 def baseline_row(name: str) -> str:

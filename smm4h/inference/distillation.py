@@ -341,7 +341,7 @@ class Distillation:
     def predictor(self) -> EnsemblePredictor:
         """Return the job's ensemble; raise `InputError` where its models were not kept."""
         device = "cuda:0" if torch.cuda.is_available() and not self.settings.use_cpu else "cpu"
-        return EnsemblePredictor(self.job.plan, self.job.rule, self.job.task.labels, device)
+        return EnsemblePredictor(self.job.plan, self.job.with_models.rule, self.job.task.labels, device)
 
     def train(
         self, name: str, labelled: DistillationSet, shown: DistillationSet, unlabelled: UnlabelledTweets

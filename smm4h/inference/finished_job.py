@@ -87,6 +87,15 @@ class FinishedJob:
         """The ensemble's voting rule."""
         return self.ensemble.rule
 
+    @cached_property
+    def with_models(self) -> FittedEnsemble:
+        """The ensemble of the members that have models, which predicts new tweets."""
+        return FittedEnsemble.read(self.plan.ensemble_file, with_models=True)
+
+    def without_models(self) -> list[str]:
+        """Return the names of the members that are predictions from elsewhere."""
+        return [name for name in self.names if name not in self.plan.members_with_models]
+
     @property
     def best_member(self) -> str:
         """Name of the member with the highest out-of-fold score."""

@@ -1,5 +1,6 @@
 """The object that `smm4h.load` returns: predictions, leaderboard and out-of-fold table as pandas frames."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ import pandas as pd
 import torch
 
 from smm4h.inference.finished_job import FinishedJob
-from smm4h.inference.predictor import load_predictor
+from smm4h.inference.predictor import left_out_notices, load_predictor
 from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import InputError
 
@@ -39,6 +40,8 @@ class LoadedEnsemble:
         self.name = name
         device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
         self._predictor, self.task, _ = load_predictor(name, device)
+        for notice in left_out_notices(name):
+            warnings.warn(notice, stacklevel=3)
 
     @property
     def labels(self) -> list[str]:

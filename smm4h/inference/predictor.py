@@ -50,6 +50,11 @@ def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
 def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
     """Return the runs of a rule's members by name; raise `InputError` where their models were not kept."""
     runs = {name: plan.runs_of([name]) for name in rule.members}
+    if outside := [name for name in rule.members if name not in plan.members_with_models]:
+        raise InputError(
+            f"{plan.output_dir}: {', '.join(outside)} came from elsewhere as predictions, without a model that could "
+            "read new tweets; train a member beside them"
+        )
     missing = [run for of_member in runs.values() for run in of_member if not run.model.is_dir()]
     if missing:
         raise InputError(
@@ -151,7 +156,7 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
     """
     if (Path(name) / "plan.json").is_file():
         plan, task = read_plan(Path(name))
-        ensemble = FittedEnsemble.read(plan.ensemble_file)
+        ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
         predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
         return predictor, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
     published = load_published(name, device)
@@ -162,6 +167,23 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
     content = f"{published.model.config.to_json_string(use_diff=False)}{files}"
     return published, classifier_task(str(folder), published), hashlib.sha256(content.encode()).hexdigest()
+
+
+def left_out_notices(name: str) -> list[str]:
+    """Return a line where members of a job have no models, and a rule fitted without them labels new tweets."""
+    if not (Path(name) / "plan.json").is_file():
+        return []
+    plan, task = read_plan(Path(name))
+    left_out = [member for member in plan.members if member not in plan.members_with_models]
+    if not left_out:
+        return []
+    scores = [
+        FittedEnsemble.read(plan.ensemble_file, with_models=kind).out_of_fold[task.measure] for kind in (True, False)
+    ]
+    return [
+        f"{', '.join(left_out)} came from elsewhere as predictions, without a model: new tweets get the vote of the "
+        f"other members, fitted for itself, whose {task.measure} is {scores[0]:.3f} out of fold, not {scores[1]:.3f}"
+    ]
 
 
 def cut_tweets(predictor: Predictor) -> dict[str, CutTweets]:

@@ -12,7 +12,7 @@ from typing import Any
 from smm4h.config.plan import Run
 from smm4h.parallel.environment import set_threads
 from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
-from smm4h.training.baselines import train_baseline
+from smm4h.training.baselines import take_outside_predictions, train_baseline
 from smm4h.training.run import train_run
 from smm4h.training.run_data import RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
@@ -98,6 +98,13 @@ def train_all(runs: Sequence[Run], data: RunData, device: str, stop: threading.E
             stop.wait(TICK)
 
 
+def trainer_of(run: Run) -> Callable[..., None]:
+    """Return the function that makes a run's results."""
+    if run.member.is_outside:
+        return take_outside_predictions
+    return train_run if run.member.has_encoder else train_baseline
+
+
 def train_and_log(
     run: Run, data: RunData, device: str, stop: Callable[[], bool], lease: Lease | None, is_main_process: bool = True
 ) -> None:
@@ -124,7 +131,7 @@ def train_and_log(
     with Heartbeat(run, device, quiet=not is_main_process) as heartbeat:
         log("begun", device=device)
         try:
-            train = train_run if run.member.has_encoder else train_baseline
+            train = trainer_of(run)
             with Tracking(trackers_of(run.member), run, is_main_process=is_main_process) as tracking:
                 train(run, data, report, stop, lambda: log("trained"))
                 tracking.log_scores()

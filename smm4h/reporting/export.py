@@ -242,8 +242,8 @@ def write_for_publication(source: Path, folder: Path, name: str, dtype: str, lic
         return write_published_student(source, folder, name, dtype, license)
     job = FinishedJob.read(source)
     fingerprints = TweetFingerprints.read(job.plan.fingerprints_file)
-    runs = runs_with_models(job.plan, job.rule.drop_zero_weight())
-    write_published(folder, runs, job.ensemble, job.task, dtype)
+    runs = runs_with_models(job.plan, job.with_models.rule.drop_zero_weight())
+    write_published(folder, runs, job.with_models, job.task, dtype)
     ensemble_card(job, name, license).write(folder)
     return fingerprints
 

@@ -7,7 +7,7 @@ import jinja2
 
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
-from smm4h.models.voting import binary_threshold
+from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.reporting import figures
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.hub import display_name
@@ -67,10 +67,10 @@ def _problems(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def rule_text(job: FinishedJob) -> str:
-    """Return a description of how the members' probabilities become a label."""
+def rule_text(job: FinishedJob, rule: VotingRule | None = None) -> str:
+    """Return a description of how the members' probabilities become a label, by the job's rule or another."""
     has_refits = any(run.is_refit for run in job.plan.runs)
-    return job.rule.describe(job.task.labels, has_refits=has_refits)
+    return (rule or job.rule).describe(job.task.labels, has_refits=has_refits)
 
 
 def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:

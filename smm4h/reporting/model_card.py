@@ -17,6 +17,7 @@ from smm4h.config.task import Task
 from smm4h.data.prediction_files import read_predictions
 from smm4h.ensemble.scoring import FINAL
 from smm4h.inference.finished_job import FinishedJob
+from smm4h.metrics import format_interval
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import environment, pictures_of, rule_text
 from smm4h.reporting.hub import display_name, is_hub_name
@@ -131,6 +132,8 @@ def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str
 def _kind(member: Member) -> str:
     """Return a member's classifier or head and encoder, cleaning and pseudo labels in words."""
     cleaning, pseudo = member.args.cleaning, member.args.pseudo_labels
+    if member.is_outside:
+        return "predictions of a model from elsewhere, not published"
     kind = member.args.classifier
     if member.has_encoder:
         kind = f"head {member.args.head} on {display_name(member.args.model_name_or_path)}"
@@ -149,6 +152,18 @@ def usage_of(name: str, more: str = "") -> str:
         f'classify = pipeline("text-classification", "{name}"{more})\n'
         'classify(["one tweet", "another tweet"], truncation=True)  # [{"label": ..., "score": ...}, ...]'
     )
+
+
+def outside_notes(job: FinishedJob) -> list[str]:
+    """Return a sentence on the score of what is published, where members from elsewhere are no part of it."""
+    if not (outside := job.without_models()):
+        return []
+    score, measure = job.with_models.out_of_fold, job.task.measure
+    return [
+        f"{', '.join(outside)}: predictions of models from elsewhere, which are not part of this repository. It holds "
+        f"a vote of the other members, fitted for itself, that scores {score[measure]:.3f} "
+        f"({format_interval(score['interval'])}) out of fold."
+    ]
 
 
 def needed_packages(members: Iterable[Member]) -> str:
@@ -176,13 +191,13 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         notes.append(
             f"On the {unshared['tweets']} tweets without {kind} in another fold, the vote scores {score} out of fold."
         )
+    notes += outside_notes(job)
     hashed = "Members that count words keep hashes of words that two tweets had; who tries a word can find its hash."
-    counts_words = any(not run.member.has_encoder for run in plan.runs)
-    used = len(job.rule.drop_zero_weight().members)
+    counts_words = any(not run.member.has_encoder and not run.member.is_outside for run in plan.runs)
+    used = job.with_models.rule.drop_zero_weight().members
     return Card(
         title=name.split("/")[-1],
-        what=f"An ensemble of {used} members, {sum(1 for _ in plan.runs_of(job.rule.drop_zero_weight().members))} "
-        "models in all, that reads tweets.",
+        what=f"An ensemble of {len(used)} members, {len(plan.runs_of(used))} models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True"),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
         f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",
@@ -193,7 +208,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         scores_note=ABOUT_FOLDS,
         confusion=job.confusion("out_of_fold"),
         confusion_where="out of fold",
-        decision=f"The vote: {rule_text(job)}",
+        decision=f"The vote: {rule_text(job, job.with_models.rule)}",
         members=members,
         shared=shared,
         training_note=runs_note(plan),

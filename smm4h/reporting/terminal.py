@@ -82,6 +82,10 @@ def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
             )
         else:
             console.print(f"final vote against {_compared(baseline)}", markup=False)
+    for name, reason in evaluation.get("suspicious", {}).items():
+        console.print(
+            f"[bold red]SUSPICIOUS: {escape(name)}[/]: its {escape(reason)}; no score of a vote with it counts"
+        )
     for kind, unshared in evaluation["unshared"].items():
         console.print(
             f"on the {unshared['tweets']} tweets without {kind} in another fold, the final vote's out-of-fold "

@@ -140,6 +140,28 @@ def train_baseline(
     state.wait_for_everyone()
 
 
+def take_outside_predictions(
+    run: Run,
+    data: RunData,
+    report: Callable[[int, int], None],
+    stop: Callable[[], bool],
+    on_trained: Callable[[], None],
+) -> None:
+    """Write the folder of a run whose member comes from elsewhere: its fold's part of the predictions, DONE last.
+
+    Nothing is trained, and no model is kept. For the arguments see `run.train_run`.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        started_at = time.perf_counter()
+        run.directory.mkdir(parents=True, exist_ok=True)
+        report(0, 1)
+        write_results(run, data, data.outside_predictions(run.member.name), {"training_tweets": 0, "pseudo_tweets": 0})
+        on_trained()
+        _write_done(run, time.perf_counter() - started_at, 0.0)
+    state.wait_for_everyone()
+
+
 def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     """Fit the run's classifier, write predictions and metrics, save the model, then write DONE."""
     started_at = time.perf_counter()
@@ -179,10 +201,14 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
         partial.mkdir(exist_ok=True)
         save_baseline(name, model, partial)
         partial.rename(run.model)
+    _write_done(run, time.perf_counter() - started_at, trained_at - started_at)
+
+
+def _write_done(run: Run, seconds: float, training_seconds: float) -> None:
     record = {
         "fingerprint": run.fingerprint,
-        "seconds": round(time.perf_counter() - started_at, 2),
-        "training_seconds": round(trained_at - started_at, 2),
+        "seconds": round(seconds, 2),
+        "training_seconds": round(training_seconds, 2),
         "preparation_seconds": 0.0,
         "device": "cpu",
         "processes": 1,

@@ -26,6 +26,8 @@ from smm4h.training import checkpoints
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import make_once
 
+PART_OF = {"held_out": "out_of_fold"}  # where a member from elsewhere has the probabilities of a run's part
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -38,6 +40,7 @@ class RunData:
         keep_models: `all`, `best` of each member, or `none`.
         keep_models_in: the dtype of kept weights.
         save_minutes: minutes between checkpoints.
+        outside_folder: predictions of members from elsewhere; None without such a member.
         extra_file: which extra tweets each run trains on; None without any.
     """
 
@@ -53,6 +56,7 @@ class RunData:
     keep_models_in: str = "float32"
     save_minutes: float = 5.0
     extra_file: Path | None = None
+    outside_folder: Path | None = None
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
         """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1."""
@@ -76,6 +80,11 @@ class RunData:
     def extra_rows(self, run: Run) -> np.ndarray:
         """Return the extra tweets (n_rows,) that the run trains on, by row."""
         return np.zeros(0, dtype=np.int64) if self.extra_file is None else extra_rows(self.extra_file, run)
+
+    def outside_predictions(self, member: str) -> dict[str, np.ndarray]:
+        """Return a member's probabilities (n_tweets, n_classes) from elsewhere by part, in the order of the tweets."""
+        files = sorted((self.outside_folder / member).glob("*.parquet"))
+        return {file.stem: read_predictions(file).probabilities for file in files}
 
     def held_out(self, run: Run) -> np.ndarray:
         """Return a mask (n_tweets,) of the labelled tweets that the run holds out."""
@@ -115,7 +124,7 @@ def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Datas
 def write_results(
     run: Run,
     data: RunData,
-    predict: Callable[[Dataset], np.ndarray],
+    predict: Callable[[Dataset], np.ndarray] | dict[str, np.ndarray],
     result: dict[str, Any],
     *,
     is_writer: bool = True,
@@ -127,7 +136,8 @@ def write_results(
     tweets. Files that are complete already are kept.
 
     Args:
-        predict: returns the probabilities (n_tweets, n_classes) of a token table's tweets.
+        predict: returns the probabilities (n_tweets, n_classes) of a token table's tweets; or probabilities of all
+            tweets by part, of a member from elsewhere.
         result: facts about the training, added to the metrics.
         is_writer: whether this process writes files; where several train the run jointly, all predict and one writes.
         broadcast: returns the main process's value in all processes, so that all predict the same tables.
@@ -143,7 +153,10 @@ def write_results(
     for name, path, tweets in parts:
         if broadcast(is_complete(path, {**maker, "part": name})):
             continue
-        predicted = predict(tweets)
+        if callable(predict):
+            predicted = predict(tweets)
+        else:
+            predicted = predict[PART_OF.get(name, name)][column(tweets, "row").to_numpy()]
         if is_writer:
             rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
             write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, {**maker, "part": name}))
@@ -197,6 +210,9 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         seeds = sorted({member.args.fold_seed for member in job.members})
         given = extra, splits.labelled, splits.test, seeds, job
         make_once(plan.extra_file, lambda: write_extra_tweets(plan.extra_file, *given))
+    for name, predictions in (splits.outside or {}).items():
+        for part, probabilities in predictions.items():
+            _write_outside(plan.outside_folder / name / f"{part}.parquet", name, part, probabilities, splits, job.task)
     return RunData(
         task=job.task,
         folds_file=plan.folds_file,
@@ -210,4 +226,13 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         keep_models_in=job.settings.keep_models_in,
         save_minutes=job.settings.save_minutes,
         extra_file=None if splits.extra is None else plan.extra_file,
+        outside_folder=plan.outside_folder if splits.outside else None,
     )
+
+
+def _write_outside(path: Path, name: str, part: str, probabilities: np.ndarray, splits: Splits, task: Task) -> None:
+    """Write a member's predictions from elsewhere into the job's folder, in the first process that asks."""
+    tweets = splits.labelled if part == "out_of_fold" else getattr(splits, part)
+    rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
+    predictions = Predictions(rows, ids, probabilities, task.labels, {"member": name, "part": part})
+    make_once(path, lambda: write_predictions(path, predictions))
