@@ -30,7 +30,7 @@ def check_job(job: Job, launch: LaunchEnvironment) -> None:
     check_trackers(job.members)
     check_optimizers(job.members, job.output_dir)
     splits = load_splits(job)
-    plan = make_plan(job, splits.content_hashes())
+    plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())
     gold = read_gold(job, splits.test)
     if difference := difference_from_stored(plan):
         raise InputError(difference)
@@ -47,6 +47,7 @@ def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:
         table.add_column(name.replace("[", r"\["), justify="right" if name not in ("tweets",) else "left")
     for part, tweets, labels in (
         ("labelled", splits.labelled, splits.gold),
+        ("extra", *((splits.extra.tweets, splits.extra.labels) if splits.extra else (None, None))),
         ("test", splits.test, gold),
         ("unlabelled", splits.unlabelled, None),
     ):

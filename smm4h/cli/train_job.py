@@ -12,7 +12,6 @@ from smm4h.cli.flags import command_name
 from smm4h.config.job import Job, Member
 from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
-from smm4h.data.readers.outside import content_hashes
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.submissions import write_sources
@@ -39,8 +38,7 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
     silence_libraries()
     check_trackers(job.members)
     splits = load_splits(job)  # labelled tweets with their folds, test and unlabelled tweets
-    outside = {name: content_hashes(predictions) for name, predictions in splits.outside.items()}
-    plan = make_plan(job, splits.content_hashes(), outside)  # members x folds -> runs
+    plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())  # members x folds -> runs
     test_gold = read_gold(job, splits.test)
     check_before_training(plan, job, splits, launch)
     n_extra = splits.extra.counts if splits.extra is not None else []

@@ -53,6 +53,11 @@ class ExtraTweets:
     counts: list[int]
     findings: list[Finding]
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices (n_extra,)."""
+        return column(self.tweets, "label").to_numpy()
+
     @cached_property
     def keys(self) -> np.ndarray:
         """The `normalized_text` (n_extra,) of each row."""

@@ -15,7 +15,7 @@ from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.prediction_files import in_order_of, joined, read_labels
-from smm4h.data.readers.outside import OutsidePredictions, copy_of_gold, read_outside
+from smm4h.data.readers.outside import OutsidePredictions, content_hashes, copy_of_gold, read_outside
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
 
@@ -49,6 +49,10 @@ class Splits:
         if self.extra is not None:
             hashes["extra"] = self.extra.content_hash()
         return hashes
+
+    def outside_hashes(self) -> dict[str, dict[str, str]]:
+        """Return by member from elsewhere the content hashes of its predictions, for the job's identity."""
+        return {name: content_hashes(predictions) for name, predictions in (self.outside or {}).items()}
 
 
 def load_splits(job: Job) -> Splits:

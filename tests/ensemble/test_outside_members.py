@@ -95,6 +95,14 @@ def test_a_judge_from_elsewhere_votes_is_scored_and_appraised_like_the_rest(judg
 
 
 @pytest.mark.slow
+def test_a_finished_job_with_a_judge_is_seen_through_as_the_same_job(judged, call):
+    folder, _, _ = judged
+    result = call(main, *command(folder), "--check")
+    assert result.code == 0, result.err
+    assert "Nothing was trained" in result.out
+
+
+@pytest.mark.slow
 def test_new_tweets_get_a_vote_that_was_fitted_without_the_judge(judged, tmp_path, call):
     folder, _, _ = judged
     content = json.loads((folder / "out" / "ensemble.json").read_text())
