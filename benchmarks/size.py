@@ -100,7 +100,13 @@ def read_check_and_fold(folder: Path) -> None:
 def vote_on_label_files(folder: Path) -> None:
     import ensemble
 
-    sys.argv = ["ensemble.py", *map(str, sorted(folder.glob("vote-*.tsv"))), "--output", str(folder / "elected.tsv")]
+    sys.argv = [
+        "ensemble.py",
+        *map(str, sorted(folder.glob("vote-*.tsv"))),
+        "--output",
+        str(folder / "elected.tsv"),
+        "--overwrite",
+    ]
     ensemble.main()
     write_peak(folder / "vote.peak")
 
@@ -118,7 +124,7 @@ def vote_on_predictions(folder: Path) -> None:
         write_predictions(path, Predictions(np.arange(len(ids)), ids, drawn, ["1", "2", "3"], {}))
     started = time.perf_counter()
     files = sorted(map(str, folder.glob("voter-*.parquet")))
-    sys.argv = ["ensemble.py", *files, "--method", "hard", "--output", str(folder / "elected.tsv")]
+    sys.argv = ["ensemble.py", *files, "--method", "hard", "--output", str(folder / "elected.tsv"), "--overwrite"]
     ensemble.main()
     print(f"voting alone {time.perf_counter() - started:.1f} s", file=sys.stderr)
     write_peak(folder / "vote_probabilities.peak")

@@ -113,3 +113,15 @@ def test_a_planted_upward_import_is_reported(package, line):
 )
 def test_a_downward_import_is_not_reported(package, line):
     assert upward_imports(package, line) == []
+
+
+def test_text_is_read_and_written_as_utf_8_whatever_the_locale():
+    """By default it would be in the locale's encoding, which differs from host to host."""
+    for path in (*PACKAGE.rglob("*.py"), *ROOT.glob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+        for call in calls:
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+            is_text = name in ("read_text", "write_text") or (name == "open" and modes in (["r"], ["w"], ["a"]))
+            has_encoding = any(keyword.arg == "encoding" for keyword in call.keywords)
+            assert has_encoding or not is_text, f"{path}, line {call.lineno}: no encoding"

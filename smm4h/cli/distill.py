@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from smm4h.cli.flags import CommandParser
+from smm4h.config.output_paths import check_not_of_job
 from smm4h.metrics import format_interval
 from smm4h.parallel.environment import (
     LaunchEnvironment,
@@ -26,6 +27,7 @@ from smm4h.parallel.environment import (
 )
 from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import check_output_folder
 
 TWEET_FLAGS = ("data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name", "encoding")
 
@@ -83,11 +85,28 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=42)
     add("--checks", type=int, default=1, help="folds for each of which a student is trained without it, to be scored")
     add("--use_cpu", action="store_true", help="no GPU")
+    parser.add_overwrite()
     arguments = parser.parse(words)
     arguments.output_dir = arguments.output_dir or arguments.folder / "student"
     if arguments.num_train_epochs <= 0 or arguments.per_device_train_batch_size < 1 or arguments.checks < 0:
         raise InputError("--num_train_epochs, --per_device_train_batch_size and --checks can't be so small")
+    check_student_folder(arguments.output_dir, arguments.overwrite)
     return arguments
+
+
+def check_student_folder(folder: Path, overwrite: bool) -> None:
+    """Raise `InputError` for a folder of other content, and for a finished student unless it may be overwritten."""
+    check_output_folder(folder, [])
+    check_not_of_job(folder, "--output_dir")
+    for name in ("plan.json", "config.json"):
+        if (folder / name).exists():
+            raise InputError(
+                f"--output_dir {folder} holds a job or a model ({name}); name a folder of the student's own"
+            )
+    if (folder / "student.json").exists() and not overwrite:
+        raise InputError(
+            f"--output_dir {folder} holds a student already; name another folder, or replace it with --overwrite"
+        )
 
 
 def moved_files(arguments: argparse.Namespace) -> list[str]:

@@ -11,8 +11,16 @@ from smm4h.utils.files import expand_home
 
 
 def words_of(words: Sequence[str] | None) -> list[str]:
-    """Return the words of a command line, by default this process's own."""
-    return list(sys.argv[1:] if words is None else words)
+    """Return the words of a command line, by default this process's own.
+
+    Raises `InputError` for a name that is not UTF-8, which few libraries can open.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            raise InputError(f"{shown} is not valid UTF-8; rename the file")
+    return words
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -24,6 +32,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def add_overwrite(self) -> None:
+        """Add the flag of commands that write where the user names a place."""
+        self.add_argument("--overwrite", action="store_true", help="replace an output that is there; never an input")
 
     def error(self, message: str) -> None:
         raise InputError(message)

@@ -6,14 +6,17 @@ python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label,prob
 cat new.tsv | python predict.py runs/task5 - --output - > labels.tsv
 accelerate launch --num_processes 8 predict.py runs/task5 new.parquet --output labels.parquet
 
-Any number of tweets, in their order, in the memory of one block. Killed, the same command resumes.
+Any number of tweets, in their order, in the memory of one block. Killed, the same command resumes; with other tweets,
+columns or weights it begins anew.
 """
 
 import argparse
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,8 +31,9 @@ from smm4h.parallel.environment import (
     threads_each,
 )
 from smm4h.utils.console import make_console, silence_libraries
-from smm4h.utils.errors import InputError, nearest
-from smm4h.utils.files import check_output, expand_home
+from smm4h.utils.content import private_folder
+from smm4h.utils.errors import InputError, nearest, stop_on_signals
+from smm4h.utils.files import beside, check_new, check_output, expand_home
 
 PIPE = "-"
 COLUMNS = ("label", "probability", "margin", "votes")
@@ -39,29 +43,53 @@ console = make_console(stderr=True)
 def main(words: Sequence[str] | None = None) -> None:
     launch = LaunchEnvironment.detect()
     arguments = read_arguments(words)
+    before = state_of(arguments.output)
 
     from smm4h.config.output_paths import check_not_of_job
     from smm4h.data import streaming
-    from smm4h.data.readers.tables import Findings
-    from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
-    from smm4h.inference.predictor import PartialPredictions, left_out_notices, load_predictor
-    from smm4h.reporting.terminal import print_findings
 
     streaming.check_output(arguments.output)
     check_not_an_input(arguments)
     check_not_of_job(arguments.output)
+    if launch.is_main_process and arguments.output != PIPE:
+        check_new(arguments.output, arguments.overwrite)
+    stop_on_signals()
     device = take_device(launch, arguments)
     silence_libraries()
-    predictor, task, ensemble_hash = load_predictor(arguments.ensemble, device, launch.local_world_size)
-    print_notices(left_out_notices(arguments.ensemble), launch)
+    place = tempfile.gettempdir() if arguments.output == PIPE else Path(arguments.output).parent
+    with only_writer(arguments.output, launch), private_folder(Path(place)) as private:
+        predict(arguments, launch, device, private, is_late=lambda: state_of(arguments.output) != before)
+
+
+def predict(
+    arguments: argparse.Namespace, launch: LaunchEnvironment, device: str, private: Path, is_late: Callable[[], bool]
+) -> None:
+    """Predict the tweets, and write the predictions in the main process.
+
+    Args:
+        private: folder for what must not stay behind.
+        is_late: whether the main process has written the output since this one began.
+    """
+    from smm4h.data.readers.tables import Findings
+    from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
+    from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
+    from smm4h.inference.predictor import left_out_notices, load_predictor
+    from smm4h.reporting.terminal import print_findings
+
+    predictor, task, files = load_predictor(arguments.ensemble, device, launch.local_world_size)
+    print_notices(left_out_notices(arguments.ensemble) if launch.is_main_process else [])
     task = with_columns(task, arguments)
     id_name, label_name = task.submission.columns
     names = {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}
-    inputs, is_pipe = inputs_of(arguments.input), arguments.input == PIPE
-    if not is_pipe:
-        inputs, notices = leave_out_labels(arguments.input, inputs, arguments.output, task, list(names.values()))
-        print_notices(notices, launch)
-    parts = PartialPredictions.open(arguments.output, [] if is_pipe else inputs, ensemble_hash, arguments.block)
+    inputs = inputs_of(arguments.input, private)
+    inputs, left_out = leave_out_labels(arguments.input, inputs, arguments.output, task, list(names.values()))
+    if not launch.is_main_process and is_late():
+        return
+    folder = private / "parts" if arguments.output == PIPE else parts_folder(arguments.output)
+    reading = reading_of(task, arguments.encoding, arguments.block)
+    is_main = launch.is_main_process
+    parts, begun_anew = PartialPredictions.open(folder, inputs, files, reading, is_main_process=is_main)
+    print_notices([*left_out, *begun_anew] if is_main else [])
     findings = Findings()
 
     def read():
@@ -70,21 +98,51 @@ def main(words: Sequence[str] | None = None) -> None:
         return read_blocks(inputs, task, arguments.block, arguments.encoding, **options)
 
     n_blocks = predict_all(read, parts, predictor, launch, inputs)
-    if not launch.is_main_process:
+    if not is_main:
         return
     if n_blocks == 0:
         raise InputError(f"{arguments.input} holds no tweet")
-    notices = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
-    if is_pipe:
-        inputs[0].unlink()
+    parts.check_unchanged()
+    cut = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
     print_findings(findings.summed(), console)
-    print_notices(notices, launch)
+    print_notices(cut)
     if arguments.output != PIPE:
         console.print(f"written to {arguments.output}", markup=False)
 
 
-def print_notices(notices: Sequence[str], launch: LaunchEnvironment) -> None:
-    for notice in notices if launch.is_main_process else ():
+def state_of(path: str) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced; None without a file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@contextmanager
+def only_writer(output: str, launch: LaunchEnvironment) -> Iterator[None]:
+    """Hold the lease of an output; raise `InputError` where another command holds it.
+
+    The processes of one launch share the lease of the main process.
+    """
+    if output == PIPE or not launch.is_main_process:
+        yield
+        return
+    from smm4h.utils.leases import LEASE_SECONDS, LeaseHolder
+
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    lease = LeaseHolder().try_acquire(beside(Path(output), ".claim"))
+    if lease is None:
+        raise InputError(
+            f"another predict.py is writing {output}, or was killed on another host less than {LEASE_SECONDS:.0f} s "
+            "ago; wait for it, or name another --output"
+        )
+    with lease:
+        yield
+
+
+def print_notices(notices: Iterable[str]) -> None:
+    for notice in notices:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
 
 
@@ -98,6 +156,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--id_column_name", help="column of the tweet id, instead of the task's")
     add("--text_column_name", help="column of the text, instead of the task's")
     add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
+    parser.add_overwrite()
     add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")
     add("--use_cpu", action="store_true", help="no GPU")
     arguments = parser.parse(words)
@@ -168,7 +227,12 @@ def predict_all(read, parts, predictor, launch: LaunchEnvironment, inputs: Seque
                 progress.advance(line, len(block.ids))
                 progress.update(line, description=f"{int(progress.tasks[line].completed):,} tweets")
 
-            n_blocks, n_missing = parts.predict_missing(read(), predictor, leases, show)
+            try:
+                n_blocks, n_missing = parts.predict_missing(read(), predictor, leases, show)
+            except FileNotFoundError:
+                if launch.is_main_process or parts.folder.is_dir():
+                    raise
+                return 0  # the main process has joined all blocks and removed them
             if not n_missing or not launch.is_main_process:
                 return n_blocks
             time.sleep(1)

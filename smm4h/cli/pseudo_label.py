@@ -17,7 +17,7 @@ from smm4h.cli.flags import CommandParser, one_of
 from smm4h.config.output_paths import check_not_of_job
 from smm4h.config.task_file import find_task
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import check_is_file, check_is_input, check_output, check_output_folder, is_same_file
+from smm4h.utils.files import check_is_file, check_is_input, check_new, check_output, check_output_folder, is_same_file
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -76,6 +76,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--fold_by", type=one_of(fold_by), default="stratified", help=f"how the folds are cut: {' or '.join(fold_by)}")
     add("--group_users", action="store_true", help="stratified_group keeps the tweets of a user in one fold, too")
     add("--encoding", help="encoding of all files (default: UTF-8 where valid, else cp1252)")
+    parser.add_overwrite()
     arguments = parser.parse(words)
     arguments.task = find_task(arguments.task)
     files = [arguments.vote, arguments.tweets, arguments.train_file, arguments.validation_file, arguments.task]
@@ -97,6 +98,7 @@ def check_parts(arguments: argparse.Namespace, inputs: Sequence[Path | None]) ->
     for fold in range(arguments.parts):
         check_output(part_file(arguments, fold), [path for path in inputs if path and path.is_file()], "--output_dir")
         check_not_of_job(part_file(arguments, fold), "--output_dir")
+        check_new(part_file(arguments, fold), arguments.overwrite, "--output_dir")
 
 
 def part_file(arguments: argparse.Namespace, fold: int) -> Path:

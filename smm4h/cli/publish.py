@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
+from smm4h.utils.content import private_folder
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import check_output_folder
+from smm4h.utils.files import check_new, check_output_folder, is_same_file
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -27,15 +28,17 @@ def main(words: Sequence[str] | None = None) -> None:
 
     def deliver() -> str:
         if arguments.to_folder:
+            if arguments.to_folder.exists():
+                arguments.to_folder.rename(temporary / "replaced")
             folder.rename(arguments.to_folder)
             return str(arguments.to_folder)
         return upload(folder, arguments.hub_model_id, token=arguments.hub_token, public=arguments.public)
 
     silence_libraries()
     name = arguments.hub_model_id or arguments.to_folder.name
-    beside = arguments.to_folder and arguments.to_folder.parent
-    with tempfile.TemporaryDirectory(prefix="publish", dir=beside) as temporary:
-        folder = Path(temporary) / "published"
+    place = arguments.to_folder.parent if arguments.to_folder else Path(tempfile.gettempdir())
+    with private_folder(place) as temporary:
+        folder = temporary / "published"
         folder.mkdir()
         fingerprints = write_for_publication(arguments.folder, folder, name, arguments.dtype, arguments.license)
         address = publish_checked(folder, fingerprints, deliver)
@@ -53,20 +56,28 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     dtypes = ("float32", "bfloat16")
     add("--dtype", type=one_of(dtypes), default="float32", help="of the encoders' weights: float32 or bfloat16")
     add("--license", help="the model's licence for its card, such as apache-2.0")
+    parser.add_overwrite()
     arguments = parser.parse(words)
+    if arguments.hub_model_id is not None and not arguments.hub_model_id.strip():
+        raise InputError("--hub_model_id is empty; name a repository, such as me/task5-ensemble")
     if (arguments.hub_model_id is None) == (arguments.to_folder is None):
         raise InputError("say where to: --hub_model_id me/name, or --to_folder FOLDER")
     if arguments.to_folder:
-        check_new_folder(arguments.to_folder, arguments.folder)
+        check_new_folder(arguments.to_folder, arguments.folder, arguments.overwrite)
         arguments.to_folder.parent.mkdir(parents=True, exist_ok=True)
     return arguments
 
 
-def check_new_folder(folder: Path, source: Path) -> None:
-    """Raise `InputError` for a folder that is there, or that lies in the published one or in any job's folder."""
+def check_new_folder(folder: Path, source: Path, overwrite: bool) -> None:
+    """Raise `InputError` for a folder that lies in the published one or in a job's, and for one that is there.
+
+    A folder that was published before may be overwritten.
+    """
     check_output_folder(folder, [source], "--to_folder")
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"--to_folder {folder} is there already; name a new one")
+    is_published = all((folder / name).is_file() for name in ("README.md", "config.json"))
+    if folder.is_symlink() or (folder.exists() and (not is_published or is_same_file(folder, source))):
+        raise InputError(f"--to_folder {folder} is there already, and no earlier publication; name a new one")
+    check_new(folder, overwrite, "--to_folder")
     for parent in Path(os.path.realpath(folder)).parents:
         if (parent / "plan.json").is_file():
             raise InputError(f"--to_folder {folder} lies in {parent}, a job's folder; name a place outside it")

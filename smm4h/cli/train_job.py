@@ -172,7 +172,7 @@ def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
     with lease:
         of_tokens = token_findings(plan.token_folder, job.members)
         content = [finding._asdict() for finding in (*splits.findings, *of_tokens)]
-        if not plan.report_file.exists() or json.loads(plan.report_file.read_text()) != content:
+        if not plan.report_file.exists() or json.loads(plan.report_file.read_text(encoding="utf-8")) != content:
             write_json(plan.report_file, content)
     return of_tokens
 

@@ -17,18 +17,23 @@ from smm4h.config.decision import parse_decision
 from smm4h.config.task_file import find_task
 from smm4h.models.voting import METHODS, TIES
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import check_output
+from smm4h.utils.files import check_new, check_output
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
     from smm4h.config.output_paths import check_not_of_job
+    from smm4h.config.plan import read_plan
     from smm4h.data.prediction_files import check_label_output
     from smm4h.ensemble.new_votes import hold_vote
     from smm4h.reporting.terminal import print_findings, print_vote, print_vote_scores
 
     check_label_output(arguments.output)
+    if arguments.inputs[0].is_dir():
+        read_plan(arguments.inputs[0])  # that a folder is no job is said before anything about the output
+    check_not_of_job(arguments.output)
+    check_new(arguments.output, arguments.overwrite)
     vote = hold_vote(
         arguments.inputs,
         method=arguments.method,
@@ -38,7 +43,6 @@ def main(words: Sequence[str] | None = None) -> None:
         task_file=arguments.task,
         encoding=arguments.encoding,
     )
-    check_not_of_job(arguments.output)
     gold, findings = vote.read_gold(arguments.gold, arguments.encoding) if arguments.gold else (None, ())
     print_findings([*vote.predictions.findings, *findings])
     vote.write(arguments.output)
@@ -67,6 +71,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="task file or name; files need it for scores and submissions, a job's folder knows it",
     )
     add("--encoding", help="encoding of label files that are not UTF-8 (default: cp1252)")
+    parser.add_overwrite()
     arguments = parser.parse(words)
     arguments.task = arguments.task and find_task(arguments.task)
     folders = [path for path in arguments.inputs if path.is_dir()]

@@ -18,7 +18,7 @@ from smm4h.config.arguments import (
     MemberArguments,
 )
 from smm4h.config.task import Task
-from smm4h.utils.errors import InputError
+from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
 from smm4h.utils.files import expand_home
 
 
@@ -187,4 +187,7 @@ def with_columns(task: Task, settings: Any) -> Task:
         for name in ("id", "text", "label")
         if (value := getattr(settings, f"{name}_column_name", None)) is not None
     }
+    for name, (value,) in given.items():
+        if CONTROL.search(value):
+            raise InputError(f"--{name}_column_name: {HAS_CONTROL.format('name')}")
     return replace(task, columns=replace(task.columns, **given))

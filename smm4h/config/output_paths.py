@@ -10,11 +10,11 @@ from smm4h.utils.errors import InputError
 JOB_NAMES = (
     *("plan.json", "folds.parquet", "data_report.json", "marks.npz", "tokens", "baselines", "pseudo_labels", "votes"),
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
-    "report.html",
+    *("report.html", "sources.json", "outside", "extra.parquet"),
     "extra.parquet",
     "outside",
 )
-STUDENT_NAMES = ("model", "student.json", "marks.npz")
+STUDENT_NAMES = ("model", "student.json", "marks.npz", "test.tsv")
 
 
 def check_not_of_job(output: str | Path, flag: str = "--output") -> None:

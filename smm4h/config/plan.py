@@ -128,7 +128,7 @@ class Run:
 
     def measures(self) -> dict[str, Any]:
         """Return the content of the metrics file."""
-        return json.loads(self.metrics_file.read_text())
+        return json.loads(self.metrics_file.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:
     """Read the plan and the task of a job; raise `InputError` where `output_dir` is not a job's output folder."""
     try:
-        content = json.loads((output_dir / "plan.json").read_text())
+        content = json.loads((output_dir / "plan.json").read_text(encoding="utf-8"))
         identity = {part: content[part] for part in ("recipe", "task", "data")}
         submission = Submission(**content["task"]["submission"], **content.get("shape", {}))
         columns = Columns(**content["columns"])
@@ -345,7 +345,7 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[i
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         if not plan.plan_file.exists():
             _write_plan(plan, job, versions, n_unlabelled, n_extra)
-        stored = json.loads(plan.plan_file.read_text())["versions"]
+        stored = json.loads(plan.plan_file.read_text(encoding="utf-8"))["versions"]
         yield notices + [
             f"{name} {stored.get(name)} made the runs that are done, the others get {current}"
             for name, current in versions.items()
@@ -387,7 +387,7 @@ def difference_from_stored(plan: Plan) -> str | None:
     if not plan.plan_file.exists():
         return None
     try:
-        stored = json.loads(plan.plan_file.read_text())
+        stored = json.loads(plan.plan_file.read_text(encoding="utf-8"))
         stored = {part: stored[part] for part in ("task", "data", "recipe", "versions")}
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{plan.plan_file} is not readable; choose another --output_dir") from None

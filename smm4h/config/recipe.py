@@ -5,6 +5,7 @@ flags, a member's row.
 """
 
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from smm4h.config.arguments import (
 )
 from smm4h.config.decision import check_decision, parse_decision
 from smm4h.config.job import Job, Member, with_columns
+from smm4h.config.output_paths import JOB_NAMES
 from smm4h.config.task_file import find_task, read_task
 from smm4h.config.validation import check_job, check_member, check_range
 from smm4h.utils.errors import InputError, nearest
@@ -35,6 +37,7 @@ PATHS = (
     *("train_labels_file", "validation_labels_file", "init", "extra_train_file", "cache_dir", "model_name_or_path"),
 )  # settings whose leading `~` is the home folder
 RECIPES = Path(__file__).parents[1] / "recipes"  # a link to the checkout's folder; pip installs what it leads to
+LONGEST_MEMBER = 200  # bytes of a name
 YES, NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 Values = dict[str, Any]  # settings by the names of their flags
 
@@ -261,6 +264,11 @@ def read_recipe(path: str) -> Recipe:
             )
         if not str(name).replace("-", "").replace("_", "").isalnum():
             raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
+        if str(name).casefold() in JOB_NAMES or len(os.fsencode(str(name))) > LONGEST_MEMBER:
+            raise InputError(
+                f"{path}, line {line}: member {name[:40]}: a job has a folder of its own of that name, or it is longer "
+                f"than {LONGEST_MEMBER} bytes; choose another"
+            )
         for key in row:
             if key in JOB_FIELDS:
                 where = recipe.where("members", str(name), str(key))

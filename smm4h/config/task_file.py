@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 from smm4h.config.decision import Costs
 from smm4h.config.task import DEFAULT_SUBMISSION, Columns, Submission, Task, TaskFile
 from smm4h.metrics import MEASURES, find_measure
-from smm4h.utils.errors import InputError, nearest
+from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError, nearest
 from smm4h.utils.files import KeyPath, read_yaml
 
 TASKS = Path(__file__).parents[1] / "tasks"  # a link to the checkout's folder; pip installs what it leads to
+LONGEST_FILE_NAME = 200  # bytes; file systems allow 255, of which temporary names need some
 FIRST_YEAR = "2020"  # of the task files that lie in no year's folder
 OWN_DATA = "own_data"  # the template for tasks of one's own
 FILE_PARTS = ("training", "training_labels", "validation", "validation_labels", "test", "gold")
@@ -66,6 +67,8 @@ class Content:
         for item in values:
             if isinstance(item, bool) or not isinstance(item, str | int | float):
                 self.fail(key, f"{item!r} is not a name here; put it in quotes (YAML reads yes and no as truth values)")
+            if CONTROL.search(str(item)):
+                self.fail(key, HAS_CONTROL.format(f"name {str(item)!r}"))
         return [str(item) for item in values]
 
     def mapping(self, key: str, value: Any, example: str) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _submission(content: Content) -> Submission:
     file, files = _submitted_files(content, value["file"])
     for name in [file, *files.values()]:
         if reason := unfit_submission(name):
-            content.fail("submission", f"the submission's file {name} {reason}", "file")
+            content.fail("submission", f"the submission's file {name[:60]!r} {reason}", "file")
     for flag in ("header", "validation"):
         if not isinstance(value.get(flag, False), bool):
             content.fail("submission", f"{flag}: true or false is expected", flag)
@@ -241,8 +244,10 @@ def _submitted_files(content: Content, value: Any) -> tuple[str, dict[str, str]]
 
 def unfit_submission(name: str) -> str:
     """Return why a name is no submission's file; empty where it is one."""
-    if Path(name).name != name or "\\" in name:
-        return "must be a name without a folder"
+    if not name.strip() or name in (".", "..") or Path(name).name != name or "\\" in name:
+        return "must be a name without a folder, such as prediction.tsv"
+    if len(name.encode("utf-8")) > LONGEST_FILE_NAME:
+        return f"is too long; {LONGEST_FILE_NAME} bytes at most are allowed"
     if Path(name).suffix.lower() in (".parquet", ".gz", ".zip", ".xlsx"):
         return "is a text, within a zip unless `zip: false` says otherwise; end its name in .tsv or .csv"
     return ""

@@ -174,7 +174,7 @@ def _check_push(settings: JobSettings, members: list[Member]) -> None:
             "--push_to_hub pushes one run of a member: name it with --members and --folds; publish.py publishes the "
             "whole ensemble"
         )
-    if members[0].args.hub_model_id is None:
+    if not (members[0].args.hub_model_id or "").strip():
         raise InputError("--push_to_hub: name the repository, such as --hub_model_id me/task5-bigru")
     if settings.keep_models == "none":
         raise InputError("--push_to_hub needs the run's model; leave --keep_models none out")

@@ -24,9 +24,10 @@ from smm4h.config.task import Task
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
 from smm4h.data.readers.labels import headed
+from smm4h.data.readers.spreadsheets import unprotect
 from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Finding, Table
 from smm4h.data.streaming import WRITABLE, Writer
-from smm4h.utils.errors import InputError
+from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
 from smm4h.utils.files import check_is_file, file_above, write_atomically
 
 ID_NAMES, LABEL_NAMES = ("tweet_id", "id"), ("Class", "class", "label")  # columns of label files
@@ -234,10 +235,11 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
     if len(table.lines) == 0:
         raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
     columns = dict(zip(table.names, table.columns, strict=True))
+    is_for_people = kind_of(path) == ".csv"
     file = LabelFile(
         str(path),
-        _trimmed(columns[ids]),
-        None if labels is None else _trimmed(columns[labels]),
+        _trimmed(columns[ids], is_protected=is_for_people),
+        None if labels is None else _trimmed(columns[labels], is_protected=is_for_people),
         table.lines,
         table.unit,
         tuple(name.removeprefix(PROBABILITY) for name in classes),
@@ -250,6 +252,8 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
     for name, values in (("id", file.ids), ("label", file.labels)):
         if values is not None and (row := pa.compute.index(values, "").as_py()) >= 0:
             raise InputError(f"{file.where(row)}: no {name}; every tweet needs one")
+        if values is not None and (row := first_unwritable(values)) is not None:
+            raise InputError(f"{file.where(row)}: {HAS_CONTROL.format(name)}")
     return file
 
 
@@ -286,6 +290,13 @@ def _check_ids(file: LabelFile) -> None:
     for row in np.flatnonzero(may_be.to_numpy()):
         if SPREADSHEET_ID.fullmatch(file.ids[int(row)].as_py()):
             raise InputError(f"{file.where(int(row))}: {SPOILT_ID}")
+
+
+def first_unwritable(values: pa.ChunkedArray) -> int | None:
+    """Return the first row whose value a line of a file cannot hold, or None."""
+    is_wrong = pa.compute.match_substring_regex(values, CONTROL.pattern)
+    row = pa.compute.index(is_wrong, True).as_py()
+    return row if row >= 0 else None
 
 
 def _own_predictions(path: Path) -> Predictions | None:
@@ -395,9 +406,15 @@ def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next(iter([*exact, *folded]), None)
 
 
-def _trimmed(column: pa.ChunkedArray | list[str]) -> pa.ChunkedArray:
-    """Return a column of strings without quotes and spaces around its values."""
+def _trimmed(column: pa.ChunkedArray | list[str], *, is_protected: bool = False) -> pa.ChunkedArray:
+    """Return a column of strings without quotes and spaces around its values.
+
+    Args:
+        is_protected: whether the values are those of a file for spreadsheets.
+    """
     array = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([pa.array(list(column), pa.string())])
+    if is_protected:
+        array = pa.chunked_array([pa.array(map(unprotect, array.to_pylist()), pa.string())])
     trimmed = pa.compute.utf8_trim_whitespace(pa.compute.replace_substring_regex(array, '^\\s*="', '"'))
     return pa.compute.utf8_trim_whitespace(pa.compute.replace_substring_regex(trimmed, QUOTED.pattern, r"\1"))
 

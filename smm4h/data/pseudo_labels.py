@@ -136,7 +136,7 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
         user = " ".join(users[row].split())
         probs = [f"{prob:.6f}" for prob in part.labels[index]] if is_soft else []
         lines.append("\t".join([str(row), ids[row], user, text, task.labels[label], *probs]))
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n", private=True)
 
 
 def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:

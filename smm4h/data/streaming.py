@@ -10,7 +10,6 @@ import itertools
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from smm4h.config.task import Task
 from smm4h.data.dataset import count_cut_ids, cut_id_findings, tweets_of, wanted_columns
 from smm4h.data.readers.files import CHUNK, Source, StandardInput, kind_of, name_of, reading
 from smm4h.data.readers.formats import input_files, read_tables
+from smm4h.data.readers.spreadsheets import protect
 from smm4h.data.readers.tables import Findings
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import is_same_file
@@ -39,16 +39,20 @@ class Block:
     texts: list[str]
 
 
-def inputs_of(path: str) -> list[Path]:
+def inputs_of(path: str, private: Path) -> list[Path]:
     """Return the input's files: the file itself, a folder's files by name, or a copy of standard input.
+
+    Args:
+        private: folder for the copy.
 
     Raises:
         InputError: for a file or folder that does not exist, or of no known kind.
     """
     if path == PIPE:
-        with tempfile.NamedTemporaryFile(prefix="tweets", suffix=".tsv", delete=False) as spool:
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-        return [StandardInput(spool.name)]
+        copy = StandardInput(private / "tweets.tsv")
+        with copy.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        return [copy]
     return input_files(path)
 
 
@@ -192,7 +196,7 @@ class Writer:
             return
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         if self.kind == ".csv":
-            self.csv.writerows([_format(value) for value in row] for row in rows)
+            self.csv.writerows([protect(_format(value)) for value in row] for row in rows)
         elif self.kind == ".jsonl":
             names = table.column_names
             self.stream.writelines(

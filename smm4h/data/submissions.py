@@ -126,9 +126,13 @@ def write_submission_file(path: Path, texts: dict[str, str]) -> None:
     Raises:
         RuntimeError: where a zip does not read back as it was written.
     """
-    write_atomically(path, lambda partial: partial.write_bytes(_packed(path, texts)))
-    if not holds(path, texts):
-        raise RuntimeError(f"{path} does not read back as it was written")
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(_packed(path, texts))
+        if not holds(partial, texts):
+            raise RuntimeError(f"{path} does not read back as it was written")
+
+    write_atomically(path, write)
 
 
 def _packed(path: Path, texts: dict[str, str]) -> bytes:

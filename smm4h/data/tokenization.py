@@ -28,7 +28,7 @@ from smm4h.models import encoder_check
 from smm4h.models.cleaning import clean
 from smm4h.models.predictors import full_lengths
 from smm4h.utils.errors import InputError, user_message
-from smm4h.utils.files import read_json, write_json
+from smm4h.utils.files import private_mode, read_json, write_json
 from smm4h.utils.leases import make_once
 
 # settings that token ids depend on, besides cleaning
@@ -315,6 +315,7 @@ def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dic
             features=features,
             cache_file_name=str(partial_path),
         )
+        partial_path.chmod(private_mode())
         partial_path.replace(path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from smm4h.data.dataset import column
+from smm4h.data.readers.spreadsheets import protect
 from smm4h.data.readers.tables import wrap_quotes
 from smm4h.ensemble.fitting import fit_calibration
 from smm4h.ensemble.member_predictions import read_out_of_fold
@@ -49,5 +50,6 @@ def write_label_issues(path: Path, out_of_fold: Path, labelled: Dataset) -> None
     for row in find_label_issues(probabilities, gold).tolist():
         labels = predictions.labels[gold[row]], predictions.labels[predicted[row]]
         shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], predicted[row]))
-        lines.append("\t".join([str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]))
-    write_text(path, "\n".join(lines) + "\n")
+        cells = [str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]
+        lines.append("\t".join(map(protect, cells)))
+    write_text(path, "\n".join(lines) + "\n", private=True)

@@ -440,6 +440,9 @@ class Distillation:
         student.model.config.update(
             {"task_name": task.name, "columns": asdict(task.columns), "submission_columns": task.submission.columns}
         )
+        (folder / STUDENT_FILE).unlink(
+            missing_ok=True
+        )  # of a student that is replaced: written last, it says all is here
         student.save(folder / "model")
         if self.splits.test is not None:
             predicted = student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1)

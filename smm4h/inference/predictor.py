@@ -1,26 +1,19 @@
 """A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
-import hashlib
-import json
 import math
-import shutil
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig
 
 from heads import TweetClassifier
 from smm4h.config.plan import Plan, Run, read_plan
 from smm4h.config.task import Columns, Submission, Task
-from smm4h.data.streaming import PIPE, Block, Writer
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
@@ -29,10 +22,7 @@ from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule, mean_of_models
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import read_json, write_atomically, write_json
-from smm4h.utils.leases import LeaseHolder
 
-CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
 SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept
 
 
@@ -109,6 +99,11 @@ class EnsemblePredictor:
                 self.cut[name] = cut
         return mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
 
+    def model_files(self) -> dict[str, Path]:
+        """Return the files of all models by run and name."""
+        models = [run for runs in self.runs.values() for run in runs]
+        return {f"{run.name}/{name}": path for run in models for name, path in _files_in(run.model).items()}
+
     def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
         if run.name in self.loaded:
             return self.loaded[run.name]
@@ -149,8 +144,8 @@ def task_of(config: TweetEnsembleConfig) -> Task:
     return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), submission=submission)
 
 
-def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, str]:
-    """Return the ensemble of a job's folder, a published one, or a single classifier; its task; and a hash of it.
+def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, dict[str, Path]]:
+    """Return the ensemble of a job's folder, a published one, or a single classifier; its task; and its files.
 
     Raises `InputError` for a name that is none of these.
     """
@@ -158,15 +153,31 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
         plan, task = read_plan(Path(name))
         ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
         predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
-        return predictor, task, hashlib.sha256(plan.ensemble_file.read_bytes()).hexdigest()
+        return predictor, task, {**_files(plan.plan_file, plan.ensemble_file), **predictor.model_files()}
     published = load_published(name, device)
     if isinstance(published, TweetEnsemble):
-        config = published.config.to_json_string(use_diff=False)
-        return published, task_of(published.config), hashlib.sha256(config.encode()).hexdigest()
-    folder = Path(classifier_folder(name))
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
-    content = f"{published.model.config.to_json_string(use_diff=False)}{files}"
-    return published, classifier_task(str(folder), published), hashlib.sha256(content.encode()).hexdigest()
+        return published, task_of(published.config), _files_in(cached_folder(name))
+    folder = classifier_folder(name)
+    return published, classifier_task(folder, published), _files_in(cached_folder(folder))
+
+
+def cached_folder(name: str) -> Path:
+    """Return the folder of a published model: itself, or of a name on the Hub its revision in the cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else Path(name)
+
+
+def _files(*paths: Path) -> dict[str, Path]:
+    return {path.name: path for path in paths}
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Return a model's files, at any depth, by their names within its folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder): path for path in paths}
+    return {str(name): path for name, path in names.items() if not any(part[0] in "._" for part in name.parts)}
 
 
 def left_out_notices(name: str) -> list[str]:
@@ -194,118 +205,3 @@ def cut_tweets(predictor: Predictor) -> dict[str, CutTweets]:
     else:
         cuts = predictor.cut if isinstance(predictor.cut, dict) else {predictor.name: predictor.cut}
     return {name: cut for name, cut in cuts.items() if cut is not None and cut.count}
-
-
-@dataclass(frozen=True)
-class PartialPredictions:
-    """The predictions so far, a Parquet file a block, in a folder beside the output; shared by several processes."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, output: str, inputs: Sequence[Path], ensemble_hash: str, block_size: int) -> "PartialPredictions":
-        """Begin or resume; raise `InputError` where the folder beside the output belongs to other tweets.
-
-        Args:
-            output: a file's name, or `PIPE`, whose predictions are not resumed.
-            inputs: files that a resume must be of; empty for a pipe, whose content cannot be compared.
-        """
-        if output == PIPE:
-            return cls(Path(tempfile.mkdtemp(prefix="answers")))
-        folder = Path(output).with_name(f".{Path(output).name}.parts")
-        content = {
-            "ensemble": ensemble_hash,
-            "inputs": [[path.name, path.stat().st_size, path.stat().st_mtime] for path in inputs],
-            "block": block_size,
-        }
-        if not inputs:
-            shutil.rmtree(folder, ignore_errors=True)
-        if (folder / "about.json").exists():
-            if read_json(folder / "about.json") != content:
-                raise InputError(f"{folder} was begun with other tweets, ensemble or --block; remove it to start over")
-        else:
-            write_json(folder / "about.json", content)
-        return cls(folder)
-
-    def path(self, number: int) -> Path:
-        """Return the file of a block."""
-        return self.folder / f"{number:08}.parquet"
-
-    def predict_missing(
-        self,
-        blocks: Iterable[Block],
-        predictor: Predictor,
-        leases: LeaseHolder,
-        on_block: Callable[[Block], None],
-    ) -> tuple[int, int]:
-        """Predict the blocks that no process has predicted or holds; return how many there are and how many miss."""
-        n_blocks = n_missing = 0
-        for block in blocks:
-            n_blocks += 1
-            n_missing += not self._predict(block, predictor, leases)
-            on_block(block)
-        return n_blocks, n_missing
-
-    def _predict(self, block: Block, predictor: Predictor, leases: LeaseHolder) -> bool:
-        """Return whether the block's predictions are there, made by this process or another."""
-        path = self.path(block.number)
-        if path.exists():
-            return True
-        lease = leases.try_acquire(path.with_suffix(".claim"))
-        if lease is None:
-            return False
-        with lease:
-            if not path.exists():
-                output = predictor.predict(block.texts)
-                labels = np.asarray(predictor.labels, dtype=object)[output.predicted]
-                table = pa.table(
-                    {
-                        "id": pa.array(block.ids, pa.string()),
-                        "label": pa.array(labels, pa.string()),
-                        "probability": pa.array(output.probability, pa.float64()),
-                        "margin": pa.array(output.margin, pa.float64()),
-                        "votes": pa.array(output.votes, pa.int64()),
-                    }
-                )
-                cut = {member: asdict(found) for member, found in cut_tweets(predictor).items()}
-                table = table.replace_schema_metadata({CUT_KEY: json.dumps(cut)})
-                write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
-        return True
-
-    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> list[str]:
-        """Write all blocks, in order, to the output, and remove the folder; return notices on tweets that were cut.
-
-        Args:
-            names: what each column of the output is called, by its name in the blocks.
-        """
-        block_schema, notices = pa.parquet.read_schema(self.path(0)), self._cut_notices(n_blocks)
-        schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
-
-        def write(path: Path | None) -> None:
-            with Writer(path, schema) as writer:
-                for number in range(n_blocks):
-                    table = pa.parquet.read_table(self.path(number), columns=list(names))
-                    writer.write(table.rename_columns(list(names.values())))
-
-        if output == PIPE:
-            write(None)
-        else:
-            partial = self.folder / Path(output).name
-            write(partial)
-            partial.replace(output)
-        shutil.rmtree(self.folder)
-        return notices
-
-    def _cut_notices(self, n_blocks: int) -> list[str]:
-        """Return a line for each tokenizer that cut tweets of the blocks."""
-        total: dict[str, CutTweets] = {}
-        for number in range(n_blocks):
-            metadata = pa.parquet.read_schema(self.path(number)).metadata or {}
-            for member, counted in json.loads(metadata.get(CUT_KEY, b"{}")).items():
-                cut = CutTweets(**counted)
-                total[member] = total[member] + cut if member in total else cut
-        return [
-            f"{cut.count} tweets are longer than the {cut.max_length} tokens that {member} reads and were cut; the "
-            f"longest has {cut.longest}"
-            for member, cut in total.items()
-        ]

@@ -5,8 +5,10 @@ Its imports take as long as the job's own. The job starts it before them, so thi
 
 import atexit
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
@@ -15,6 +17,10 @@ from typing import Any
 
 import psutil
 
+from smm4h.utils.errors import InputError
+
+LONGEST_PLACE = 70  # bytes of a folder of sockets: their whole paths may have 104 (macOS) or 108 (Linux)
+SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 PRELOADED = ["smm4h.parallel.worker"]
 
 
@@ -33,9 +39,28 @@ def context() -> multiprocessing.context.BaseContext:
     home = str(Path(__file__).parents[2])
     if home not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # where the server looks for its imports
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    place_sockets()
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(PRELOADED)
     return server
+
+
+def place_sockets() -> None:
+    """Have the sockets of this job's processes made in a folder with a short path, where TMPDIR is a long one.
+
+    Raises `InputError` where there is none.
+    """
+    before = tempfile.gettempdir()
+    if len(os.fsencode(before)) <= LONGEST_PLACE:
+        return
+    place = next((place for place in SHORT_PLACES if os.access(place, os.W_OK | os.X_OK)), None)
+    if place is None:
+        raise InputError(f"TMPDIR {before} is too long for sockets; name one of {LONGEST_PLACE} characters at most")
+    tempfile.tempdir = place
+    try:
+        multiprocessing.util.get_temp_dir()  # which is chosen once for this process and its workers
+    finally:
+        tempfile.tempdir = before
 
 
 def run_worker(*arguments: Any) -> None:

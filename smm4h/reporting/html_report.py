@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from smm4h.data.readers.spreadsheets import unprotect
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.voting import VotingRule, binary_threshold
@@ -21,7 +22,7 @@ def write_report(job: FinishedJob) -> Path:
     """Write report.html into the job's folder and return its path."""
     path = job.plan.output_dir / "report.html"
     template = environment(autoescape=True).get_template("report.html")
-    write_text(path, template.render(**_content(job)))
+    write_text(path, template.render(**_content(job)), private=True)
     return path
 
 
@@ -64,7 +65,8 @@ def _content(job: FinishedJob) -> dict:
 def _problems(path: Path) -> list[dict[str, str]]:
     """Return the rows of label_problems.tsv."""
     with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [{name: unprotect(cell) for name, cell in row.items()} for row in rows]
 
 
 def rule_text(job: FinishedJob, rule: VotingRule | None = None) -> str:

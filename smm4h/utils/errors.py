@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,11 @@ ENVIRONMENT_ERRORS = {
     errno.EROFS: "get the right to write, or name another place",
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
+    errno.EIO: "look after the disk, which can't be read or written there",
+    errno.ESTALE: "mount the network file system anew",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs that hold files open",
+    errno.EFBIG: "name a place on a file system that allows so large a file",
 }
 # Of other errors that the operating system reports about a path: what is wrong, and what to do.
 PATH_ERRORS = {
@@ -30,6 +36,8 @@ PATH_ERRORS = {
     errno.EINVAL: "has a name that the file system does not allow; choose another one",
     errno.ELOOP: "is a symbolic link that leads back to itself; name the file itself",
 }
+CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")  # what ends a line or a field in some program
+HAS_CONTROL = "the {} holds a tab, an end of line or another control character; remove it"
 LONGEST_PATH = 200  # characters of a path that a message shows
 
 
@@ -46,6 +54,19 @@ class Stopped(BaseException):
 
     A BaseException, so that no `except Exception` swallows it.
     """
+
+
+def stop_on_signals() -> None:
+    """Have SIGTERM, and SIGHUP unless it is ignored, raise `Stopped`, so that temporary files are removed."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for number in (getattr(signal, name) for name in names):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise_stopped)
+
+
+def _raise_stopped(number: int, _) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the end
+    raise Stopped
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -94,12 +115,23 @@ def _path_of(error: OSError) -> str | None:
     return path if len(path) <= LONGEST_PATH else f"{path[:100]}...{path[-80:]}"
 
 
+def use_utf8() -> None:
+    """Start this process anew in Python's UTF-8 mode where the locale has another encoding for the names of files.
+
+    pyarrow, tokenizers and safetensors know UTF-8 only, and fail at such names.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.name == "posix" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's main; turn an error that the user can mend into its message on stderr and exit code 2.
 
     All ranks of a launch fail on the same input, and the launcher kills the rest once any rank has exited. Ranks other
     than 0 wait `GRACE_SECONDS` before they print, so that rank 0's message is the only one.
     """
+    use_utf8()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding must not stop a command by a name
         sys.stdout.reconfigure(errors="backslashreplace")
     is_main_process = int(os.environ.get("RANK", "0")) == 0  # read before main() drops the launcher's environment

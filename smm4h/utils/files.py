@@ -1,17 +1,24 @@
 """Reading YAML with line numbers, checks of paths, and atomic writing."""
 
+import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from smm4h.utils.errors import InputError
 
 KeyPath = tuple[str, ...]
+MOST_NODES = 100_000  # values in a YAML file
+UMASK_AT_START = os.umask(0)
+os.umask(UMASK_AT_START)  # asked once, before there are threads
+UMASK_VARIABLE = "SMM4H_UMASK"  # of files with tweets
+SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NAME = 128  # bytes; a temporary file's name holds the name and more, and file systems allow 255
 
 
@@ -27,32 +34,63 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not valid UTF-8"
         raise InputError(f"{path} can't be read ({reason}); name an existing YAML file") from None
-    lines: dict[KeyPath, int] = {}
-
-    def walk(node: yaml.Node, parents: KeyPath) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                key_path = (*parents, str(key.value))
-                if key_path in lines:
-                    raise InputError(
-                        f"{path}, line {key.start_mark.line + 1}: {key.value} stands here a second time "
-                        f"(first on line {lines[key_path]}); keep one of them"
-                    )
-                lines[key_path] = key.start_mark.line + 1
-                walk(value, key_path)
-
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            walk(root, ())
+        lines = _key_lines(path, root)
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except InputError:
+        raise
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: this is not YAML ({getattr(error, 'problem', error)})") from None
+        problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", error)
+        problem = str(problem).partition("\n")[0]
+        raise InputError(f"{path}{where}: this is not YAML ({problem})") from None
+    except (ValueError, TypeError) as error:  # of a date or a number that there is not, and of a list as a key
+        reason = str(error).splitlines()[0] if str(error) else "a value that can't be read"
+        raise InputError(f"{path}: this is not YAML that can be read ({reason}); put such values in quotes") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}, line 1: a mapping `key: value` is expected here")
     return content, lines
+
+
+def _key_lines(path: Path, root: yaml.Node | None) -> dict[KeyPath, int]:
+    """Return the line of each key of a document.
+
+    Raises `InputError` for a repeated key, for a value that refers to itself, and for aliases that unfold to more than
+    `MOST_NODES` values: ten lines can make a billion.
+    """
+    lines: dict[KeyPath, int] = {}
+    n_nodes = 0
+
+    def fail(node: yaml.Node, message: str) -> NoReturn:
+        raise InputError(f"{path}, line {node.start_mark.line + 1}: {message}")
+
+    def walk(node: yaml.Node, parents: KeyPath, above: frozenset[int]) -> None:
+        nonlocal n_nodes
+        n_nodes += 1
+        if id(node) in above or n_nodes > MOST_NODES:
+            what = "refers to itself" if id(node) in above else f"unfolds to more than {MOST_NODES} values"
+            fail(node, f"this value {what}; write it out without aliases")
+        if isinstance(node, yaml.ScalarNode) and SURROGATE.search(node.value):
+            fail(node, "half a character, such as half an emoji, stands here; write it whole")
+        if isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                walk(value, parents, above | {id(node)})
+        elif isinstance(node, yaml.MappingNode):
+            own: set[str] = set()
+            for key, value in node.value:
+                key_path = (*parents, str(key.value))
+                if key_path[-1] in own:
+                    where = f"first on line {lines[key_path]}"
+                    fail(key, f"{key.value} stands here a second time ({where}); keep one of them")
+                own.add(key_path[-1])
+                lines[key_path] = key.start_mark.line + 1
+                walk(value, key_path, above | {id(node)})
+
+    if root is not None:
+        walk(root, (), frozenset())
+    return lines
 
 
 def expand_home(path: str) -> str:
@@ -117,6 +155,8 @@ def check_output(output: str | Path, inputs: Iterable[str | Path | None], flag: 
     output = Path(output)
     if output.is_dir():
         raise InputError(f"{flag} {output} is a folder, where a file is expected; name a file in it")
+    if output.exists() and not output.is_file():
+        raise InputError(f"{flag} {output} is a device or a pipe, where a file is expected; name a file")
     check_place(output, flag)
     for path in inputs:
         if path is None or not Path(path).exists():
@@ -144,6 +184,12 @@ def check_output_folder(folder: str | Path, inputs: Iterable[str | Path | None],
             raise InputError(f"{flag} {folder} lies in {path}, which this command reads; name a place outside it")
 
 
+def check_new(output: str | Path, overwrite: bool, flag: str = "--output") -> None:
+    """Raise `InputError` for an output that is there already, unless it may be overwritten."""
+    if not overwrite and os.path.exists(output):
+        raise InputError(f"{flag} {output} is there already; name another place, or replace it with --overwrite")
+
+
 def check_place(path: Path, flag: str) -> None:
     """Raise `InputError` for an output below a file."""
     if file := file_above(path):
@@ -158,11 +204,12 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path} can't be read; give the job's command again to have it made") from None
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], None], *, private: bool = False) -> None:
     """Call `write` on a temporary file beside `path`, then move it there: a reader sees the complete file or none.
 
     Args:
         write: writes the content to the path that it is given.
+        private: whether the file holds tweets, which other users of the machine must not read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,19 +220,52 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     partial = Path(name)
     try:
         write(partial)
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())  # fsync, or a power failure may keep the name and lose the content
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would lock other users of a shared folder out
+        sync(partial)
+        partial.chmod(private_mode() if private else 0o666 & ~umask())  # mkstemp's 0600 would lock other users out
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text with the line ends as given, atomically."""
-    write_atomically(path, lambda partial: partial.write_bytes(text.encode("utf-8")))
+def sync(path: Path) -> None:
+    """Flush a file to the disk, or a power failure may keep its name and lose its content."""
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def umask() -> int:
+    """Return this process's umask without changing it, as another thread may make a file at that moment."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
+    except (OSError, StopIteration, ValueError):  # not Linux
+        return UMASK_AT_START
+
+
+def private_mode() -> int:
+    """Return the mode of a file with tweets: 0600, or what the umask in SMM4H_UMASK leaves.
+
+    Raises `InputError` for a value that is no umask.
+    """
+    asked = os.environ.get(UMASK_VARIABLE, "077")
+    if not re.fullmatch("0?[0-7]{3}", asked):
+        raise InputError(
+            f"{UMASK_VARIABLE}={asked} is no umask; 027, for example, lets the group read files with tweets"
+        )
+    return (0o666 & ~int(asked, 8)) | 0o600
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return a hidden path beside a file, named after it as far as a name's length allows."""
+    name = path.name
+    if len(os.fsencode(name)) >= LONG_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return path.with_name(f".{name}{suffix}")
+
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write UTF-8 text with the line ends as given, atomically; `private` as for `write_atomically`."""
+    write_atomically(path, lambda partial: partial.write_bytes(text.encode("utf-8")), private=private)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -87,7 +87,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(words, tmp_pat
     code = job.wait(300)
     assert not session_of(job)
     assert code in (75, 0)
-    again = python(*longer, tmp_path / "killed")
+    again = python(*longer, tmp_path / "killed", "--overwrite")
     assert again.code == 0, again.err
     weights = [tmp_path / name / "model" / "model.safetensors" for name in ("undisturbed", "killed")]
     assert weights[0].read_bytes() == weights[1].read_bytes()

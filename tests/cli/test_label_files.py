@@ -1,23 +1,29 @@
 """Label files as people hand them in: numbers, columns, orders and formats, through the command `vote`."""
 
+import csv
 import datetime
 import gzip
 import re
 import zipfile
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import TASK5
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import pseudo_label, vote
+from smm4h.data.prediction_files import read_labels
+from smm4h.data.prediction_files import write_labels as write_label_file
 
 COMMA_IDS = ['1,5"', "2"]
 
 
 def elected(call, folder, files, *words, output="v.tsv"):
     """Vote; return the labels by id as pandas reads them."""
-    result = call(vote.main, *files, "--output", folder / output, *words)
+    result = call(vote.main, *files, "--output", folder / output, "--overwrite", *words)
     assert result.code == 0, result.err
     frame = pd.read_csv(folder / output, sep="\t", dtype=str)
     return dict(zip(frame["tweet_id"], frame["Class"], strict=True))
@@ -147,7 +153,7 @@ def test_another_encoding_is_named_by_the_flag(tmp_path, call):
     assert elected(call, tmp_path, [tmp_path / "a.tsv"], "--encoding", "cp1251") == {"11": "кошка", "12": "собака"}
     (tmp_path / "a.tsv").write_text(text, encoding="utf-8")  # is recognised, whatever the tweets' encoding is
     assert elected(call, tmp_path, [tmp_path / "a.tsv"], "--encoding", "cp1251") == {"11": "кошка", "12": "собака"}
-    result = call(vote.main, tmp_path / "a.tsv", "--output", tmp_path / "v.tsv", "--encoding", "klingon")
+    result = call(vote.main, tmp_path / "a.tsv", "--output", tmp_path / "w.tsv", "--encoding", "klingon")
     assert (result.code, "--encoding klingon is no encoding" in result.err) == (2, True)
 
 
@@ -170,7 +176,7 @@ def test_the_labels_vote_where_a_file_has_only_their_own_probability(tmp_path, c
     one = with_probabilities(tmp_path / "a.csv", ["1", "2"], p_1=[0.9, 0.3], p_2=[0.1, 0.7])
     two = with_probabilities(tmp_path / "b.csv", ["2", "2"], probability=[0.6, 0.6])
     assert elected(call, tmp_path, [one, two]) == {"7": "1", "8": "2"}
-    result = call(vote.main, one, two, "--output", tmp_path / "v.tsv", "--method", "soft")
+    result = call(vote.main, one, two, "--output", tmp_path / "w.tsv", "--method", "soft")
     assert (result.code, "--method soft needs probabilities of every label (columns p_1, p_2)" in result.err) == (
         2,
         True,
@@ -180,7 +186,7 @@ def test_the_labels_vote_where_a_file_has_only_their_own_probability(tmp_path, c
 def test_probabilities_without_labels_vote_by_the_highest(tmp_path, call):
     frame = pd.DataFrame({"id": ["7", "8"], "p_1": [0.2, 0.8], "p_2": [0.5, 0.1], "p_3": [0.3, 0.1]})
     assert elected(call, tmp_path, [write_frame(tmp_path / "a.csv", frame)], "--task", TASK5) == {"7": "2", "8": "1"}
-    result = call(vote.main, tmp_path / "a.csv", "--task", "tasks/task1.yaml", "--output", tmp_path / "v.tsv")
+    result = call(vote.main, tmp_path / "a.csv", "--task", "tasks/task1.yaml", "--output", tmp_path / "w.tsv")
     assert (result.code, "probabilities of 1, 2, 3 where 0, 1 are the labels" in result.err) == (2, True)
 
 
@@ -201,9 +207,61 @@ def test_a_vote_reads_back_in_every_format_as_it_was_elected(tmp_path, call):
         else:
             frame = pd.read_csv(tmp_path / name, sep="\t", dtype=str, quoting=3)
         assert frame.to_dict("list") == {"tweet_id": COMMA_IDS, "Class": ["yes, it is", 'a "b"']}, name
-        back = call(vote.main, tmp_path / name, "--output", tmp_path / "back.tsv")
+        back = call(vote.main, tmp_path / name, "--output", tmp_path / "back.tsv", "--overwrite")
         assert back.code == 0, back.err
         assert (tmp_path / "back.tsv").read_bytes() == source.read_bytes()
+
+
+FORMULAS = ["=1+1", "@sum", "-a", "+b", "'=c", "'" * 2 + "@d", "-1", "+2.5", "f"]
+SHOWN = ["'=1+1", "'@sum", "'-a", "'+b", "'" * 2 + "=c", "'" * 3 + "@d", "-1", "+2.5", "f"]
+
+
+def test_no_spreadsheet_runs_a_label_or_an_id_and_both_read_back(tmp_path, call):
+    ids = [f"{text} {number}" for number, text in enumerate(FORMULAS)]
+    pd.DataFrame({"tweet_id": ids, "Class": FORMULAS}).to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for name in ("v.csv", "v.csv.gz", "v.tsv", "v.jsonl", "v.parquet"):
+        result = call(vote.main, tmp_path / "a.jsonl", "--output", tmp_path / name)
+        assert result.code == 0, result.err
+        back = read_labels(tmp_path / name)
+        assert (back.ids.to_pylist(), back.labels.to_pylist()) == (ids, FORMULAS), name
+    assert pd.read_csv(tmp_path / "v.csv", dtype=str)["Class"].tolist() == SHOWN
+
+
+@pytest.mark.parametrize("character", ["\t", "\n", "\r", "\0", "\u2028", "\x85"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_tab_or_an_end_of_line_in_an_id_or_a_label_is_refused_with_its_line(tmp_path, call, name, character):
+    """Of a vote of such labels, its own file would hold other labels, or more of them."""
+    write, options = {
+        "a.jsonl": ("to_json", {"orient": "records", "lines": True}),
+        "a.csv": ("to_csv", {"index": False, "quoting": csv.QUOTE_ALL}),
+        "a.parquet": ("to_parquet", {}),
+    }[name]
+    for column in ("tweet_id", "Class"):
+        frame = pd.DataFrame({"tweet_id": ["10", "11"], "Class": ["1", "2"]})
+        frame.loc[1, column] = f"1{character}2"
+        getattr(frame, write)(tmp_path / name, **options)
+        result = call(vote.main, tmp_path / name, "--output", tmp_path / "v.tsv")
+        assert result.code == 2
+        what = {"tweet_id": "id", "Class": "label"}[column]
+        assert re.search(rf"{name}, (line|row) \d: the {what} holds a tab, an end of line", result.err), result.err
+        assert not (tmp_path / "v.tsv").exists()
+
+
+CELLS = (
+    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
+    .map(str.strip)
+    .filter(lambda cell: cell and not cell.startswith('="') and not cell[0] == '"' == cell[-1])
+)
+
+
+@pytest.mark.parametrize("name", ["v.tsv", "v.csv", "v.jsonl", "v.parquet", "v.csv.gz"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5))
+def test_every_label_file_is_read_back_as_it_was_written(tmp_path, name, rows):
+    ids, labels = (list(column) for column in zip(*rows, strict=True))
+    write_label_file(tmp_path / name, pa.chunked_array([ids]), labels)
+    back = read_labels(tmp_path / name)
+    assert (back.ids.to_pylist(), back.labels.to_pylist()) == (ids, labels)
 
 
 @pytest.mark.parametrize("name", ["v.xlsx", "v", "v.parquet.gz", "v.gz", "-"])

@@ -95,7 +95,14 @@ def test_predictions_are_the_next_commands_input(job, tmp_path, call):
     for name in ("labels.csv", "labels.parquet", "labels.jsonl.gz"):
         result = call(predict.main, job.folder, job.tweets, "--output", tmp_path / name, "--columns", columns)
         assert result.code == 0, result.err
-        result = call(vote.main, tmp_path / name, job.folder / "votes" / "final.tsv", "--output", tmp_path / "v.csv")
+        result = call(
+            vote.main,
+            tmp_path / name,
+            job.folder / "votes" / "final.tsv",
+            "--output",
+            tmp_path / "v.csv",
+            "--overwrite",
+        )
         assert result.code == 0, result.err
         assert pd.read_csv(tmp_path / "v.csv")["Class"].tolist() == [LABELS[i % 3] for i in range(60)]
         parts = tmp_path / f"parts-{name}"

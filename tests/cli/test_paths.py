@@ -1,5 +1,6 @@
 """Paths as people write them: outputs that are inputs, homes, brackets, folders in the place of files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from conftest import QUICKSTART, ROOT, TASK5, job_words, shell
 from tweet_files import UNLABELLED_HEADER, write_labels
 
-from smm4h.cli import predict, pseudo_label, publish, report, train, vote
+from smm4h.cli import distill, predict, pseudo_label, publish, report, train, vote
 
 TWEETS = UNLABELLED_HEADER + "11\tu\twords\n12\tv\tmore words\n"
 
@@ -126,6 +127,51 @@ def test_a_job_is_trained_into_no_file_and_into_no_folder_of_inputs(tiny_encoder
         assert_refused(call(train.main, *job_words(tiny_encoder, folder)), f"--output_dir {folder} {message}")
 
 
+# Outputs that are there already
+
+
+def test_what_is_there_is_replaced_only_with_overwrite(tweets, tmp_path, call):
+    ballot = write_labels(tmp_path / "a.tsv", "12", ["11", "12"])
+    parts = tmp_path / "parts"
+    commands = (
+        (tmp_path / "v.csv", [vote.main, ballot, "--output", tmp_path / "v.csv"]),
+        (parts / "fold-1.tsv", [pseudo_label.main, ballot, "--tweets", tweets, "--task", TASK5, "--output_dir", parts]),
+    )
+    for output, words in commands:
+        output.parent.mkdir(exist_ok=True)
+        output.write_text("kept", encoding="utf-8")
+        assert_refused(call(*words), f" {output} is there already; name another place, or replace it with --overwrite")
+        assert output.read_text(encoding="utf-8") == "kept"
+        result = call(*words, "--overwrite")
+        assert result.code == 0, result.err
+        assert output.read_text(encoding="utf-8") != "kept"
+    for words in ([vote.main, ballot, "--output", ballot], [predict.main, "job", tweets, "--output", tweets]):
+        assert_refused(call(*words, "--overwrite"), "which this command reads")
+
+
+def test_a_device_and_a_pipe_are_no_outputs(tweets, tmp_path, call):
+    ballot = write_labels(tmp_path / "a.tsv", "12")
+    for name in ("fifo.tsv", "link.tsv"):
+        (tmp_path / "link.tsv").symlink_to("/dev/null") if name == "link.tsv" else os.mkfifo(tmp_path / name)
+        for words in ([vote.main, ballot], [predict.main, tmp_path, tweets]):
+            assert_refused(call(*words, "--output", tmp_path / name, "--overwrite"), "is a device or a pipe")
+
+
+def test_a_student_and_a_publication_are_replaced_only_with_overwrite(job, tmp_path, call):
+    (tmp_path / "student.json").write_text("{}", encoding="utf-8")
+    words = [distill.main, job, "--model_name_or_path", "x", "--output_dir"]
+    assert_refused(call(*words, tmp_path), "holds a student already; name another folder, or replace it with --over")
+    for folder in (job, job / "votes"):
+        assert_refused(call(*words, folder, "--overwrite"), f"--output_dir {folder} ")
+    place = tmp_path / "published"
+    place.mkdir()
+    assert_refused(call(publish.main, job, "--to_folder", place, "--overwrite"), "and no earlier publication")
+    for name in ("README.md", "config.json"):
+        (place / name).write_text("{}", encoding="utf-8")
+    assert_refused(call(publish.main, job, "--to_folder", place), "is there already", "--overwrite")
+    assert_refused(call(publish.main, job, "--hub_model_id", ""), "--hub_model_id is empty")
+
+
 # Paths that lead nowhere
 
 
@@ -210,7 +256,7 @@ def test_a_home_is_known_in_every_flag(tmp_path, call, monkeypatch):
 
 def test_a_terminal_of_another_encoding_shows_names_in_ascii(tmp_path):
     ballot = write_labels(tmp_path / "кошка.tsv", ["собака", "b"])
-    words = [sys.executable, "ensemble.py", ballot, "--output", tmp_path / "v.tsv"]
+    words = [sys.executable, "ensemble.py", ballot, "--output", tmp_path / "v.tsv", "--overwrite"]
     for name in ("ascii", "cp1252"):
         result = shell(*words, env={"PYTHONIOENCODING": name})
         assert result.code == 0, result.err

@@ -74,7 +74,7 @@ def test_an_output_in_the_input_folder_is_not_read_the_next_time(tuned_job, new_
     words = [tuned_job.folder, tmp_path / "tweets", "--output"]
     assert call(predict.main, *words, tmp_path / "tweets" / name).code == 0
     first = (tmp_path / "tweets" / name).read_bytes()
-    result = call(predict.main, *words, tmp_path / "tweets" / name)
+    result = call(predict.main, *words, tmp_path / "tweets" / name, "--overwrite")
     assert result.code == 0, result.err
     assert f"{name} was left out: it holds labels that were predicted before" in result.err
     assert (tmp_path / "tweets" / name).read_bytes() == first
@@ -88,7 +88,7 @@ def test_a_file_of_the_input_folder_is_not_replaced(tuned_job, new_tweets, tmp_p
     (tmp_path / "link.tsv").symlink_to(tmp_path / "tweets" / "a.tsv")
     before = (tmp_path / "tweets" / "a.tsv").read_bytes()
     for output in (tmp_path / "tweets" / "a.tsv", tmp_path / "link.tsv"):
-        result = call(predict.main, tuned_job.folder, tmp_path / "tweets", "--output", output)
+        result = call(predict.main, tuned_job.folder, tmp_path / "tweets", "--output", output, "--overwrite")
         assert result.code == 2
         assert f"--output {output} is {tmp_path / 'tweets' / 'a.tsv'}, which this command reads" in result.err
     assert (tmp_path / "tweets" / "a.tsv").read_bytes() == before

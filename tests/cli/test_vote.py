@@ -8,7 +8,9 @@ from conftest import QUICKSTART, TASK5, all_files
 from tweet_files import write_labels
 
 from smm4h.cli.vote import main
+from smm4h.config.output_paths import check_not_of_job
 from smm4h.data.prediction_files import read_labels
+from smm4h.utils.errors import InputError
 
 
 def test_the_command_gives_the_jobs_own_votes(finished_job, call, tmp_path):
@@ -34,6 +36,9 @@ def test_a_vote_lies_in_the_jobs_folder_and_replaces_nothing_there(copied_job, c
         assert f"would replace a part of {folder}, a job's folder" in result.err
     (folder / "vote.tsv").unlink()
     assert all_files(folder) == before
+    for path in folder.iterdir():  # whatever a job writes is known
+        with pytest.raises(InputError, match="would replace a part of"):
+            check_not_of_job(path)
 
 
 def test_with_gold_it_prints_the_jobs_own_scores(finished_job, call, tmp_path):

@@ -4,7 +4,9 @@ import re
 
 import pytest
 from conftest import ROOT, job_words
+from tweet_files import write_labels
 
+from smm4h.cli import vote
 from smm4h.cli.train import main
 from smm4h.config.plan import make_plan
 from smm4h.config.recipe import read_command_line
@@ -134,6 +136,8 @@ def test_a_slip_on_the_command_line_is_answered(flags, message):
         ("members:\n  a: {n_folds: 3}\n", "line 2: n_folds is one for the whole job"),
         ("members:\n  a: {learning_rate: fast}\n", "line 2, member a: .*invalid float value"),
         ("members:\n  a/b: {}\n", "line 2: member a/b names a folder"),
+        ("members:\n  Votes: {}\n", "line 2: member Votes: a job has a folder of its own of that name"),
+        (f"members:\n  {'a' * 250}: {{}}\n", "or it is longer than 200 bytes; choose another"),
         ("shard: {}\nmembers: {a: {}}\n", r"line 1: a recipe has .* \(did you mean shared\?\)"),
         ("shared: {}\n", "are expected"),
         ("members: [a\n", "this is not YAML"),
@@ -161,14 +165,42 @@ def test_a_home_is_known_in_recipe_and_flags(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("sub/prediction.tsv", "must be a name without a folder"), ("prediction.parquet", "end its name in .tsv or .csv")],
+    [
+        ("sub/prediction.tsv", "must be a name without a folder"),
+        ("../../evil.tsv", "must be a name without a folder"),
+        ("..", "must be a name without a folder"),
+        ("/evil.tsv", "must be a name without a folder"),
+        ("''", "must be a name without a folder"),
+        (f"{'p' * 250}.tsv", "200 bytes at most"),
+        (r'"a\tb.tsv"', "holds a tab"),
+        ("prediction.parquet", "end its name in .tsv or .csv"),
+    ],
 )
-def test_a_submission_that_no_zip_can_hold_is_refused_before_training(tmp_path, name, message):
+def test_a_submission_that_no_zip_can_hold_is_refused_before_training(tmp_path, call, name, message):
     task = tmp_path / "task.yaml"
     submission = f"submission: {{file: {name}, columns: [id, label]}}\n"
     task.write_text("name: t\nlabels: [a, b]\ncolumns: {text: t, label: l}\n" + submission)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf"task\.yaml, line 4: .*{message}"):
         read_command_line([PAPER[0], "--task", str(task), "--output_dir", "out"])
+    ballot = write_labels(tmp_path / "a.tsv", "ab")
+    assert call(vote.main, ballot, "--task", task, "--output", tmp_path / "v.zip").code == 2
+    assert not (tmp_path / "v.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'labels: [a, "b\\tc"]\ncolumns: {text: t, label: l}',
+        'labels: [a, b]\ncolumns: {text: "t\\nx", label: l}',
+    ],
+)
+def test_a_label_or_column_with_a_tab_or_an_end_of_line_is_refused(tmp_path, content):
+    task = tmp_path / "task.yaml"
+    task.write_text(f"name: t\n{content}\n")
+    with pytest.raises(InputError, match=r"line [23]: the name '.*' holds a tab, an end of line"):
+        read_command_line([PAPER[0], "--task", str(task), "--output_dir", "out"])
+    with pytest.raises(InputError, match="--text_column_name: the name holds a tab"):
+        read_command_line([*PAPER[:3], "--text_column_name", "a\tb", "--output_dir", "out"])
 
 
 def test_the_task_and_the_folder_must_be_named():

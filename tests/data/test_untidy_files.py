@@ -19,7 +19,7 @@ from tweet_files import HEADER, OWN_DATA, TASK, UNLABELLED_HEADER, counts_of, re
 from smm4h.config.task import Columns
 from smm4h.data.dataset import content_hash, read_labelled_tweets, read_tweets
 from smm4h.data.prediction_files import read_labels
-from smm4h.data.readers.formats import read_table
+from smm4h.data.readers.formats import read_table, read_tables
 from smm4h.data.readers.tables import Findings
 from smm4h.data.streaming import inputs_of, read_blocks
 from smm4h.utils.errors import InputError
@@ -629,7 +629,7 @@ def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tsv")
     for read_it in (
         lambda: read_tweets([tmp_path / "a.tsv"], OWN_DATA, labelled=True),
-        lambda: inputs_of(str(tmp_path / "a.tsv")),
+        lambda: inputs_of(str(tmp_path / "a.tsv"), tmp_path),
         lambda: read_labels(tmp_path / "a.tsv"),
         lambda: check_is_input(tmp_path / "a.tsv"),
     ):
@@ -661,7 +661,7 @@ def test_errors_of_a_pipe_name_standard_input(tmp_path, monkeypatch, content, me
     (tmp_path / "piped").write_bytes(content if isinstance(content, bytes) else content.encode())
     with (tmp_path / "piped").open() as piped:
         monkeypatch.setattr("sys.stdin", piped)
-        inputs = inputs_of(PIPE)
+        inputs = inputs_of(PIPE, tmp_path)
     with pytest.raises(InputError) as caught:
         list(read_blocks(inputs, OWN_DATA, 10))
     inputs[0].unlink()
@@ -693,3 +693,56 @@ def test_bytes_that_nobody_reads_may_be_anything(tmp_path):
     assert pa.array(columns["text"], pa.string()).to_pylist() == ["one"]
     with pytest.raises(InputError, match="row 0: column image holds bytes that are not valid UTF-8"):
         list(columns["image"])
+
+
+@pytest.mark.parametrize("size", [None, 1])
+@pytest.mark.parametrize(
+    "content",
+    [
+        'sep=;\nid;text\n1;"a;b"\n2;c\n',
+        "sep=,\r\nid,text\r\n1,a;b\r\n2,c\r\n",
+        '"sep=;"\nid;text\n1;"a;b"\n2;c\n',
+        "sep=\t\nid\ttext\n1\ta;b\n2\tc\n",
+        '\ufeffsep=;\n"id";"text"\n"1";"a;b"\n"2";"c"\n',
+    ],
+)
+def test_the_separator_that_a_csv_declares_for_excel_is_no_header(tmp_path, content, size):
+    written(tmp_path / "a.csv", content)
+    tables = list(read_tables(tmp_path / "a.csv", size=size))
+    assert {tuple(table.names) for table in tables} == {("id", "text")}
+    rows = [row for table in tables for row in zip(table.lines, *table.columns, strict=True)]
+    assert rows == [(3, "1", "a;b"), (4, "2", "c")]
+
+
+def test_the_line_of_an_error_behind_a_declaration_is_the_files(tmp_path):
+    assert "a.csv, line 2: no column text among id, body" in refusal(tmp_path / "a.csv", "sep=;\nid;body\n1;a\n")
+    assert "a.csv, line 4" in refusal(tmp_path / "a.csv", 'sep=,\nid,text,label\n1,a,none\n2,"secret\n')
+
+
+def test_empty_rows_of_parquet_are_left_out(tmp_path):
+    frame = pd.DataFrame(
+        {"id": ["1", None, "2", None, ""], "text": ["a", None, "b", None, " "], "n": [1.0, 2, 3, 4, 5]}
+    )
+    frame.to_parquet(tmp_path / "a.parquet")
+    tweets, findings = read_tweets([tmp_path / "a.parquet"], OWN_DATA, labelled=False)
+    assert tweets["id"][:] == ["1", "2"]
+    assert counts_of(findings, "empty rows were left out") == [3]
+    for size in (1, 2, 9):
+        blocks = list(read_blocks([tmp_path / "a.parquet"], OWN_DATA, size))
+        assert [row for block in blocks for row in zip(block.ids, block.texts, strict=True)] == [("1", "a"), ("2", "b")]
+    frame.loc[1, "text"] = "secret"
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert "a.parquet, row 1: no id" in refusal(tmp_path / "a.parquet", labelled=False)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_an_id_with_a_tab_or_an_end_of_line_is_refused(tmp_path, name):
+    frame = pd.DataFrame({"id": ["1", "2\t3"], "text": ["secret", "secret"]})
+    for content in ("2\t3", "2\n3", "2\x853"):
+        frame.loc[1, "id"] = content
+        if name == "a.jsonl":
+            frame.to_json(tmp_path / name, orient="records", lines=True)
+        else:
+            (frame.to_csv if name == "a.csv" else frame.to_parquet)(tmp_path / name, index=False)
+        message = refusal(tmp_path / name, labelled=False)
+        assert re.search(rf"{name}, (line|row) \d: the id holds a tab, an end of line", message)

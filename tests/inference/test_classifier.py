@@ -14,7 +14,8 @@ from smm4h.cli.train import main as train_main
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.streaming import Block
-from smm4h.inference.predictor import PartialPredictions, load_predictor
+from smm4h.inference.partial_predictions import PartialPredictions
+from smm4h.inference.predictor import load_predictor
 from smm4h.utils.leases import LeaseHolder
 
 COLUMNS = "label,probability,margin,votes"
@@ -106,8 +107,8 @@ def test_predicted_tweets_that_are_cut_are_counted_over_all_blocks(classifier, t
     task = read_task(TASK5)
     blocks = [Block(0, ["1", "2"], [text, text * 10]), Block(1, ["3", "4"], [text * 60, text * 50])]
     for some in (blocks[:1], blocks):
-        predictor, _, found = load_predictor(str(classifier), "cpu")
-        parts = PartialPredictions.open(str(tmp_path / "labels.tsv"), [TASK5], found, 2)
+        predictor, _, files = load_predictor(str(classifier), "cpu")
+        parts, _ = PartialPredictions.open(folder, [TASK5], files, {}, is_main_process=True)
         parts.predict_missing(some, predictor, LeaseHolder(), lambda block: None)
     id_name, label_name = task.submission.columns
     notices = parts.join(str(tmp_path / "labels.tsv"), 2, {"id": id_name, "label": label_name})

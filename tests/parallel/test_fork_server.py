@@ -95,3 +95,15 @@ def test_a_command_that_ends_at_once_leaves_no_fork_server_behind():
     job = start(train_words(["recipes/smm4h2020.yaml", "--tsk", "x"]))
     assert job.wait(60) == 2
     assert wait_for(lambda: not session_of(job), 1)  # the server's imports would take it several seconds more
+
+
+def test_sockets_of_a_long_temporary_directory_lie_elsewhere(tmp_path):
+    """The path of a socket may have 108 bytes."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    script = (
+        "from smm4h.parallel import fork_server; fork_server.start(); import tempfile; print(tempfile.gettempdir())"
+    )
+    result = shell(sys.executable, "-c", script, env={"TMPDIR": str(long)})
+    assert (result.code, result.out.strip()) == (0, str(long)), result.err
+    assert not list(long.iterdir())

@@ -101,6 +101,7 @@ class Source:
     findings: list[Finding] = field(default_factory=list)  # for the first table
     codec: str = "utf-8-sig"
     line_end: str = "\n"
+    header_line: int = 1  # 2 behind a line that declares the separator
     has_zeros: bool = False
     has_halves: bool = False  # of characters of two UTF-16 units, which programs that cut tweets may leave
     errors: str = "strict"
@@ -124,6 +125,11 @@ class Source:
         """Open for reading text; lines end at `newline`, by default as the whole file's do."""
         newline = self.line_end if newline is None else newline
         return io.TextIOWrapper(self.open(), encoding=self.codec, errors=self.errors, newline=newline)
+
+    def skip_declaration(self, text: io.TextIOWrapper) -> None:
+        """Read over the lines before the header."""
+        for _ in range(self.header_line - 1):
+            text.readline()
 
     def find(self, what: str, count: int = 0) -> None:
         """Add a finding for the next table."""

@@ -9,9 +9,11 @@ import csv
 import functools
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -19,7 +21,7 @@ from smm4h.data.readers.excel import excel_tables
 from smm4h.data.readers.files import Source, StandardInput, kind_of, reading
 from smm4h.data.readers.json_objects import json_tables
 from smm4h.data.readers.rows import Rows, has_row_names, tables_of
-from smm4h.data.readers.tables import ARROW_NOT_TEXT, WRAPPED, LazyColumn, Table, Wanted, texts_of, unquote
+from smm4h.data.readers.tables import ARROW_NOT_TEXT, WRAPPED, Finding, LazyColumn, Table, Wanted, texts_of, unquote
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import is_stream
 
@@ -85,6 +87,7 @@ def _whole_text(source: Source) -> Table:
 def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
     end = source.line_end
     with source.text() as text:
+        source.skip_declaration(text)
         header = text.readline()
         if not header:
             raise InputError(f"{source.name} is empty; a header line and one tweet a line are expected")
@@ -99,10 +102,11 @@ def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
             quotes_are_text=not is_quoted,
             is_quoted=is_quoted,
             has_text=not source.has_halves,
+            header_line=source.header_line,
         )
         if is_quoted:
             source.find("header and cells are quoted; the quotes were taken off")
-        number, is_first = 1 + has_header, has_header
+        number, is_first = source.header_line + has_header, has_header
         while content := text.read() if size is None else "".join(itertools.islice(text, size)):
             lines = content.replace("\r\n", "\n").removesuffix("\r").split(end) if end == "\n" else content.split(end)
             if lines[-1] == "":
@@ -123,6 +127,7 @@ def _tab_separated(source: Source, size: int | None) -> Iterator[Table]:
 def _physical_rows(source: Source) -> Iterator[list[str]]:
     """Yield the fields of all lines below the header."""
     with source.text() as text:
+        source.skip_declaration(text)
         text.readline()
         for line in text:
             yield line.removesuffix(source.line_end).removesuffix("\r").split("\t")
@@ -136,6 +141,7 @@ def _header_names(fields: Sequence[str]) -> tuple[list[str], bool]:
     return ([unquote(name).strip() for name in names] if is_quoted else names), is_quoted
 
 
+DECLARATION = re.compile(r'"?sep=(.)"?')  # of the separator, in a first line for Excel
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -167,7 +173,11 @@ def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
     csv.field_size_limit(2**31 - 1)
     with source.text(newline="") as text:
         header = next((line for line in text if line.strip("\r\n")), "")
-    separator = _separator_of(header, source)
+        declared = DECLARATION.fullmatch(header.strip("\r\n"))
+        if declared:
+            source.header_line = 2
+            header = next((line for line in text if line.strip("\r\n")), "")
+    separator = declared[1] if declared and declared[1] in SEPARATORS else _separator_of(header, source)
     if separator == "\t":  # lines rather than quotes: a tweet's lone quote must not swallow the next tweets
         source.find("separated by tabs, not commas")
         yield from _tab_separated(source, size)
@@ -185,7 +195,9 @@ def _csv_tables(source: Source, size: int | None) -> Iterator[Table]:
     if source.wanted and source.wanted.has_no_header(names, f"{source.name}, line 1"):
         records, names = _csv_records(source, separator), list(source.wanted.header)
         header = ""
-    rows = Rows(source, names, "refused", remedy, hint=hint, has_text=not source.has_halves)
+    rows = Rows(
+        source, names, "refused", remedy, hint=hint, has_text=not source.has_halves, header_line=source.header_line
+    )
     reread = (lambda: (fields for _, fields in _csv_records(source, separator))) if header[:1] == '"' else None
     yield from tables_of(rows, records, size, reread)
 
@@ -204,14 +216,15 @@ def _separator_of(header: str, source: Source) -> str:
 def _csv_records(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and fields of all records, the header first; raise `InputError` for unclosed quotes."""
     with source.text(newline="") as text:
-        reader = csv.reader(text, strict=True, delimiter=separator)
+        source.skip_declaration(text)
+        reader, skipped = csv.reader(text, strict=True, delimiter=separator), source.header_line - 1
         try:
             for fields in reader:
                 if fields:
-                    yield reader.line_num, fields
+                    yield reader.line_num + skipped, fields
         except csv.Error as error:
             raise InputError(
-                f"{source.name}, line {reader.line_num}: {error}; is this comma-separated with closed quotes?"
+                f"{source.name}, line {reader.line_num + skipped}: {error}; is this comma-separated with closed quotes?"
             ) from None
 
 
@@ -225,13 +238,31 @@ def _parquet_tables(source: Source, size: int | None) -> Iterator[Table]:
         if source.wanted:
             columns = [names[index] for index in set(source.wanted.check(names, source.name).values())]
         if size is None:
-            yield arrow_table(file.read(columns=columns), source.name, 0, names)
+            yield _filled_table(file.read(columns=columns), source.name, 0, names)
             return
         for batch in file.iter_batches(batch_size=size, columns=columns):
-            yield arrow_table(pa.Table.from_batches([batch]), source.name, row, names)
+            yield _filled_table(pa.Table.from_batches([batch]), source.name, row, names)
             row += batch.num_rows
         if row == 0:
             yield Table(source.name, names, [[] for _ in names], [], unit="row")
+
+
+def _filled_table(table: pa.Table, path: str, first_row: int, names: Sequence[str]) -> Table:
+    """Return Arrow columns as a table of strings without the rows in which all of them are empty."""
+    is_empty = np.ones(table.num_rows, dtype=bool)
+    for column in table.columns:
+        is_null = pa.compute.is_null(column, nan_is_null=pa.types.is_floating(column.type))
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            is_blank = pa.compute.equal(pa.compute.utf8_trim_whitespace(column), "")
+            is_null = pa.compute.or_(is_null, pa.compute.fill_null(is_blank, True))
+        is_empty &= is_null.to_numpy()
+        if not is_empty.any():
+            return arrow_table(table, path, first_row, names)
+    kept = np.flatnonzero(~is_empty)
+    result = arrow_table(table.take(pa.array(kept)), path, first_row, names)
+    result.lines = (first_row + kept).tolist()
+    result.findings.append(Finding(path, int(is_empty.sum()), "empty rows were left out"))
+    return result
 
 
 def arrow_table(table: pa.Table, path: str, first_row: int = 0, names: Sequence[str] | None = None) -> Table:

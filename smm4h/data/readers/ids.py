@@ -3,7 +3,7 @@
 import re
 
 from smm4h.data.readers.tables import SPOILT_ID, SPREADSHEET_ID, Finding, Table
-from smm4h.utils.errors import InputError
+from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
 
 PROTECTED_ID = re.compile(r"""=?"([^"]*)"|'([^']+)""")  # from a spreadsheet that was to take it for text
 PROTECTION = ("=", "'", '"')  # what such an id begins with
@@ -19,6 +19,9 @@ def checked_ids(table: Table, column: int) -> list[str]:
             ids[index], n_protected = (match[1] or match[2] or "").strip(), n_protected + 1
     if n_protected:
         table.findings.append(Finding(table.path, n_protected, PROTECTED))
+    if CONTROL.search("".join(ids)):
+        row = next(row for row, tweet_id in enumerate(ids) if CONTROL.search(tweet_id))
+        raise InputError(f"{table.where(row)}: {HAS_CONTROL.format('id')}")
     for index, tweet_id in enumerate(ids):
         if not tweet_id or "." in tweet_id or "E" in tweet_id or "e" in tweet_id:
             if not tweet_id:

@@ -1,0 +1,243 @@
+"""Predictions of many tweets, block by block: kept beside the output, shared by processes, resumed after a kill."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from smm4h import __version__
+from smm4h.config.task import Task
+from smm4h.data.readers.files import kind_of, name_of
+from smm4h.data.streaming import PIPE, Block, Writer
+from smm4h.inference.predictor import Predictor, cut_tweets
+from smm4h.models.predictors import CutTweets
+from smm4h.utils.content import Hashes, hash_files
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import beside, sync, write_atomically, write_json
+from smm4h.utils.leases import LeaseHolder
+
+ABOUT = "about.json"
+CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
+SOURCE_KEY = b"source"  # of a block's metadata: what its predictions depend on
+# What predictions depend on, in words, by its key in about.json.
+SOURCES = {
+    "version": "by another version of this project",
+    "ensemble": "with another ensemble, or other weights",
+    "inputs": "on other tweets",
+    "reading": "with other columns, another --encoding, or another --block",
+}
+
+
+@dataclass(frozen=True)
+class PartialPredictions:
+    """The predictions so far, a Parquet file a block, in a folder beside the output; shared by several processes.
+
+    A block counts if its metadata name all that its predictions depend on and its ids are those of the tweets.
+    """
+
+    folder: Path
+    source: str  # hash of what predictions depend on
+    tweets: dict[str, Path] = field(default_factory=dict)  # the input's files, by number and kind
+    hashes: Hashes = field(default_factory=dict)  # of these files
+    checked: set[int] = field(default_factory=set)  # numbers of blocks that were found complete
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        inputs: Sequence[Path],
+        ensemble: Mapping[str, Path],
+        reading: dict[str, Any],
+        *,
+        is_main_process: bool,
+    ) -> tuple["PartialPredictions", list[str]]:
+        """Begin or resume; return the predictions so far and notices.
+
+        What was predicted of other tweets, or with other weights or columns, is removed by the main process.
+
+        Args:
+            ensemble: all files of the ensemble, by name.
+            reading: how the inputs are read.
+        """
+        before = _read_about(folder)
+        kinds = [kind_of(path) for path in inputs]
+        tweets = {f"{number}{kind}": path for number, (kind, path) in enumerate(zip(kinds, inputs, strict=True))}
+        about = {
+            "version": __version__,
+            "ensemble": hash_files(ensemble, before.get("ensemble")),
+            "inputs": hash_files(tweets, before.get("inputs")),
+            "reading": reading,
+        }
+        content = {name: _without_stat(value) for name, value in about.items()}
+        source = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        parts = cls(folder, source, tweets, about["inputs"])
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        notices = []
+        if is_main_process:
+            differing = [what for name, what in SOURCES.items() if _without_stat(before.get(name)) != content[name]]
+            if (folder / ABOUT).exists() and differing:
+                parts.remove_foreign_blocks()
+                notices.append(f"{folder} was begun {differing[0]}; it is begun anew")
+            write_json(folder / ABOUT, about)
+        return parts, notices
+
+    def remove_foreign_blocks(self) -> None:
+        """Remove the blocks of another source; other processes of this launch may have written some of this one."""
+        for path in self.folder.glob("[0-9]*.parquet"):
+            if _source_of(path) != self.source:
+                path.unlink(missing_ok=True)
+
+    def check_unchanged(self) -> None:
+        """Raise `InputError` where a file of the input was changed while it was read."""
+        for name, now in hash_files(self.tweets, self.hashes).items():
+            if now["sha256"] != self.hashes[name]["sha256"]:
+                raise InputError(f"{name_of(self.tweets[name])} was changed while its tweets were predicted; repeat")
+
+    def path(self, number: int) -> Path:
+        """Return the file of a block."""
+        return self.folder / f"{number:08}.parquet"
+
+    def predict_missing(
+        self,
+        blocks: Iterable[Block],
+        predictor: Predictor,
+        leases: LeaseHolder,
+        on_block: Callable[[Block], None],
+    ) -> tuple[int, int]:
+        """Predict the blocks that no process has predicted or holds; return how many there are and how many miss."""
+        n_blocks = n_missing = 0
+        for block in blocks:
+            n_blocks += 1
+            n_missing += not self._predict(block, predictor, leases)
+            on_block(block)
+        return n_blocks, n_missing
+
+    def _predict(self, block: Block, predictor: Predictor, leases: LeaseHolder) -> bool:
+        """Return whether the block's predictions are there, made by this process or another."""
+        if self._is_complete(block):
+            return True
+        path = self.path(block.number)
+        lease = leases.try_acquire(path.with_suffix(".claim"))
+        if lease is None:
+            return False
+        with lease:
+            if not self._is_complete(block):
+                table = _table_of(block, predictor).replace_schema_metadata(
+                    {SOURCE_KEY: self.source, CUT_KEY: _cut_metadata(predictor)}
+                )
+                write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
+                self.checked.add(block.number)
+        return True
+
+    def _is_complete(self, block: Block) -> bool:
+        """Return whether a block's file can be read and holds predictions of these tweets from this source."""
+        if block.number in self.checked:
+            return True
+        try:
+            table = pa.parquet.read_table(self.path(block.number), partitioning=None)
+        except (OSError, pa.ArrowException):  # not there, or damaged
+            return False
+        if _source_of(self.path(block.number)) != self.source or table.column("id").to_pylist() != block.ids:
+            return False
+        self.checked.add(block.number)
+        return True
+
+    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> list[str]:
+        """Write all blocks, in order, to the output, and remove the folder; return notices on tweets that were cut.
+
+        Args:
+            output: a file's name, or `PIPE`.
+            names: what each column of the output is called, by its name in the blocks.
+        """
+        block_schema, notices = pa.parquet.read_schema(self.path(0)), self._cut_notices(n_blocks)
+        schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
+
+        def write(path: Path | None) -> None:
+            with Writer(path, schema) as writer:
+                for number in range(n_blocks):
+                    table = pa.parquet.read_table(self.path(number), columns=list(names), partitioning=None)
+                    writer.write(table.rename_columns(list(names.values())))
+
+        if output == PIPE:
+            write(None)
+        else:
+            partial = self.folder / f"joined{''.join(Path(output).suffixes[-2:])[-20:]}"
+            write(partial)
+            sync(partial)
+            partial.replace(output)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return notices
+
+    def _cut_notices(self, n_blocks: int) -> list[str]:
+        """Return a line for each tokenizer that cut tweets of the blocks."""
+        total: dict[str, CutTweets] = {}
+        for number in range(n_blocks):
+            metadata = pa.parquet.read_schema(self.path(number)).metadata or {}
+            for member, counted in json.loads(metadata.get(CUT_KEY, b"{}")).items():
+                cut = CutTweets(**counted)
+                total[member] = total[member] + cut if member in total else cut
+        return [
+            f"{cut.count} tweets are longer than the {cut.max_length} tokens that {member} reads and were cut; the "
+            f"longest has {cut.longest}"
+            for member, cut in total.items()
+        ]
+
+
+def parts_folder(output: str) -> Path:
+    """Return the folder of an output's predictions so far."""
+    return beside(Path(output), ".parts")
+
+
+def reading_of(task: Task, encoding: str | None, block_size: int) -> dict[str, Any]:
+    """Return how tweets are read, for the comparison of a resume."""
+    return {"columns": asdict(task.columns), "labels": task.labels, "encoding": encoding, "block": block_size}
+
+
+def _table_of(block: Block, predictor: Predictor) -> pa.Table:
+    output = predictor.predict(block.texts)
+    labels = np.asarray(predictor.labels, dtype=object)[output.predicted]
+    return pa.table(
+        {
+            "id": pa.array(block.ids, pa.string()),
+            "label": pa.array(labels, pa.string()),
+            "probability": pa.array(output.probability, pa.float64()),
+            "margin": pa.array(output.margin, pa.float64()),
+            "votes": pa.array(output.votes, pa.int64()),
+        }
+    )
+
+
+def _cut_metadata(predictor: Predictor) -> str:
+    return json.dumps({member: asdict(found) for member, found in cut_tweets(predictor).items()})
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """Return what the predictions so far depend on; nothing where that can't be read."""
+    try:
+        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _without_stat(value: Any) -> Any:
+    """Return hashes without the files' states, as which another copy of the files has others."""
+    if isinstance(value, dict) and all(isinstance(one, dict) and "sha256" in one for one in value.values()):
+        return {name: one["sha256"] for name, one in value.items()}
+    return value
+
+
+def _source_of(block_file: Path) -> str | None:
+    """Return what a block's predictions depend on, as its metadata say; None for a file that says nothing."""
+    try:
+        metadata = pa.parquet.read_schema(block_file).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return metadata.get(SOURCE_KEY, b"").decode()
