@@ -25,7 +25,14 @@ from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
 from smm4h.data.readers.labels import headed
 from smm4h.data.readers.spreadsheets import unprotect
-from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Finding, Table
+from smm4h.data.readers.tables import (
+    LONGEST_NAME,
+    SPOILT_ID,
+    SPREADSHEET_ID,
+    Finding,
+    Table,
+    looks_like_header,
+)
 from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
 from smm4h.utils.files import check_is_file, file_above, write_atomically
@@ -390,7 +397,7 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
         label_name = names[1] if id_name == names[0] else names[0]
     elif not is_found:
         wanted = dict.fromkeys(ids if id_name is None else labels)
-        header = f" among {', '.join(names)}" if max(map(len, names)) <= LONGEST_NAME and len(names) < 20 else ""
+        header = f" among {', '.join(names)}" if looks_like_header(names) and len(names) < 20 else ""
         raise InputError(f"{table.path}, line 1: no column {' or '.join(wanted)}{header}; name one of its columns so")
     for name in (id_name, label_name, *classes):
         if names.count(name) > 1:

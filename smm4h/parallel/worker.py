@@ -3,8 +3,8 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +19,7 @@ from smm4h.training.tracking import Tracking, trackers_of
 from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import ASK_AGAIN, JobFailed, Stopped, user_message
 from smm4h.utils.leases import Lease, LeaseHolder
+from smm4h.utils.tracebacks import message_of, traceback_of
 
 
 class LeaseLost(Exception):
@@ -56,7 +57,8 @@ def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, p
     except Exception as error:
         message = user_message(error)
         if message is None:
-            raise
+            print(traceback_of(error), file=sys.stderr)
+            raise SystemExit(1) from None
         parent.send(message)
         raise SystemExit(2) from None
 
@@ -145,6 +147,6 @@ def train_and_log(
             if user_message(error):
                 log("stopped", error=user_message(error))
                 raise
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            log("failed", error=reason, traceback=traceback.format_exc())
-            raise RunFailed(f"{run.name} failed ({reason}); {run.attempts_file} has the traceback") from error
+            reason = message_of(error)
+            log("failed", error=reason, traceback=traceback_of(error))
+            raise RunFailed(f"{run.name} failed ({reason}); {run.attempts_file} has the traceback") from None

@@ -151,7 +151,10 @@ def run_main(main: Callable[[], None]) -> None:
     except Exception as error:
         message = user_message(error) or path_message(error)
         if message is None:
-            raise
+            from smm4h.utils.tracebacks import traceback_of  # of few ends
+
+            print(traceback_of(error), file=sys.stderr)
+            sys.exit(1)
         if not is_main_process:
             time.sleep(GRACE_SECONDS)
         print(f"error: {message}", file=sys.stderr)

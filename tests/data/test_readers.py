@@ -78,6 +78,9 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
         (HEADER + "1\t7\n", "line 2: 2 fields where the header names 4"),
         ("tweet_id\tuser_id\ttweet\n1\t7\tone\n", "line 1: no column class"),
         ("1\t7\tmy private tweet\t3\n", "line 1: no header here"),
+        ("none\tso private\n", "line 1: no header here"),
+        ("none\tprivate!\n", "line 1: no header here"),
+        ("none\tI took my private pills and text id user\n", "line 1: no header here"),
         (HEADER + "\t7\tone\t1\n", "line 2: no id"),
     ],
 )

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from smm4h.data.readers.tables import SURROGATE, Finding, Wanted
 from smm4h.utils.errors import InputError, path_message
+from smm4h.utils.tracebacks import QUOTED
 
 CHUNK = 1 << 20  # bytes
 
@@ -69,7 +70,7 @@ def _reason(error: BaseException) -> str:
         return "not compressed by gzip"
     harmless = (EOFError, zlib.error, zipfile.BadZipFile, csv.Error, pa.ArrowInvalid)
     text = (str(error).splitlines() or [""])[0] if isinstance(error, harmless) else ""
-    return text[:120].rstrip(". ") or "damaged content"
+    return QUOTED.sub("'...'", text)[:120].rstrip(". ") or "damaged content"
 
 
 def kind_of(path: Path) -> str:

@@ -13,6 +13,15 @@ import pyarrow as pa
 from smm4h.config.task import Columns
 from smm4h.utils.errors import InputError
 
+NAME_PART = re.compile(r"[^\W_]+")
+# By which a line is known as a header, though no column of the task is in it.
+COLUMN_WORDS = frozenset(
+    (
+        *("id", "ids", "tweet", "tweets", "text", "texts", "sentence", "content", "message", "body", "post", "comment"),
+        *("label", "labels", "class", "classes", "annotation", "gold", "target", "category", "score", "title"),
+        *("user", "author", "username", "created", "date", "time", "lang", "language", "split", "source", "index"),
+    )
+)
 LONGEST_NAME = 40  # characters of a column's name; a longer one is a tweet
 WRAPPED = re.compile(r'"((?:[^"]|"")*)"')
 ESCAPED = re.compile(r'"((?:[^"]|\\")*)"')  # R's write.table: \" for a quote, a single \ for itself
@@ -141,7 +150,8 @@ class Wanted:
             if hint:
                 raise InputError(f"{where}: no column {wanted}; {hint}")
             header = ", ".join(names)
-            if len(header) > 200 or any(is_value(name, self.labels) for name in names):
+            is_header = self.positions(names) or looks_like_header(names)
+            if len(header) > 200 or any(is_value(name, self.labels) for name in names) or not is_header:
                 raise InputError(f"{where}: no header here; the first line must name the columns ({wanted})")
             remedy = f"name it with --{missing[0]}_column_name or in the task file" if self.has_flags else "rename it"
             raise InputError(f"{where}: no column {wanted} among {header}; {remedy}")
@@ -168,6 +178,14 @@ def is_value(name: str, labels: Sequence[str] = ()) -> bool:
     """
     is_text = len(name) > LONGEST_NAME or len(name.split()) > 3 or any(mark in name for mark in ',;{"@')
     return is_text or name.isdigit() or name in labels or bool(NUMBER.fullmatch(name))
+
+
+def looks_like_header(names: Sequence[str]) -> bool:
+    """Return whether some names are a header by a word such as `id` in one of them, and not cells, nor any sentence."""
+    if any(len(name) > LONGEST_NAME or len(name.split()) > 2 for name in names):
+        return False
+    has_word = any(" " not in name and COLUMN_WORDS & set(NAME_PART.findall(name.lower())) for name in names)
+    return has_word or all(len(name) <= 1 for name in names)
 
 
 def unwrap_quotes(text: str) -> str:
