@@ -9,6 +9,7 @@ Private unless --public is given. Nothing with words of a tweet, an id, a user's
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from smm4h.utils.files import check_new, check_output_folder, is_same_file
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
-    from smm4h.reporting.export import publish_checked, write_for_publication
+    from smm4h.reporting.export import check_word_members, publish_checked, write_for_publication
     from smm4h.reporting.hub import upload
     from smm4h.utils.console import silence_libraries
 
@@ -35,13 +36,16 @@ def main(words: Sequence[str] | None = None) -> None:
         return upload(folder, arguments.hub_model_id, token=arguments.hub_token, public=arguments.public)
 
     silence_libraries()
+    is_upload = arguments.hub_model_id is not None and not arguments.readable_words
+    if warning := check_word_members(arguments.folder, is_upload=is_upload):
+        print(f"warning: {warning}", file=sys.stderr)
     name = arguments.hub_model_id or arguments.to_folder.name
     place = arguments.to_folder.parent if arguments.to_folder else Path(tempfile.gettempdir())
     with private_folder(place) as temporary:
         folder = temporary / "published"
         folder.mkdir()
-        fingerprints = write_for_publication(arguments.folder, folder, name, arguments.dtype, arguments.license)
-        address = publish_checked(folder, fingerprints, deliver)
+        unpublished = write_for_publication(arguments.folder, folder, name, arguments.dtype, arguments.license)
+        address = publish_checked(folder, unpublished, deliver)
     print(f"published to {address}")
 
 
@@ -55,6 +59,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--public", action="store_true", help="let everybody see the repository")
     dtypes = ("float32", "bfloat16")
     add("--dtype", type=one_of(dtypes), default="float32", help="of the encoders' weights: float32 or bfloat16")
+    add("--readable_words", action="store_true", help="upload members of older versions whose words can be read back")
     add("--license", help="the model's licence for its card, such as apache-2.0")
     parser.add_overwrite()
     arguments = parser.parse(words)

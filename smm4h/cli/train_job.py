@@ -21,7 +21,7 @@ from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
-from smm4h.reporting.privacy import TweetFingerprints
+from smm4h.reporting.fingerprints import TweetFingerprints
 from smm4h.reporting.terminal import counts_table, print_evaluation, print_scores
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers

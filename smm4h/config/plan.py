@@ -43,6 +43,7 @@ class Run:
     fold: int | None  # None: a refit, which holds no tweet out
     directory: Path
     fingerprint: str
+    is_baseline: bool = False  # without a vote
 
     @property
     def name(self) -> str:
@@ -232,7 +233,7 @@ def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mappi
         "data": data,
     }
     runs = _runs(job.output_dir, members, identity)
-    baselines = _runs(job.output_dir / "baselines", job.baselines, identity)
+    baselines = _runs(job.output_dir / "baselines", job.baselines, identity, are_baselines=True)
     return Plan(job.output_dir, runs, wanted_of([*runs, *baselines], job.settings), identity, baselines)
 
 
@@ -265,10 +266,15 @@ def shared_settings(identity: dict[str, Any]) -> JobSettings:
     return JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in identity["recipe"]["shared"].items()})
 
 
-def _runs(output_dir: Path, members: Iterable[Member], identity: dict[str, Any]) -> list[Run]:
+def _runs(
+    output_dir: Path, members: Iterable[Member], identity: dict[str, Any], *, are_baselines: bool = False
+) -> list[Run]:
     n_folds = shared_settings(identity).n_folds
     return [
-        Run(member, fold, output_dir / member.name / _folder_name(fold), _fingerprint(identity, member, fold))
+        Run(
+            *(member, fold, output_dir / member.name / _folder_name(fold), _fingerprint(identity, member, fold)),
+            is_baseline=are_baselines,
+        )
         for member in members
         for fold in [*range(n_folds), *([None] if member.args.refit and not member.is_outside else [])]
     ]

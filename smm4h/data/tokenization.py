@@ -27,6 +27,7 @@ from smm4h.data.readers.tables import Finding
 from smm4h.models import encoder_check
 from smm4h.models.cleaning import clean
 from smm4h.models.predictors import full_lengths
+from smm4h.models.word_models import hash_of
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import private_mode, read_json, write_json
 from smm4h.utils.leases import make_once
@@ -205,6 +206,8 @@ def loading_error(name: str, error: Exception) -> str:
 def _table_path(folder: Path, part: str, member: Member) -> Path:
     """Return the path of a part's table; its name holds a hash of the member's preprocessing variant."""
     variant = {name: getattr(member.args, name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
+    if not member.has_encoder:
+        variant["columns"] = ["author"]  # which tables of older versions lack
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
     return folder / f"{part}-{key}.arrow"
 
@@ -270,7 +273,8 @@ def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
 def token_table(folder: Path, part: str, member: Member) -> Dataset:
     """Return columns row, id, input_ids, length (tokens) and, of labelled tweets, labels; memory-mapped from disk.
 
-    A member without an encoder has `text` (cleaned) in place of `input_ids`, and the length is in characters.
+    A member without an encoder has `text` (cleaned) and `author`, a number, in place of `input_ids`, and the length is
+    in characters. A tweet without a user is its own author's.
     """
     return Dataset.from_file(str(_table_path(folder, part, member)))
 
@@ -278,7 +282,7 @@ def token_table(folder: Path, part: str, member: Member) -> Dataset:
 def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
     tokenizer, steps = load_tokenizer(member), member.args.cleaning
 
-    def to_tokens(texts: list[str]) -> dict[str, list]:
+    def to_tokens(texts: list[str], users: list[str]) -> dict[str, list]:
         cleaned = [clean(text, steps) for text in texts]
         input_ids = tokenizer(cleaned, truncation=True, max_length=member.args.max_seq_length)["input_ids"]
         return {"input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
@@ -289,18 +293,22 @@ def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
 def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
     steps = member.args.cleaning
 
-    def to_texts(texts: list[str]) -> dict[str, list]:
+    def to_texts(texts: list[str], users: list[str]) -> dict[str, list]:
         cleaned = [clean(text, steps) for text in texts]
-        return {"text": cleaned, "length": [len(text) for text in cleaned]}
+        authors = [
+            hash_of(f"user {name}") if (name := user.strip().lstrip("@").lower()) else hash_of(f"tweet {text}")
+            for user, text in zip(users, texts, strict=True)
+        ]
+        return {"text": cleaned, "author": authors, "length": [len(text) for text in cleaned]}
 
-    _write_table(path, tweets, to_texts, {"text": Value("string")})
+    _write_table(path, tweets, to_texts, {"text": Value("string"), "author": Value("int64")})
 
 
-def _write_table(path: Path, tweets: Dataset, convert: Callable[[list[str]], dict[str, list]], columns: dict) -> None:
+def _write_table(path: Path, tweets: Dataset, convert: Callable[..., dict[str, list]], columns: dict) -> None:
     """Write a table of tweets with converted texts, atomically, without holding it in memory."""
 
     def to_rows(batch: dict) -> dict:
-        rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"])}
+        rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"], batch["user"])}
         return {**rows, "labels": batch["label"]} if "label" in batch else rows
 
     features = Features({"row": Value("int64"), "id": Value("string"), **columns, "length": Value("int32")})

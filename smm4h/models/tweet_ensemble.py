@@ -20,7 +20,15 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.voting import SMALLEST, VotingRule, mean_of_models
-from smm4h.models.word_models import NETS, TERMS, HashedTfidf, WordEmbeddingClassifier
+from smm4h.models.word_models import (
+    NETS,
+    SAFE_TERMS,
+    TERMS,
+    BucketEmbeddingClassifier,
+    BucketLinear,
+    HashedTfidf,
+    WordEmbeddingClassifier,
+)
 
 BATCH_SIZE = 1000  # texts that a pipeline predicts together
 
@@ -54,7 +62,7 @@ class TweetEnsembleConfig(PretrainedConfig):
 
 
 class StoredTfidf(nn.Module):
-    """The arrays of a `HashedTfidf` as buffers of a model.
+    """The arrays of a `BucketLinear`, or of an older version's `HashedTfidf`, as buffers of a model.
 
     Buffers are int64, floats by their bits, because a change of the model's dtype leaves integers alone.
     """
@@ -64,20 +72,23 @@ class StoredTfidf(nn.Module):
         self.about = about
         for name, shape in tfidf_shapes(about).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
-        self.model: HashedTfidf | None = None
+        self.model: BucketLinear | HashedTfidf | None = None
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes)."""
         if self.model is None:
             arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
             numbers = {n: a if n.startswith("terms_") else a.view(np.float64) for n, a in arrays.items()}
-            self.model = HashedTfidf(self.about, numbers)
+            self.model = (BucketLinear if "n_buckets" in self.about else HashedTfidf)(self.about, numbers)
         return self.model.predict_proba(texts)
 
 
 def tfidf_shapes(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a `HashedTfidf`'s arrays, from `n_terms` by kind and `n_rows`."""
-    n_rows, n_terms = about["n_rows"], about["n_terms"]
+    """Return the shapes of a model's arrays, from `n_rows` and, by kind, `n_buckets`; of a `HashedTfidf` `n_terms`."""
+    n_rows = about["n_rows"]
+    if "n_buckets" in about:
+        return {"coef": (n_rows, sum(about["n_buckets"][kind] for kind in SAFE_TERMS)), "intercept": (n_rows,)}
+    n_terms = about["n_terms"]
     shapes = {f"{array}_{kind}": (n_terms[kind],) for kind in TERMS for array in ("terms", "idf")}
     return {**shapes, "coef": (n_rows, sum(n_terms.values())), "intercept": (n_rows,)}
 
@@ -85,6 +96,8 @@ def tfidf_shapes(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 def _fold_model(classifier: str, about: dict[str, Any]) -> nn.Module:
     if classifier == "encoder":
         return TweetClassifier(TweetClassifierConfig(**about))
+    if classifier in NETS and "n_buckets" in about:
+        return BucketEmbeddingClassifier(classifier, about["n_buckets"], about["n_classes"])
     if classifier in NETS:
         return WordEmbeddingClassifier(classifier, about["n_words"], about["n_classes"])
     return StoredTfidf({**about, "classifier": classifier})

@@ -1,9 +1,15 @@
-"""Baseline classifiers over words, as they are saved and used: arrays, with hashes in place of terms."""
+"""Classifiers over words, as they are saved and used.
+
+Members of an ensemble are of the two classes over buckets, which can be published: terms are counted in few hash
+buckets, so that no list of terms is kept, and weights depend on no term that fewer than `SAFE` authors have. Classes
+with a list of hashed terms are baselines, and members that an older version trained; whoever reads their weights can
+spell out training tweets.
+"""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -12,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from smm4h.models.cleaning import URL
 from smm4h.models.voting import softmax
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # emoji and punctuation are words too
@@ -72,12 +79,7 @@ class HashedTfidf:
         The softmax of the distances from the boundaries: for a logistic regression its probabilities, for an SVM scores
         in the right order, which is enough for a tuned decision.
         """
-        distances = np.stack([self._distances(text) for text in texts])
-        if distances.shape[1] == 1:
-            distances = np.column_stack([-distances / 2, distances / 2])
-        probs = np.zeros((len(texts), self.about["n_classes"]))
-        probs[:, self.about["classes"]] = softmax(distances)
-        return probs
+        return _probabilities(np.stack([self._distances(text) for text in texts]), self.about)
 
     def _distances(self, text: str) -> np.ndarray:
         """Return a text's distances (n_rows,) from the class boundaries."""
@@ -93,6 +95,85 @@ class HashedTfidf:
                 weights *= self.arrays[f"idf_{kind}"][used]
                 total = total + self.arrays["coef"][:, start + used] @ (weights / np.linalg.norm(weights))
             start += len(columns)
+        return total
+
+
+def _probabilities(distances: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
+    """Return probabilities (n_tweets, n_classes) of distances (n_tweets, n_rows) from the class boundaries."""
+    if distances.shape[1] == 1:
+        distances = np.column_stack([-distances / 2, distances / 2])
+    probs = np.zeros((len(distances), about["n_classes"]))
+    probs[:, about["classes"]] = softmax(distances)
+    return probs
+
+
+SAFE = 5  # authors who must have a term before weights may depend on it
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without spaces
+LETTER = rf"(?![{UNSPACED}])\w"
+PERSONAL = (  # what points to one person or tweet, and the sign that is put in its place
+    (URL, " http "),
+    (re.compile(r"[^\s@＠]*[@＠]\s?\w[\w.@-]*"), " @ "),  # names of users, e-mail addresses
+    (re.compile(rf"(?:{LETTER})*\d(?:{LETTER})*"), " 0 "),  # numbers, and words with digits
+)
+
+
+def impersonal(text: str) -> str:
+    """Return a text in lower case, with signs in place of URLs, users' names, e-mail addresses and digits."""
+    for pattern, sign in PERSONAL:
+        text = pattern.sub(sign, text)
+    return text.lower()
+
+
+SAFE_TERMS: dict[str, Callable[[str], list[str]]] = {"words": words_of, "pieces": char_ngrams}  # of impersonal texts
+
+
+def hashes_of(terms: Sequence[str]) -> np.ndarray:
+    """Return the hashes (n_terms,), uint64, of some terms."""
+    return np.fromiter(map(hash_of, terms), dtype=np.int64, count=len(terms)).view(np.uint64)
+
+
+def bucket_counts(hashes: np.ndarray, counts: np.ndarray, n_buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return buckets (n_used,) and values (n_used,) of unit length of a text's terms, each with a sign by its hash.
+
+    Signed hashing (Weinberger et al. 2009, "Feature hashing for large scale multitask learning").
+
+    Args:
+        hashes: (n_terms,) uint64, of different terms.
+        counts: (n_terms,) how often the text has each.
+    """
+    signs = np.where(hashes >> np.uint64(63), -1.0, 1.0)
+    buckets, place = np.unique((hashes % np.uint64(n_buckets)).astype(np.int64), return_inverse=True)
+    values = np.bincount(place, weights=signs * (1 + np.log(counts)), minlength=len(buckets))
+    length = np.linalg.norm(values)
+    return buckets, values / length if length else values
+
+
+class BucketLinear:
+    """Counts of `SAFE_TERMS` in signed hash buckets (sublinear, each kind of unit length) under a linear classifier.
+
+    Args:
+        about: `classifier`, `n_classes`, `classes`, the class indices that it was fitted on, and `n_buckets` by kind.
+        arrays: `coef` (n_rows, n_buckets of all kinds), one kind after the next, and `intercept` (n_rows,). Two
+            classes have a single row.
+    """
+
+    def __init__(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.about, self.arrays = about, arrays
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes), float64; as `HashedTfidf.predict_proba` does."""
+        return _probabilities(np.stack([self._distances(impersonal(text)) for text in texts]), self.about)
+
+    def _distances(self, text: str) -> np.ndarray:
+        """Return an impersonal text's distances (n_rows,) from the class boundaries."""
+        total, start = self.arrays["intercept"].astype(np.float64), 0
+        for kind, extract_terms in SAFE_TERMS.items():
+            n_buckets = self.about["n_buckets"][kind]
+            counts = Counter(extract_terms(text))
+            numbers = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
+            buckets, values = bucket_counts(hashes_of(list(counts)), numbers, n_buckets)
+            total = total + self.arrays["coef"][:, start + buckets] @ values
+            start += n_buckets
         return total
 
 
@@ -163,13 +244,45 @@ class WordEmbeddingClassifier(nn.Module):
         ids = [self.index.get(hash_of(word), UNKNOWN) for word in words_of(text)[:LONGEST]]
         return torch.tensor(ids or [UNKNOWN])
 
-    @torch.no_grad()
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes), float32."""
-        starts = range(0, len(texts), 256)
-        device = self.words.device
-        batches = (padded([self.ids_of(text) for text in texts[start : start + 256]]).to(device) for start in starts)
-        return torch.cat([self.net(batch).softmax(dim=1) for batch in batches]).cpu().numpy()
+        return _predict_with(self.net, self.ids_of, texts)
+
+
+class BucketEmbeddingClassifier(nn.Module):
+    """A network of `NETS` over the hash buckets of an impersonal text's words; it has no vocabulary.
+
+    Args:
+        name: a key of `NETS`.
+        n_buckets: number of embeddings, without the padding's.
+    """
+
+    def __init__(self, name: str, n_buckets: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_buckets = n_buckets
+        self.net = NETS[name](n_buckets + 1, n_classes)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Return logits (n_tweets, n_classes) of bucket ids (n_tweets, n_words)."""
+        return self.net(words)
+
+    def ids_of(self, text: str) -> torch.Tensor:
+        """Return the bucket ids (n_words,) of a text's words, from 1; at least one."""
+        hashes = hashes_of(words_of(impersonal(text))[:LONGEST] or [""])
+        return torch.from_numpy((hashes % np.uint64(self.n_buckets)).astype(np.int64)) + 1
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes), float32."""
+        return _predict_with(self.net, self.ids_of, texts)
+
+
+@torch.no_grad()
+def _predict_with(net: nn.Module, ids_of: Callable[[str], torch.Tensor], texts: Sequence[str]) -> np.ndarray:
+    """Return a network's probabilities (n_tweets, n_classes), float32, in batches of 256 texts."""
+    device = net.embeddings.weight.device
+    starts = range(0, len(texts), 256)
+    batches = (padded([ids_of(text) for text in texts[start : start + 256]]).to(device) for start in starts)
+    return torch.cat([net(batch).softmax(dim=1) for batch in batches]).cpu().numpy()
 
 
 def padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:

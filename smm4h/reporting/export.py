@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from smm4h.config.job import Member
 from smm4h.config.plan import Plan, Run
@@ -29,11 +31,17 @@ from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import runs_with_models
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
 from smm4h.models.voting import VotingRule
-from smm4h.models.word_models import TERMS, HashedTfidf, WordEmbeddingClassifier
-from smm4h.reporting.hub import upload
+from smm4h.models.word_models import (
+    TERMS,
+    BucketEmbeddingClassifier,
+    HashedTfidf,
+    WordEmbeddingClassifier,
+)
+from smm4h.reporting.fingerprints import TweetFingerprints
+from smm4h.reporting.hub import display_name, upload
 from smm4h.reporting.model_card import ensemble_card, run_card, student_card
-from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
-from smm4h.training.baselines import load_baseline
+from smm4h.reporting.privacy import LeakCheck
+from smm4h.training.baselines import WordModel, load_baseline
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
 
@@ -132,18 +140,50 @@ def _member_tensors(
     return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
 
 
-def _word_model_tensors(
-    model: HashedTfidf | WordEmbeddingClassifier,
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _word_model_tensors(model: WordModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of a word model, and the keys of the config that describe them."""
-    if isinstance(model, WordEmbeddingClassifier):
-        n_classes = model.net.classifier[-1].out_features
-        return dict(model.state_dict()), {"n_words": len(model.words), "n_classes": n_classes}
+    if isinstance(model, WordEmbeddingClassifier | BucketEmbeddingClassifier):
+        is_safe = isinstance(model, BucketEmbeddingClassifier)
+        size = {"n_buckets": model.n_buckets} if is_safe else {"n_words": len(model.words)}
+        return dict(model.state_dict()), {**size, "n_classes": model.net.classifier[-1].out_features}
     arrays = {name: np.ascontiguousarray(array).view(np.int64) for name, array in model.arrays.items()}
     about = {key: value for key, value in model.about.items() if key != "classifier"}
-    n_terms = {kind: len(model.arrays[f"terms_{kind}"]) for kind in TERMS}
+    if isinstance(model, HashedTfidf):
+        about["n_terms"] = {kind: len(model.arrays[f"terms_{kind}"]) for kind in TERMS}
     parts = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return parts, {**about, "n_terms": n_terms, "n_rows": len(model.arrays["intercept"])}
+    return parts, {**about, "n_rows": len(model.arrays["intercept"])}
+
+
+def readable_members(runs: Iterable[Run]) -> list[str]:
+    """Return the names of the members whose weights list hashed terms, as older versions made them."""
+    listing = {run.member.name: run for run in runs if not run.member.has_encoder and "n_buckets" not in _config(run)}
+    return list(listing)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    return read_json(run.model / CONFIG)
+
+
+def check_word_members(source: Path, *, is_upload: bool) -> str | None:
+    """Return a warning where a job's members would give training tweets back; None where none would.
+
+    Raises `InputError` for them where they are to be uploaded.
+    """
+    if (source / STUDENT_FILE).is_file():
+        return None
+    job = FinishedJob.read(source)
+    runs = runs_with_models(job.plan, job.with_models.rule.drop_zero_weight())
+    names = readable_members([run for of_member in runs.values() for run in of_member])
+    if not names:
+        return None
+    message = (
+        f"{', '.join(names)}: trained by an older version, whose lists of hashed words spell training tweets out, word "
+        f"for word; remove {' and '.join(str(source / name) for name in names)} and give the job's command again, "
+        "which takes seconds for such a member"
+    )
+    if is_upload:
+        raise InputError(f"{message}, or say --readable_words if the tweets are public; nothing was published")
+    return f"{message}, before anybody gets this folder"
 
 
 def _without_keys(config: dict[str, Any], *dropped: str) -> dict[str, Any]:
@@ -228,8 +268,52 @@ def files_to_upload(folder: Path) -> list[Path]:
     return files
 
 
-def write_for_publication(source: Path, folder: Path, name: str, dtype: str, license: str | None) -> TweetFingerprints:
-    """Write a finished job's ensemble, or a student, with its card; return the fingerprints of the tweets to check for.
+@dataclass(frozen=True)
+class Unpublished:
+    """What must not be in a folder that is published, and what was public before.
+
+    Args:
+        fingerprints: of the tweets.
+        task: whose own words, which the card repeats, are no leaks.
+        encoders: by folder in the published one, name and revision of the encoder whose tokenizer lies there.
+    """
+
+    fingerprints: TweetFingerprints
+    task: Task
+    encoders: dict[str, tuple[str, str | None]]
+
+    def check(self, folder: Path) -> None:
+        """Search all files of a folder; raise `InputError` for one that may not be published, and for a leak."""
+        words = [self.task.about or "", *self.task.labels, *self.task.meanings.values()]
+        with tempfile.TemporaryDirectory(prefix="own") as temporary:
+
+            def own_files(part: Path) -> tuple[str, Path | None]:
+                key = part.relative_to(folder).as_posix()
+                if key not in self.encoders:
+                    return "", None
+                name, revision = self.encoders[key]
+                return display_name(name), own_tokenizer(name, revision, Path(temporary) / key)
+
+            LeakCheck(self.fingerprints, [*project_texts(), *words]).check(folder, files_to_upload(folder), own_files)
+
+
+def own_tokenizer(encoder: str, revision: str | None, folder: Path) -> Path | None:
+    """Write an encoder's own tokenizer to a folder, unless it is there; return the folder, or None without the encoder.
+
+    It is looked for on this machine only.
+    """
+    if not folder.is_dir():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(encoder, revision=revision, local_files_only=True)
+            tokenizer.save_pretrained(folder)
+        except Exception:  # one class for each file that may be missing or broken; the search is then of all files
+            return None
+        _remove_local_path(folder)
+    return folder
+
+
+def write_for_publication(source: Path, folder: Path, name: str, dtype: str, license: str | None) -> Unpublished:
+    """Write a finished job's ensemble, or a student, with its card; return what the folder must not hold.
 
     Args:
         source: the job's or the student's folder.
@@ -245,13 +329,17 @@ def write_for_publication(source: Path, folder: Path, name: str, dtype: str, lic
     runs = runs_with_models(job.plan, job.with_models.rule.drop_zero_weight())
     write_published(folder, runs, job.with_models, job.task, dtype)
     ensemble_card(job, name, license).write(folder)
-    return fingerprints
+    return Unpublished(
+        fingerprints, job.task, {f"members/{n}": _encoder_of(of_member[0]) for n, of_member in runs.items()}
+    )
 
 
-def write_published_student(
-    student: Path, folder: Path, name: str, dtype: str, license: str | None
-) -> TweetFingerprints:
-    """Write a student's model and card; return the fingerprints of the tweets that it has learnt from.
+def _encoder_of(run: Run) -> tuple[str, str | None]:
+    return run.member.args.model_name_or_path, run.member.args.model_revision
+
+
+def write_published_student(student: Path, folder: Path, name: str, dtype: str, license: str | None) -> Unpublished:
+    """Write a student's model and card; return what the folder must not hold of the tweets that it has learnt from.
 
     Args: see `write_for_publication`.
     """
@@ -266,24 +354,32 @@ def write_published_student(
     write_json(folder / CONFIG, {**_without_keys(read_json(folder / CONFIG), "_name_or_path"), "dtype": dtype})
     _remove_local_path(folder)
     student_card(job, about, name, license).write(folder)
-    return fingerprints
+    return Unpublished(fingerprints, job.task, {".": (about["encoder"], None)})
 
 
-def publish_checked(folder: Path, fingerprints: TweetFingerprints, deliver: Callable[[], str]) -> str:
+def publish_checked(folder: Path, unpublished: Unpublished, deliver: Callable[[], str]) -> str:
     """Check the files of a folder, publish them, and return their address.
 
     Args:
-        fingerprints: of the tweets that must not be published.
+        unpublished: what the folder must not hold.
         deliver: publishes the folder and returns its address.
 
     Raises `InputError` for a file that may not be published, and for a leak.
     """
-    LeakCheck(fingerprints, project_texts()).check(folder, files_to_upload(folder))
+    unpublished.check(folder)
     return deliver()
 
 
 def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, public: bool) -> str:
-    """Upload one run's model with its card to a repository on the Hub, and return its address."""
+    """Upload one run's model with its card to a repository on the Hub, and return its address.
+
+    Raises `InputError` for a word model of an older version; see `check_word_members`.
+    """
+    if readable_members([run]):
+        raise InputError(
+            f"{run.name}: trained by an older version, whose lists of hashed words spell training tweets out; remove "
+            f"{run.directory} and give the command again"
+        )
     with tempfile.TemporaryDirectory(prefix="push") as temporary:
         folder = Path(temporary)
         for file in run.model.iterdir():
@@ -291,5 +387,5 @@ def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, 
                 shutil.copyfile(file, folder / file.name)
         _remove_local_path(folder)
         run_card(plan, task, run, name, license=None).write(folder)
-        fingerprints = TweetFingerprints.read(plan.fingerprints_file)
-        return publish_checked(folder, fingerprints, lambda: upload(folder, name, token=token, public=public))
+        unpublished = Unpublished(TweetFingerprints.read(plan.fingerprints_file), task, {".": _encoder_of(run)})
+        return publish_checked(folder, unpublished, lambda: upload(folder, name, token=token, public=public))

@@ -1,5 +1,6 @@
 """Model cards with Hub metadata, for ensembles, single runs and students."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from smm4h.data.prediction_files import read_predictions
 from smm4h.ensemble.scoring import FINAL
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
+from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import environment, pictures_of, rule_text
 from smm4h.reporting.hub import display_name, is_hub_name
@@ -112,9 +114,28 @@ class Card:
 
 
 def command_of(words: Sequence[str]) -> str:
-    """Return the command line as it was given, with absolute paths cut to file names, since paths are private."""
-    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
-    return shlex.join(["accelerate", "launch", "run_classification.py", *shown])
+    """Return the command line as it was given, but for paths that lead out of the working folder."""
+    return shlex.join(["accelerate", "launch", "run_classification.py", *map(shown_word, words)])
+
+
+# paths that tell of this machine
+OUTSIDE = re.compile(r"(?:file:|[A-Za-z]:[\\/]|[\\/]|~|\$)|(?:.*[\\/])?\.\.(?:[\\/]|$)")
+
+
+def shown_word(word: str) -> str:
+    """Return a word of a command; of a path that is absolute or leads upwards only its last part, as paths are private.
+
+    Paths stand alone, behind a flag's `=`, or in a list with commas.
+    """
+    if word.startswith("-") and "=" in word:
+        flag, _, value = word.partition("=")
+        return f"{flag}={shown_word(value)}"
+    if "," in word:
+        return ",".join(map(shown_word, word.split(",")))
+    if not OUTSIDE.match(word):
+        return word
+    parts = [part for part in re.split(r"[\\/]", word) if part not in ("", ".", "..", "~", "file:")]
+    return parts[-1] if parts else "FOLDER"
 
 
 def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:
@@ -142,7 +163,7 @@ def _kind(member: Member) -> str:
 
 def _listed(settings: Mapping[str, Any]) -> str:
     """Return settings as one line."""
-    return ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
+    return ", ".join(f"{name} {shown_word(str(value))}" for name, value in sorted(settings.items()))
 
 
 def usage_of(name: str, more: str = "") -> str:
@@ -192,8 +213,6 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
             f"On the {unshared['tweets']} tweets without {kind} in another fold, the vote scores {score} out of fold."
         )
     notes += outside_notes(job)
-    hashed = "Members that count words keep hashes of words that two tweets had; who tries a word can find its hash."
-    counts_words = any(not run.member.has_encoder and not run.member.is_outside for run in plan.runs)
     used = job.with_models.rule.drop_zero_weight().members
     return Card(
         title=name.split("/")[-1],
@@ -218,10 +237,33 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         pictures=pictures_of(job, for_card=True),
         notes=notes,
         data_note=f", and {sum(file['tweets'] for file in job.extra)} extra training rows" if job.extra else "",
-        limits=[hashed] if counts_words else [],
+        limits=_readable_in(job),
         license=license,
         tags=["ensemble"],
     )
+
+
+OF_ENCODERS = (
+    "Encoders: embeddings that differ from the pretrained encoder's tell which word pieces occur in the training "
+    "tweets, without their order; and a reader who has a whole tweet can tell, better than by chance, whether it was "
+    "among them."
+)
+OF_BUCKETS = (
+    "Members that count words: weights depend on no word, and no piece of one, that fewer than {safe} authors have, "
+    "nor on pairs of words, users' names, addresses or digits, and no list of words is kept. A reader who tries a "
+    "word learns at best that {safe} authors may have it."
+)
+OF_LISTS = "Members of an older version that count words: from their hashes a reader can spell out training tweets."
+
+
+def _readable_in(job: FinishedJob) -> list[str]:
+    """Return what a reader of the ensemble's weights can learn about the training tweets, a sentence for each kind."""
+    runs = [run for run in job.plan.runs_of(job.with_models.rule.drop_zero_weight().members) if run.model.is_dir()]
+    word_models = [run for run in runs if not run.member.has_encoder]
+    are_safe = {"n_buckets" in read_json(run.model / "config.json") for run in word_models}
+    sentences = [OF_ENCODERS] if len(word_models) < len(runs) else []
+    sentences += [OF_BUCKETS.format(safe=SAFE)] if True in are_safe else []
+    return sentences + ([OF_LISTS] if False in are_safe else [])
 
 
 def runs_note(plan: Plan) -> str:
@@ -262,6 +304,7 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         commands=command_of(content.get("command", [])),
         versions=content["versions"],
         encoders=[encoder] if is_hub_name(encoder) else [],
+        limits=[OF_ENCODERS if run.member.has_encoder else OF_BUCKETS.format(safe=SAFE)],
         license=license,
     )
 
@@ -303,6 +346,7 @@ def student_card(job: FinishedJob, about: Mapping[str, Any], name: str, license:
         encoders=[about["encoder"]] if is_hub_name(about["encoder"]) else [],
         notes=notes,
         data_note=f", and {about['unlabelled_tweets']} unlabelled ones",
+        limits=[OF_ENCODERS],
         license=license,
         tags=["distillation"],
     )

@@ -17,9 +17,23 @@ from sklearn.svm import LinearSVC
 from smm4h.config.plan import Run
 from smm4h.data.dataset import column
 from smm4h.data.pseudo_labels import hard_labels
-from smm4h.models.word_models import TERMS, HashedTfidf, WordEmbeddingClassifier, hash_of, padded, words_of
+from smm4h.models.word_models import (
+    LONGEST,
+    SAFE,
+    SAFE_TERMS,
+    TERMS,
+    BucketEmbeddingClassifier,
+    BucketLinear,
+    HashedTfidf,
+    WordEmbeddingClassifier,
+    hash_of,
+    impersonal,
+    padded,
+    words_of,
+)
 from smm4h.training.losses import Loss, balanced_weights, targets_of
 from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
+from smm4h.training.safe_terms import NoSafeTerms, SafeTerms, TermRows
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import read_json, write_json
 
@@ -58,6 +72,32 @@ def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: i
     return HashedTfidf(config, arrays)
 
 
+def fit_safe_counts(
+    name: str, texts: Sequence[str], authors: Sequence[int], labels: np.ndarray, n_classes: int, seed: int
+) -> BucketLinear:
+    """Fit one of `CLASSIFIERS` to features that can be published, of texts and class indices (n_tweets,).
+
+    Args:
+        authors: (n_tweets,) a number for each author; a term that fewer than `SAFE` of them have changes no weight.
+
+    Raises `NoSafeTerms` where all terms are rarer.
+    """
+    from scipy.sparse import hstack  # comes with scikit-learn
+
+    rng, parts, n_buckets = np.random.default_rng(seed), [], {}
+    shared = [impersonal(text) for text in texts]
+    for kind, terms_of in SAFE_TERMS.items():
+        rows = TermRows(shared, terms_of)
+        safe = SafeTerms.find(rows, texts, authors)
+        parts.append(safe.features(rows, rng))
+        n_buckets[kind] = safe.n_buckets
+    classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
+    arrays = {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
+    classes = classifier.classes_.tolist()
+    config = {"classifier": name, "n_classes": n_classes, "classes": classes, "n_buckets": n_buckets}
+    return BucketLinear(config, arrays)
+
+
 def fit_net(
     name: str,
     texts: Sequence[str],
@@ -77,21 +117,54 @@ def fit_net(
         torch.manual_seed(seed)
         net = WordEmbeddingClassifier(name, len(known), n_classes)
         net.words.copy_(torch.tensor(known, dtype=torch.int64))
-        _train(net, [net.ids_of(text) for text in texts], targets_of(torch.from_numpy(labels), n_classes), report)
+        rows = [net.ids_of(text) for text in texts]
+        _train(net, rows.__getitem__, targets_of(torch.from_numpy(labels), n_classes), report)
+    return net.eval()
+
+
+def fit_safe_net(
+    name: str,
+    texts: Sequence[str],
+    authors: Sequence[int],
+    labels: np.ndarray,
+    n_classes: int,
+    seed: int,
+    report: Callable[[int, int], None] = lambda step, steps: None,
+) -> BucketEmbeddingClassifier:
+    """Train one of `word_models.NETS` on words that `SAFE` authors have; rarer ones get random buckets, anew each time.
+
+    For the arguments see `fit_safe_counts` and `fit_net`. Raises `NoSafeTerms` where all words are rarer.
+    """
+    rows = [words_of(impersonal(text))[:LONGEST] or [""] for text in texts]
+    safe = SafeTerms.find(rows, texts, authors)
+    known = [torch.tensor([word in safe.terms for word in row]) for row in rows]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = BucketEmbeddingClassifier(name, safe.n_buckets, n_classes)
+        ids = [net.ids_of(text) for text in texts]
+
+        def row_of(index: int) -> torch.Tensor:
+            drawn = torch.randint(1, safe.n_buckets + 1, ids[index].shape)
+            return torch.where(known[index], ids[index], drawn)
+
+        _train(net, row_of, targets_of(torch.from_numpy(labels), n_classes), report)
     return net.eval()
 
 
 def _train(
-    net: WordEmbeddingClassifier, rows: list[torch.Tensor], targets: torch.Tensor, report: Callable[[int, int], None]
+    net: WordEmbeddingClassifier | BucketEmbeddingClassifier,
+    row_of: Callable[[int], torch.Tensor],
+    targets: torch.Tensor,
+    report: Callable[[int, int], None],
 ) -> None:
-    """Train the network with Adam on word ids, one (n_words,) tensor a tweet, and targets (n_tweets, n_classes)."""
+    """Train the network with Adam on word ids, `row_of` a tweet (n_words,), and targets (n_tweets, n_classes)."""
     loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
-    n_steps = EPOCHS * -(-len(rows) // BATCH)
-    batches = (batch for _ in range(EPOCHS) for batch in torch.randperm(len(rows)).split(BATCH))
+    n_steps = EPOCHS * -(-len(targets) // BATCH)
+    batches = (batch for _ in range(EPOCHS) for batch in torch.randperm(len(targets)).split(BATCH))
     net.train()
     for step, batch in enumerate(batches, start=1):
-        logits = net(padded([rows[index] for index in batch.tolist()]))
+        logits = net(padded([row_of(index) for index in batch.tolist()]))
         optimizer.zero_grad()
         (loss(logits, targets[batch]).sum() / loss.normalizer(targets[batch])).backward()
         optimizer.step()
@@ -101,23 +174,30 @@ def _train(
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_baseline(name: str, model: HashedTfidf | WordEmbeddingClassifier, folder: Path) -> None:
+WordModel = HashedTfidf | BucketLinear | WordEmbeddingClassifier | BucketEmbeddingClassifier
+
+
+def save_baseline(name: str, model: WordModel, folder: Path) -> None:
     """Write a model without an encoder as config.json and model.safetensors; see `load_baseline`."""
-    if isinstance(model, HashedTfidf):
+    if isinstance(model, HashedTfidf | BucketLinear):
         config, arrays = model.about, model.arrays
     else:
         arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
-        config = {"classifier": name, "n_words": len(model.words), "n_classes": model.net.classifier[-1].out_features}
+        is_safe = isinstance(model, BucketEmbeddingClassifier)
+        size = {"n_buckets": model.n_buckets} if is_safe else {"n_words": len(model.words)}
+        config = {"classifier": name, **size, "n_classes": model.net.classifier[-1].out_features}
     save_file(arrays, folder / WEIGHTS)
     write_json(folder / CONFIG, config)
 
 
-def load_baseline(folder: Path) -> HashedTfidf | WordEmbeddingClassifier:
-    """Read a model that `save_baseline` wrote; it predicts the same probabilities as before."""
+def load_baseline(folder: Path) -> WordModel:
+    """Read a model that `save_baseline` wrote, today's or an older version's; it predicts the same as before."""
     config, arrays = read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+    is_safe = "n_buckets" in config
     if config["classifier"] in CLASSIFIERS:
-        return HashedTfidf(config, arrays)
-    net = WordEmbeddingClassifier(config["classifier"], config["n_words"], config["n_classes"])
+        return BucketLinear(config, arrays) if is_safe else HashedTfidf(config, arrays)
+    net_class, size = (BucketEmbeddingClassifier, "n_buckets") if is_safe else (WordEmbeddingClassifier, "n_words")
+    net = net_class(config["classifier"], config[size], config["n_classes"])
     net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return net.eval()
 
@@ -162,6 +242,13 @@ def take_outside_predictions(
     state.wait_for_everyone()
 
 
+def _fit_member(name, texts, authors, labels, n_classes, seed, report) -> BucketLinear | BucketEmbeddingClassifier:
+    """Fit a member, whose weights may be published; for the arguments see `fit_safe_counts` and `fit_net`."""
+    if name in CLASSIFIERS:
+        return fit_safe_counts(name, texts, authors, labels, n_classes, seed)
+    return fit_safe_net(name, texts, authors, labels, n_classes, seed, report)
+
+
 def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     """Fit the run's classifier, write predictions and metrics, save the model, then write DONE."""
     started_at = time.perf_counter()
@@ -178,10 +265,18 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
 
     report_or_stop(0, 1)
     try:
-        if name in CLASSIFIERS:
-            model = fit_counts(name, texts, labels, n_classes, seed)
+        if run.is_baseline:
+            options = () if name in CLASSIFIERS else (report_or_stop,)
+            model = (fit_counts if name in CLASSIFIERS else fit_net)(name, texts, labels, n_classes, seed, *options)
         else:
-            model = fit_net(name, texts, labels, n_classes, seed, report_or_stop)
+            model = _fit_member(
+                name, texts, column(part, "author").to_pylist(), labels, n_classes, seed, report_or_stop
+            )
+    except NoSafeTerms as error:
+        raise InputError(
+            f"{run.name}: its training part has no word that {SAFE} authors share ({error}), and rarer ones must not "
+            "show in weights; give it more tweets, or leave the column of users out of the task if it names no authors"
+        ) from None
     except ValueError as error:
         if "no terms remain" in str(error) or "empty vocabulary" in str(error):
             raise InputError(
@@ -196,7 +291,8 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
 
     n_pseudo = 0 if pseudo is None else len(pseudo.rows)
     write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
-    if data.keep_models != "none" and not run.model.exists():
+    # A baseline's model is not kept: nothing loads it, and its hashed terms could be read back.
+    if data.keep_models != "none" and not run.is_baseline and not run.model.exists():
         partial = run.directory / ".model.partial"
         partial.mkdir(exist_ok=True)
         save_baseline(name, model, partial)

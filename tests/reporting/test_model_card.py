@@ -1,8 +1,12 @@
 """The model card of an ensemble."""
 
 import json
+import shlex
 
+import pytest
 from huggingface_hub import ModelCard
+
+from smm4h.reporting.model_card import command_of
 
 
 def test_the_card_has_scores_sections_and_figures(published_job):
@@ -20,3 +24,36 @@ def test_the_card_has_scores_sections_and_figures(published_job):
     for picture in ("scores", "confusion_out_of_fold", "precision_recall", "calibration"):
         assert f"(figures/{picture}.png)" in card.text
         assert (published_job.folder / "figures" / f"{picture}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/jane/secret/recipe.yaml", "recipe.yaml"),
+        ("../jane/data", "data"),
+        ("a/../../jane/x.tsv", "x.tsv"),
+        ("~/x.tsv", "x.tsv"),
+        ("--data_dir=/home/jane/data", "--data_dir=data"),
+        ("--train_file=../a.tsv,/b/c.tsv", "--train_file=a.tsv,c.tsv"),
+        ("C:\\Users\\jane\\x.tsv", "x.tsv"),
+        ("..", "FOLDER"),
+        ("file:///home/jane/x.tsv", "x.tsv"),
+        ("$HOME/x.tsv", "x.tsv"),
+        ("recipes/rare.yaml", "recipes/rare.yaml"),
+        ("microsoft/deberta-v3-base", "microsoft/deberta-v3-base"),
+        ("1e-5", "1e-5"),
+        ("...", "..."),
+    ],
+)
+def test_paths_that_tell_of_this_machine_are_cut_to_their_last_part(word, shown):
+    assert command_of([word]).endswith(f"run_classification.py {shlex.quote(shown)}")
+
+
+def test_the_card_says_what_a_reader_of_the_weights_can_learn(published_job):
+    limits = ModelCard.load(published_job.folder / "README.md").text.split("## Limits")[1]
+    members = json.loads((published_job.folder / "config.json").read_text())["members"]
+    assert ("Encoders: embeddings that differ" in limits) == any(m["classifier"] == "encoder" for m in members)
+    assert ("Members that count words: weights depend on no" in limits) == any(
+        m["classifier"] != "encoder" for m in members
+    )
+    assert "older version" not in limits

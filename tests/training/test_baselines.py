@@ -1,5 +1,7 @@
 """Baselines: they learn, are saved without a word of a tweet, and come back."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,17 @@ from conftest import QUICKSTART
 
 from smm4h.config.arguments import BASELINES
 from smm4h.data.readers.formats import read_tsv
-from smm4h.training.baselines import CLASSIFIERS, fit_counts, fit_net, load_baseline, save_baseline
+from smm4h.models.tweet_ensemble import _fold_model
+from smm4h.reporting.export import _word_model_tensors
+from smm4h.training.baselines import (
+    CLASSIFIERS,
+    fit_counts,
+    fit_net,
+    fit_safe_counts,
+    fit_safe_net,
+    load_baseline,
+    save_baseline,
+)
 
 TEXTS = [f"my daughter has a defect number {n}" if n % 4 == 0 else f"nothing but words number {n}" for n in range(80)]
 LABELS = np.array([0 if n % 4 == 0 else 1 for n in range(80)])
@@ -40,3 +52,18 @@ def test_a_finished_baselines_model_gives_the_predictions_that_it_gave(tuned_job
     again = load_baseline(folder / "model").predict_proba(texts)
     in_job = pd.read_parquet(folder / "test.parquet")[["p_1", "p_2", "p_3"]]
     np.testing.assert_allclose(again, in_job, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_member_learns_and_predicts_the_same_when_it_was_saved_and_when_it_was_published(name, tmp_path):
+    fit = fit_safe_counts if name in CLASSIFIERS else fit_safe_net
+    model = fit(name, TEXTS, range(80), LABELS, 3, seed=1)
+    probs = model.predict_proba([*TEXTS, "", "🙂"])
+    assert (probs[:80].argmax(axis=1) == LABELS).mean() > 0.95
+    save_baseline(name, model, tmp_path)
+    again = load_baseline(tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), probs[:80])
+    tensors, about = _word_model_tensors(again)
+    published = _fold_model(name, json.loads(json.dumps(about)))
+    published.load_state_dict(tensors)
+    np.testing.assert_array_equal(published.eval().predict_proba(TEXTS), probs[:80])
