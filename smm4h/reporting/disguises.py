@@ -14,10 +14,11 @@ BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{16,}(?:\\n|\r?\n[ \t]*)?)+[A-Za-z0-9+/_
 DEEPEST = 3  # layers of encodings
 
 
-def texts_in(content: bytes, suffix: str) -> Iterator[tuple[int, str]]:
+def texts_in(content: bytes, suffix: str, deepest: int = DEEPEST) -> Iterator[tuple[int, str]]:
     """Yield the texts in a file's content, each with the line that it begins at, from 0; the content as UTF-8 first.
 
-    UTF-16 and UTF-32, HTML entities, strings of JSON, percent-encoding and base64 are undone, also within each other.
+    UTF-16 and UTF-32, HTML entities, strings of JSON, percent-encoding and base64 are undone, also within each other,
+    up to `deepest` layers.
     """
     pending = [(0, content.decode("utf-8", errors="replace"), 0)]
     if b"\0" in content:
@@ -27,7 +28,7 @@ def texts_in(content: bytes, suffix: str) -> Iterator[tuple[int, str]]:
     while pending:
         line, text, depth = pending.pop()
         yield line, text
-        if depth == DEEPEST:
+        if depth == deepest:
             continue
         for start, plain in _undone(text, suffix if depth == 0 else ""):
             if plain not in seen:

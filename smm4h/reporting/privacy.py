@@ -3,6 +3,7 @@
 A job's folder contains no tweets to compare with, only their fingerprints.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import get_token
 
-from smm4h.reporting.disguises import texts_in
+from smm4h.reporting.disguises import DEEPEST, texts_in
 from smm4h.reporting.fingerprints import (
     FORMS,
     MENTION,
@@ -85,9 +86,11 @@ class LeakCheck:
         files = list(files)
         words = [word for file in files if file.name in VOCABULARIES for word in _vocabulary(file)]
         self.identifying_names = np.setdiff1d(self.names, word_hashes(words))
+        seen: set[tuple[str, bytes]] = set()  # members have equal tokenizers, each of which takes seconds
         for file in files:
-            leak = next(self.find_leaks(file), None)
-            if leak is None:
+            key = file.name, hashlib.sha256(_searched(file)).digest()
+            if key in seen or (leak := next(self.find_leaks(file), None)) is None:
+                seen.add(key)
                 continue
             encoder, remedy = "", REMEDIES.get(file.name, REMEDIES[""])
             if file.name in VOCABULARIES or file.name.startswith(("tokenizer", "special_tokens", "added_tokens")):
@@ -117,11 +120,11 @@ class LeakCheck:
 
     def find_leaks(self, file: Path) -> Iterator[tuple[int, str]]:
         """Yield line and kind of each leak in a file; of safetensors only the header is searched."""
-        content = _header(file) if file.suffix == ".safetensors" else file.read_bytes()
-        return self._leaks(content, file.suffix, is_vocabulary=file.name in VOCABULARIES)
+        return self._leaks(_searched(file), file.suffix, is_vocabulary=file.name in VOCABULARIES)
 
     def _leaks(self, content: bytes, suffix: str, *, is_vocabulary: bool) -> Iterator[tuple[int, str]]:
-        for first_line, text in texts_in(content, suffix):
+        # Vocabularies have signs of all encodings in them, and megabytes would be read in each combination.
+        for first_line, text in texts_in(content, suffix, 1 if is_vocabulary else DEEPEST):
             normal = self.form.normal(text)
             for searched, found in ((text, self._secrets(text)), (normal, self._in_text(normal, is_vocabulary))):
                 for start, kind in found:
@@ -188,8 +191,10 @@ def _vocabulary(file: Path) -> Iterator[str]:
     yield from (entry.lstrip("Ġ▁").lower() for entry in entries)
 
 
-def _header(file: Path) -> bytes:
-    """Return the header of a safetensors file, which holds names and metadata."""
+def _searched(file: Path) -> bytes:
+    """Return a file's content; of safetensors the header, which holds names and metadata."""
+    if file.suffix != ".safetensors":
+        return file.read_bytes()
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         return stream.read(size)
