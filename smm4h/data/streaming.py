@@ -171,7 +171,9 @@ class Writer:
         if self.path is None:
             self.stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="", write_through=True)
         else:
-            raw = gzip.open(self.path, "wb") if self.path.suffix.lower() == ".gz" else self.path.open("wb")
+            raw = self.file = self.path.open("wb")
+            if self.path.suffix.lower() == ".gz":  # without name and time, so that equal labels give equal bytes
+                raw = gzip.GzipFile("", "wb", fileobj=self.file, mtime=0)
             self.stream = io.TextIOWrapper(raw, encoding="utf-8", newline="")
         if self.kind == ".csv":
             self.csv = csv.writer(self.stream, lineterminator="\n")
@@ -188,6 +190,7 @@ class Writer:
             self.stream.detach()
         else:
             self.stream.close()
+            self.file.close()
 
     def write(self, table: pa.Table) -> None:
         """Write a table's rows."""
