@@ -14,7 +14,7 @@ from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_
 from smm4h.data.folds import write_folds
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
-from smm4h.data.submissions import write_sources
+from smm4h.data.submissions import write_shape
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
 from smm4h.ensemble.stages import fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
@@ -148,7 +148,7 @@ def prepare_output_dir(
         console.print(f"{job.task.name}: {len(labelled)} labelled tweets ({shares})", markup=False)
         print_findings(splits.findings)
     if launch.is_main_process:
-        write_sources(plan, splits.test)
+        write_shape(plan, job.task.submission, splits.test)
     make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
     tables += [splits.extra.tweets] if splits.extra is not None else []

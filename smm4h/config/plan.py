@@ -32,6 +32,7 @@ REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
 DESCRIPTIVE = ("about", "meanings", "published", "costs")  # keys of a task that no run's result depends on
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
+SHAPE_FILE = "submission.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -156,9 +157,9 @@ class Plan:
         return self.output_dir / "data_report.json"
 
     @property
-    def sources_file(self) -> Path:
-        """How many test tweets in a row are from which source; exists where the task names sources."""
-        return self.output_dir / "sources.json"
+    def shape_file(self) -> Path:
+        """Shape of the submission, which may be corrected after the training, and the sources of the test tweets."""
+        return self.output_dir / SHAPE_FILE
 
     @property
     def token_folder(self) -> Path:
@@ -229,7 +230,8 @@ def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mappi
             "shared": job.shared_settings,
             "members": {member.name: _effective_settings(member) for member in members},
         },
-        "task": {key: value for key, value in job.task.to_dict().items() if key not in WITHOUT_IDENTITY},
+        "task": {key: value for key, value in job.task.to_dict().items() if key not in WITHOUT_IDENTITY}
+        | {"submission": _first_shape(job)},
         "data": data,
     }
     runs = _runs(job.output_dir, members, identity)
@@ -243,12 +245,31 @@ def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
     return [r for r in runs if (not members or r.member.name in members) and (not folds or r.fold in folds)]
 
 
+def _first_shape(job: Job) -> dict[str, Any]:
+    """Return file and columns of the submission as the folder's plan has them, so that they can be corrected later.
+
+    They are part of each run's fingerprint, though no run's result depends on them.
+    """
+    own = {"file": job.task.submission.file, "columns": job.task.submission.columns}
+    try:
+        stored = json.loads((job.output_dir / "plan.json").read_text(encoding="utf-8"))["task"]["submission"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return own
+    return stored if isinstance(stored, dict) and stored.keys() == own.keys() else own
+
+
+def _shape_of(output_dir: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a job's submission; a job of an earlier version has file and columns in its plan only."""
+    path = output_dir / SHAPE_FILE
+    return json.loads(path.read_text(encoding="utf-8"))["shape"] if path.exists() else content["task"]["submission"]
+
+
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:
     """Read the plan and the task of a job; raise `InputError` where `output_dir` is not a job's output folder."""
     try:
         content = json.loads((output_dir / "plan.json").read_text(encoding="utf-8"))
         identity = {part: content[part] for part in ("recipe", "task", "data")}
-        submission = Submission(**content["task"]["submission"], **content.get("shape", {}))
+        submission = Submission(**_shape_of(output_dir, content))
         columns = Columns(**content["columns"])
         further = {**content.get("reading", {}), **content.get("told", {})}
         if costs := further.get("costs"):
@@ -366,7 +387,6 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         "command": job.words,
         "versions": versions,
         "columns": dataclasses.asdict(job.task)["columns"],
-        "shape": job.task.submission.shape(),
         "reading": {name: getattr(job.task, name) for name in READING},
         "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
     }

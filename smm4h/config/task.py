@@ -1,5 +1,6 @@
 """Task: labels, columns, official files, metric and submission of what is classified."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
@@ -29,6 +30,7 @@ class TaskFile(NamedTuple):
     source: str = ""
 
 
+SOURCE = re.compile(r"[_-]?\{source\}")
 SEPARATORS = {".csv": ","}  # by the ending of a file's name; others have tabs
 
 
@@ -52,16 +54,13 @@ class Submission:
         return self.cells or dict(zip(self.columns, ("id", "label"), strict=True))
 
     def file_of(self, source: str) -> str:
-        """Return the name of the file for the tweets of a source."""
-        return self.files.get(source) or self.file.replace("{source}", source)
+        """Return the name of the file for the tweets of a source; without one, `{source}` and its hyphen vanish."""
+        file = self.files.get(source) or self.file
+        return file.replace("{source}", source) if source else SOURCE.sub("", file)
 
     def separator_of(self, name: str) -> str:
         """Return what separates the fields of a file."""
         return self.separator or SEPARATORS.get(PurePath(name).suffix.lower(), "\t")
-
-    def shape(self) -> dict[str, Any]:
-        """Return the fields without those on which plan.json has always held runs to be another job's."""
-        return {name: value for name, value in asdict(self).items() if name not in ("file", "columns")}
 
 
 DEFAULT_SUBMISSION = Submission("prediction.tsv", ["tweet_id", "Class"])
@@ -131,6 +130,4 @@ class Task:
         return f"{label} ({self.meanings[label]})" if label in self.meanings else label
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of a plan's task, of the submission only file and columns."""
-        submission = {"file": self.submission.file, "columns": self.submission.columns}
-        return {**asdict(self), "submission": submission}
+        return asdict(self)

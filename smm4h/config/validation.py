@@ -34,6 +34,11 @@ def check_input_files(job: Job) -> None:
     if job.settings.dataset_name is None:
         files = job.input_files()
         for file in (*files.labelled, *files.test):
+            if file.part == "test" and settings.test_file is None and not file.path.exists():
+                raise InputError(
+                    f"{file.path} is not there; name your test file with --test_file, or only the labelled ones with "
+                    "--train_file and --validation_file"
+                )
             check_is_input(file.path)
         for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
             check_is_file(path)

@@ -9,7 +9,7 @@ import itertools
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets import Dataset
@@ -33,17 +33,24 @@ class Part:
     labels: Sequence[str]  # as the task names them
 
 
-def write_sources(plan: Plan, test: Dataset | None) -> None:
-    """Write how many test tweets in a row are from which source, where they have one."""
-    if test is None or "source" not in test.column_names:
-        return
-    runs = [[source, len(list(rows))] for source, rows in itertools.groupby(column(test, "source").to_pylist())]
-    write_json(plan.sources_file, runs)
+def write_shape(plan: Plan, submission: Submission, test: Dataset | None) -> None:
+    """Write the submission's shape, and how many test tweets in a row are from which source.
+
+    Nothing is written where the plan says it all.
+    """
+    sources = column(test, "source").to_pylist() if test is not None and "source" in test.column_names else []
+    runs = [[source, len(list(rows))] for source, rows in itertools.groupby(sources)]
+    content = {"shape": asdict(submission), "sources": runs}
+    planned = {"shape": asdict(Submission(**plan.identity["task"]["submission"])), "sources": []}
+    if content != (read_json(plan.shape_file) if plan.shape_file.exists() else planned):
+        write_json(plan.shape_file, content)
 
 
 def read_sources(plan: Plan) -> list[tuple[str, int]]:
     """Return the sources of test tweets and how many in a row are from each; empty where they have none."""
-    return [(source, count) for source, count in read_json(plan.sources_file)] if plan.sources_file.exists() else []
+    if not plan.shape_file.exists():
+        return []
+    return [(source, count) for source, count in read_json(plan.shape_file)["sources"]]
 
 
 def parts_of(ids: Sequence[str], labels: Sequence[str], sources: Sequence[tuple[str, int]]) -> list[Part]:

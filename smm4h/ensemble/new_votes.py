@@ -56,13 +56,22 @@ class Vote:
         if self.task is None:
             return {}
         submission = replace(self.task.submission, packing="none", validation=False)
-        parts = parts_of(self.predictions.ids.to_pylist(), names, self.sources)
+        sources = self.sources or self._source_of(output)
+        parts = parts_of(self.predictions.ids.to_pylist(), names, sources)
         if Path(output).suffix.lower() == ".zip":
             return {
                 name: text for texts in submission_files(submission, parts).values() for name, text in texts.items()
             }
         asked = [part for part in parts if submission.file_of(part.source) == output]
         return next(iter(submission_files(submission, asked).values()), {})
+
+    def _source_of(self, output: str) -> list[tuple[str, int]]:
+        """Return the source that label files are from, where the output has the name of its submission."""
+        known = [*self.task.submission.files, *(file.source for file in self.task.files.get("test", []))]
+        for source in filter(None, known):
+            if Path(self.task.submission.file_of(source)).stem == Path(output).stem:
+                return [(source, len(self.predictions.ids))]
+        return []
 
 
 def hold_vote(

@@ -16,6 +16,7 @@ from conftest import train
 from sklearn.metrics import f1_score
 
 from smm4h.cli import vote
+from smm4h.config.plan import read_plan
 from smm4h.config.task_file import find_task
 
 IDS = [str(9_000_000_000_000_000_000 + 17 * i) for i in range(12)]
@@ -172,6 +173,14 @@ def test_a_submission_without_header_can_be_voted_on_again(tmp_path, call):
     assert (result.code, (tmp_path / "again.tsv").read_text()) == (0, "tweet_id\tClass\nx\t1\ny\t0\n"), result.err
 
 
+def test_label_files_of_one_source_are_handed_in_under_its_name(tmp_path, call):
+    task = write_task(
+        tmp_path, "{file: 'p_{source}.tsv', columns: [id, label]}\nfiles: {training: a, test: {us: b, uk: c}}"
+    )
+    for output, name in (("p_uk.zip", "p_uk.tsv"), ("other.zip", "p.tsv")):
+        assert only_file(submit(tmp_path, call, task, ["1", "0"], output, ids=["x", "y"]))[0] == name
+
+
 def test_an_id_with_two_labels_does_not_fit_into_json(tmp_path, call):
     (tmp_path / "labels.tsv").write_text("tweet_id\tClass\n7\tyes\n7\tno\n")
     result = call(vote.main, tmp_path / "labels.tsv", "--task", "2025/task4_1", "--output", tmp_path / "a.zip")
@@ -274,14 +283,16 @@ def test_a_later_vote_makes_the_same_submission_and_another_task_file_another_sh
 @pytest.mark.slow
 def test_a_corrected_shape_replaces_the_submission_and_trains_nothing(two_corpora):
     text = JOB_TASK.replace("corpus: source", "corpus: source, run: '1'").replace("validation: true", "zip: false")
-    (two_corpora / "task.yaml").write_text(text.replace("  zip: both.zip\n", ""))
+    text = text.replace("  zip: both.zip\n", "").replace("tweet_id: id", "docid: id").replace("prediction_{", "run1_{")
+    (two_corpora / "task.yaml").write_text(text)
     folder = two_corpora / "out"
     done = (folder / "counts" / "fold-0" / "DONE").stat().st_mtime_ns
     words = [two_corpora / "recipe.yaml", "--task", two_corpora / "task.yaml", "--data_dir", two_corpora]
     result = train([str(word) for word in (*words, "--output_dir", folder)])
     assert result.code == 0, result.err + result.out
-    header = (folder / "submission" / "prediction_tweets.tsv").read_text().splitlines()[0]
-    assert header == "tweet_id\tlabel\tcorpus\trun"
+    header = (folder / "submission" / "run1_tweets.tsv").read_text().splitlines()[0]
+    assert header == "docid\tlabel\tcorpus\trun"
+    assert read_plan(folder)[1].submission.file == "run1_{source}.tsv"  # what a later vote will write
     assert (folder / "counts" / "fold-0" / "DONE").stat().st_mtime_ns == done
 
 
