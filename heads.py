@@ -28,6 +28,12 @@ class TweetClassifierConfig(PretrainedConfig):
         classifier_dropout: probability of dropping a feature before the last linear layer.
         cleaning: names of the cleaning steps that texts go through before the tokenizer.
         task_name: name of the task in its task file.
+        context: name of the column of the second text that it was trained with, such as `claim`; None: there was none.
+        truncation: which tokens of a longer text were kept: `head`, `tail`, `head_tail`, or `windows` over all of it.
+        max_windows: of a text.
+        window_pooling: what a text's probabilities are: `max`, those of the window in which the rare labels have the
+            highest ones together, or `mean`, the mean over its windows.
+        rare: indices of the rare labels.
     """
 
     # Not the encoder's model_type: a load without trust_remote_code would silently give a random classifier.
@@ -42,6 +48,11 @@ class TweetClassifierConfig(PretrainedConfig):
         classifier_dropout=0.1,
         cleaning=(),
         task_name=None,
+        context=None,
+        truncation="head",
+        max_windows=8,
+        window_pooling="max",
+        rare=(),
         **kwargs,
     ):
         if isinstance(encoder, PretrainedConfig):
@@ -53,6 +64,11 @@ class TweetClassifierConfig(PretrainedConfig):
         self.classifier_dropout = classifier_dropout
         self.cleaning = list(cleaning)
         self.task_name = task_name
+        self.context = context
+        self.truncation = truncation
+        self.max_windows = max_windows
+        self.window_pooling = window_pooling
+        self.rare = list(rare)
         super().__init__(**kwargs)
 
     def encoder_config(self) -> PretrainedConfig:
@@ -165,7 +181,8 @@ class TweetClassifier(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # None, or a callable (input_ids, attention_mask, n_layers, needs_tokens) -> states of the last layers, see `Head`.
+    # None, or a callable (input_ids, attention_mask, n_layers, needs_tokens, token_type_ids) -> states of the last
+    # layers, see `Head`.
     encoder_override = None
 
     def __init__(self, config, encoder=None):
@@ -188,7 +205,8 @@ class TweetClassifier(PreTrainedModel):
         if self.head.n_layers > n_layers:
             raise ValueError(f"head {config.head} reads {self.head.n_layers} layers, the encoder has {n_layers}")
         self.reads_layers = self.head.n_layers > 1
-        self.takes_token_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        knows_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        self.takes_token_types = knows_types and getattr(encoder_config, "type_vocab_size", 2) > 1
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.head.width, config.num_labels)
         if loaded:  # the pretrained weights must stay: initialise the other parts only
@@ -237,8 +255,18 @@ class TweetClassifier(PreTrainedModel):
             config.encoder.pop("_name_or_path", None)
         return cls(config, encoder=encoder)
 
-    def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, labels=None, return_dict=None):
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        labels=None,
+        return_dict=None,
+        window_counts=None,
+    ):
         """Return logits (n_tweets, n_labels) of token ids (n_tweets, n_tokens); with `labels`, mean cross-entropy too.
+
+        With `window_counts` (n_tweets,) the token ids are those of windows, each tweet's one below the other.
 
         The arguments are spelt out: with **kwargs, Trainer would take the loss to be normalised over a whole step.
         """
@@ -250,20 +278,38 @@ class TweetClassifier(PreTrainedModel):
             weights = self.classifier.weight.dtype
             features = self.head(pooled.to(weights), [layer.to(weights) for layer in layers], attention_mask)
             logits = self.classifier(self.dropout(features))
+            if window_counts is not None:
+                logits = self._pool_windows(logits, window_counts)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
+    def _pool_windows(self, logits, counts):
+        """Return logits (n_tweets, n_labels) of windows' (n_windows, n_labels), as `window_pooling` says."""
+        n_tweets, n_windows = len(counts), len(logits)
+        tweet_of = torch.repeat_interleave(torch.arange(n_tweets, device=logits.device), counts)
+        probabilities = logits.softmax(dim=-1)
+        if self.config.window_pooling == "mean":
+            total = logits.new_zeros(n_tweets, logits.shape[1]).index_add(0, tweet_of, probabilities)
+            return (total / counts.unsqueeze(1)).clamp_min(1e-9).log()
+        rare = probabilities[:, self.config.rare].sum(dim=1).detach()
+        highest = rare.new_full((n_tweets,), -1.0).scatter_reduce(0, tweet_of, rare, "amax")
+        numbers = torch.arange(n_windows, device=logits.device)
+        candidates = numbers.where(rare == highest[tweet_of], n_windows)
+        first = numbers.new_full((n_tweets,), n_windows).scatter_reduce(0, tweet_of, candidates, "amin")
+        return logits[first]
+
     def _encode(self, input_ids, attention_mask, token_type_ids):
         """Return the pooler output (n_tweets, hidden_size), and layers as `Head.forward` reads them."""
-        if self.encoder_override is not None and token_type_ids is None:
-            layers = self.encoder_override(input_ids, attention_mask, self.head.n_layers, self.head.needs_tokens)
+        types = token_type_ids if self.takes_token_types else None
+        if self.encoder_override is not None:
+            layers = self.encoder_override(input_ids, attention_mask, self.head.n_layers, self.head.needs_tokens, types)
             last = layers[-1].to(self.classifier.weight.dtype)
             return (self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])), layers
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None and self.takes_token_types:
-            inputs["token_type_ids"] = token_type_ids
+        if types is not None:
+            inputs["token_type_ids"] = types
         outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
         last = outputs.last_hidden_state
         # Not hidden_states[-1]: some encoders apply their final norm only after they list the hidden states.

@@ -226,6 +226,14 @@ class Objective:
         confusion = confusion_matrix(cells.rows, choices[cells.kept], n_classes, n_rows=cells.n_rows)
         return float(cells.measure(confusion, self.positive))
 
+    def compare(
+        self, gold: np.ndarray, left: np.ndarray, right: np.ndarray, n_classes: int, groups: np.ndarray | None = None
+    ) -> dict[str, float | list[float]]:
+        """Return by how much `left` scores higher than `right`, class indices (n_tweets,); see `paired_bootstrap`."""
+        cells = self.cells(gold, groups, n_classes)
+        sample = cells.rows, left[cells.kept], right[cells.kept]
+        return paired_bootstrap(*sample, n_classes, cells.measure, self.positive, n_rows=cells.n_rows)
+
 
 def bootstrap_interval(
     confusion: np.ndarray,

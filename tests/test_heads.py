@@ -164,3 +164,21 @@ def test_a_saved_folder_loads_in_a_fresh_process_with_equal_logits(tmp_path, tin
 def test_the_model_type_is_none_of_transformers():
     """With the encoder's, a load without trust_remote_code would silently give a random classifier."""
     assert TweetClassifierConfig.model_type not in transformers.CONFIG_MAPPING
+
+
+def test_windows_are_pooled_by_the_likeliest_rare_label_or_by_their_mean(tmp_path):
+    model = small_classifier(tmp_path, "mean", rare=[1])
+    logits = torch.tensor([[2.0, 0, 0], [0, 3.0, 0], [0, 1.0, 0], [0, 0, 5.0]], requires_grad=True)
+    counts = torch.tensor([3, 1])
+    assert torch.equal(model._pool_windows(logits, counts), logits[[1, 3]])
+    model._pool_windows(logits, counts).sum().backward()
+    assert logits.grad.sum(dim=1).tolist() == [0, 3, 0, 3]  # only the windows that decide learn
+    model.config.window_pooling = "mean"
+    expected = torch.stack([logits[:3].softmax(-1).mean(0), logits[3].softmax(-1)])
+    torch.testing.assert_close(model._pool_windows(logits, counts).softmax(-1), expected)
+
+
+def test_a_text_of_one_window_is_predicted_as_without_windows(tmp_path):
+    model = small_classifier(tmp_path, "last2_pooler", rare=[1])
+    ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    assert torch.equal(model(ids, window_counts=torch.tensor([1, 1])).logits, model(ids).logits)

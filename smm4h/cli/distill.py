@@ -46,6 +46,11 @@ def main(words: Sequence[str] | None = None) -> None:
 
     silence_libraries()
     job = FinishedJob.read(arguments.folder)
+    if job.task.context:
+        raise InputError(
+            f"{arguments.folder} was trained with a second text ({job.task.context}), which students do not read; "
+            "publish or use the ensemble itself"
+        )
     if arguments.checks > (n_folds := job.plan.settings.n_folds):
         raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
     command = command_of_job(job, moved_files(arguments))

@@ -155,6 +155,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--columns", nargs="+", default=["label", "probability"], help=f"beside the id: {', '.join(COLUMNS)}")
     add("--id_column_name", help="column of the tweet id, instead of the task's")
     add("--text_column_name", help="column of the text, instead of the task's")
+    add("--context_column_name", help="column of the second text (claim, title, ...), instead of the task's")
+    add("--group_column_name", help="column of the group (language, claim, ...), instead of the task's")
     add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
     parser.add_overwrite()
     add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")

@@ -13,6 +13,7 @@ from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.models.voting import METHODS, TIES
 
 HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
+TRUNCATIONS = ("head", "tail", "head_tail", "windows")  # models.encoding.TRUNCATIONS, which would import transformers
 BIGRU_INPUTS = ("pooler", "tokens")
 BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")
 # By preset: the recipe that comes with this project.
@@ -119,6 +120,8 @@ class JobSettings:
     id_column_name: str | None = setting(None, "column of the tweet id, instead of the task's", DATA, effect=False)
     text_column_name: str | None = setting(None, "column of the text, instead of the task's", DATA, effect=False)
     label_column_name: str | None = setting(None, "column of the label, instead of the task's", DATA, effect=False)
+    group_column_name: str | None = setting(None, "column of the group, instead of the task's `by`", effect=False)
+    context_column_name: str | None = setting(None, "column of the second text, instead of the task's", effect=False)
     unlabelled_rows: Literal["leave_out", "pool"] = setting(
         "leave_out", "rows of labelled files without a label: left out, or pooled with the tweets to pseudo-label", DATA
     )
@@ -224,6 +227,13 @@ class MemberSettings:
     pseudo_labels: bool = setting(False, "train in stage 2, with pseudo-labelled tweets", PSEUDO)
     pseudo_round: int = setting(1, "round of pseudo labels; round 2 is taught by round 1")
     max_seq_length: int = setting(110, "longest input in word pieces", TRAINING)
+    truncation: Literal[TRUNCATIONS] = setting(
+        "head", "what is read of a longer tweet: head, tail, head_tail, or windows over all of it", TRAINING
+    )
+    max_windows: int = setting(8, "windows of a tweet; of a longer one they leave gaps", ge=1)
+    window_pooling: Literal["max", "mean"] = setting(
+        "max", "a tweet's probabilities: those of the window with the likeliest rare labels, or the windows' mean"
+    )
     class_weights: str | None = setting(None, "balanced, or a loss weight by label: {effect: 5}", RARE)
     focal_gamma: float = setting(0.0, "focal loss: how much less an easy tweet counts (0: cross-entropy)", RARE, ge=0)
     logit_adjustment: float = setting(0.0, "tau of logit adjustment (0: none)", RARE)

@@ -184,7 +184,7 @@ def with_columns(task: Task, settings: Any) -> Task:
     """Return the task with the columns that `settings` name by id_column_name, text_column_name, label_column_name."""
     given = {
         name: [value]
-        for name in ("id", "text", "label")
+        for name in ("id", "text", "label", "group", "context")
         if (value := getattr(settings, f"{name}_column_name", None)) is not None
     }
     for name, (value,) in given.items():

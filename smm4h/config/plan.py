@@ -29,9 +29,10 @@ JOB_LEASE = ".plan.json.claim"  # held while a job runs; a second job of the sam
 WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
 RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
-DESCRIPTIVE = ("about", "meanings", "published", "costs")  # keys of a task that no run's result depends on
+DESCRIPTIVE = ("about", "meanings", "published", "costs", "further_measures")  # keys of a task without effect on runs
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
+LATER = ("average", "unscored")  # keys that older jobs did not know; without effect as long as they are not given
 SHAPE_FILE = "submission.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
@@ -230,13 +231,22 @@ def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mappi
             "shared": job.shared_settings,
             "members": {member.name: _effective_settings(member) for member in members},
         },
-        "task": {key: value for key, value in job.task.to_dict().items() if key not in WITHOUT_IDENTITY}
-        | {"submission": _first_shape(job)},
+        "task": _task_identity(job.task) | {"submission": _first_shape(job)},
         "data": data,
     }
     runs = _runs(job.output_dir, members, identity)
     baselines = _runs(job.output_dir / "baselines", job.baselines, identity, are_baselines=True)
     return Plan(job.output_dir, runs, wanted_of([*runs, *baselines], job.settings), identity, baselines)
+
+
+def _task_identity(task: Task) -> dict[str, Any]:
+    """Return what results depend on of a task."""
+    content, plain = task.to_dict(), Task(task.name, task.labels, task.positive, task.measure, task.columns).to_dict()
+    return {
+        key: value
+        for key, value in content.items()
+        if key not in WITHOUT_IDENTITY and not (key in LATER and value == plain[key])
+    }
 
 
 def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:

@@ -28,7 +28,7 @@ from smm4h.config.decision import check_decision, parse_decision
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.output_paths import JOB_NAMES
 from smm4h.config.task_file import find_task, read_task
-from smm4h.config.validation import check_job, check_member, check_range
+from smm4h.config.validation import check_group_cuts, check_job, check_member, check_range
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home, read_yaml
 
@@ -75,6 +75,7 @@ def read_command_line(words: Sequence[str]) -> Job:
     task = with_columns(read_task(settings.task), settings) if settings.task else None
     if task is not None:
         check_decision(parse_decision(settings.decision), task.labels, task.positive, task.costs)
+        check_group_cuts(settings, task)
     members, notices = [], []
     for name, row in recipe.rows.items():
         values = {flag: value for flag, value in {**common, **row}.items() if flag in MEMBER_FIELDS}

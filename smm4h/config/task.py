@@ -2,14 +2,24 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smm4h.config.decision import Costs
-from smm4h.metrics import Measure, Objective, bootstrap_interval, confusion_matrix, find_measure, precision, recall
+from smm4h.metrics import (
+    OF_ALL_LABELS,
+    Measure,
+    Objective,
+    bootstrap_interval,
+    confusion_matrix,
+    find_measure,
+    precision,
+    recall,
+)
+from smm4h.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,10 @@ class Columns:
     id: list[str] = field(default_factory=list)  # none: tweets are numbered from 0
     user: list[str] = field(default_factory=list)  # none: shared users can't be counted
     source: list[str] = field(default_factory=list)  # corpus or platform; none: as `files` names sources, if it does
+    context: list[str] = field(
+        default_factory=list
+    )  # of `context:`, a second text such as a claim; none: there is none
+    group: list[str] = field(default_factory=list)  # of `by:`, such as the language; none: all tweets are one group
 
 
 class TaskFile(NamedTuple):
@@ -86,6 +100,9 @@ class Task:
     meanings: dict[str, str] = field(default_factory=dict)  # of labels that need an explanation
     published: dict[str, float] = field(default_factory=dict)  # scores of other systems, by their names
     costs: Costs | None = None  # of errors, which `decision: costs` makes least
+    further_measures: list[str] = field(default_factory=list)  # scored beside the metric, without effect
+    average: str = "pooled"  # or "groups": the metric is the mean over the groups
+    unscored: list[str] = field(default_factory=list)  # patterns of the names of groups that are not scored
 
     @property
     def n_classes(self) -> int:
@@ -96,23 +113,73 @@ class Task:
         return [self.labels.index(label) for label in self.positive]
 
     @property
+    def by(self) -> str:
+        """What groups are, such as `language`; empty where the task has none."""
+        return self.columns.group[0] if self.columns.group else ""
+
+    @property
+    def context(self) -> str:
+        """What a second text is, such as `claim`; empty where the task has none."""
+        return self.columns.context[0] if self.columns.context else ""
+
+    @property
     def objective(self) -> Objective:
-        return Objective(self.metric, tuple(self.positive_indices))
+        averages_groups = self.average == "groups"
+        return Objective(self.metric, tuple(self.positive_indices), averages_groups, tuple(self.unscored))
 
     @property
     def metric(self) -> Measure:
         return find_measure(self.measure)
 
-    def score(self, gold: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-        """Return the task's metric for class indices (n_tweets,), with interval, precision, recall and confusion."""
-        confusion = confusion_matrix(gold, predicted, self.n_classes)
-        measure, positive = self.metric, self.positive_indices
+    @property
+    def measured(self) -> str:
+        """The metric in words, with the labels that it is about, and how groups count."""
+        labels = "all labels" if self.measure in OF_ALL_LABELS else ", ".join(self.positive)
+        groups = f", mean over {self.by}" if self.average == "groups" else ""
+        return f"{self.measure} of {labels}{groups}" + (f" without {', '.join(self.unscored)}" if self.unscored else "")
+
+    def score(self, gold: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]:
+        """Return the task's metric for class indices (n_tweets,), with interval, precision, recall and confusion.
+
+        The metric stands first. With groups (n_tweets,), the result also has the score of each (`groups`), of all of
+        them together (`pooled`) and the mean over them (`mean_over_groups`).
+
+        Raises:
+            InputError: where the metric is a mean over groups, and no tweet has one.
+        """
+        objective = self.objective
+        if groups is None or not any(groups):
+            if self.average == "groups":
+                raise InputError(f"the metric is the mean over {self.by}, and the tweets to be scored have none")
+            return self._score(replace(objective, unscored=()), gold, predicted, None)
+        overall = self._score(objective, gold, predicted, groups)
+        by_name, alone = {}, replace(objective, averages_groups=False, unscored=())
+        for name in np.unique(np.asarray(groups, dtype=str)).tolist():
+            own = groups == name
+            counts = {"tweets": int(own.sum()), "scored": objective.is_scored(name)}
+            by_name[name] = {**self._score(alone, gold[own], predicted[own], None), **counts}
+        kinds = {"pooled": False, "mean_over_groups": True}
+        whole = {
+            kind: self._score(replace(objective, averages_groups=averages), gold, predicted, groups)
+            for kind, averages in kinds.items()
+        }
+        return {**overall, **whole, "groups": by_name}
+
+    def _score(
+        self, objective: Objective, gold: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None
+    ) -> dict[str, Any]:
+        """Return an objective's metric, the further measures, and precision, recall and confusion of what is scored."""
+        cells, positive = objective.cells(gold, groups, self.n_classes), objective.positive
+        confusion = confusion_matrix(cells.rows, predicted[cells.kept], self.n_classes, n_rows=cells.n_rows)
+        total = confusion.reshape(-1, self.n_classes, self.n_classes).sum(axis=0)
+        further = {name: replace(objective, measure=find_measure(name)) for name in self.further_measures}
         return {
-            self.measure: float(measure(confusion, positive)),
-            "interval": list(bootstrap_interval(confusion, measure, positive)),
-            "precision": float(precision(confusion, positive)),
-            "recall": float(recall(confusion, positive)),
-            "confusion": confusion.tolist(),
+            self.measure: float(cells.measure(confusion, positive)),
+            "interval": list(bootstrap_interval(confusion, cells.measure, positive)),
+            "precision": float(precision(total, positive)),
+            "recall": float(recall(total, positive)),
+            **{name: other.score(gold, predicted, self.n_classes, groups) for name, other in further.items()},
+            "confusion": total.tolist(),
         }
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:

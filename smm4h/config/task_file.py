@@ -96,7 +96,7 @@ def read_task(name: str | Path) -> Task:
     """Read and check a task file, by its path or its name; raise `InputError` with file, line and remedy."""
     path = find_task(name)
     content = Content(path, *read_yaml(path))
-    known = [*(key for key in KEYS if key not in DERIVED), FBETA]
+    known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA]
     for key in content.keys:
         if key not in known:
             content.fail(str(key), f"a task has no key {key}{nearest(str(key), known)}")
@@ -142,13 +142,19 @@ def _positive(content: Content) -> list[str]:
     return positive
 
 
-def _measure(content: Content) -> str:
+def _measures(content: Content) -> list[str]:
+    """Return the metric and, after it, further measures, of one name or a list."""
     if (beta := content.get(FBETA)) is not None:
-        return _f_beta(content, beta)
-    measure = content.get("measure", "f1")
-    if isinstance(measure, str) and find_measure(measure) is not None:
-        return measure
-    return content.choice("measure", measure, [*MEASURES, "f2", "f0.5"], "measure")
+        return [_f_beta(content, beta)]
+    names = content.strings("measure", content.get("measure", "f1"))
+    for name in names:
+        if find_measure(name) is None:
+            content.choice("measure", name, [*MEASURES, "f2", "f0.5"], "measure")
+    return list(dict.fromkeys(names)) or ["f1"]
+
+
+def _measure(content: Content) -> str:
+    return _measures(content)[0]
 
 
 def _f_beta(content: Content, beta: Any) -> str:
@@ -161,13 +167,35 @@ def _f_beta(content: Content, beta: Any) -> str:
     return name
 
 
+def _further_measures(content: Content) -> list[str]:
+    return _measures(content)[1:]
+
+
+def _average(content: Content) -> str:
+    value = content.choice("average", content.get("average", "pooled"), ("pooled", "groups"), "average")
+    if value == "groups" and content.get("by") is None:
+        content.fail("average", "name the column that holds the groups, such as `by: language`")
+    return value
+
+
+def _unscored(content: Content) -> list[str]:
+    if content.get("unscored") is not None and content.get("by") is None:
+        content.fail("unscored", "name the column that holds the groups, such as `by: language`")
+    return content.strings("unscored", content.get("unscored", []))
+
+
 def _columns(content: Content) -> Columns:
     value = content.mapping("columns", content.get("columns"), "{text: tweet, label: class, id: tweet_id}")
-    content.check_keys("columns", value, (f.name for f in fields(Columns)), "column")
+    known = {f.name for f in fields(Columns)} - set(PARTIAL.values())
+    content.check_keys("columns", value, known, "column")
     for key in ("text", "label"):
         if key not in value:
             content.fail("columns", f"name the column that holds the {key}")
-    return Columns(**{key: content.strings("columns", names) for key, names in value.items() if names is not None})
+    named = {key: content.strings("columns", names) for key, names in value.items() if names is not None}
+    for key, field in PARTIAL.items():
+        if content.get(key) is not None:
+            named[field] = content.strings(key, content.get(key))
+    return Columns(**named)
 
 
 def _files(content: Content) -> dict[str, list[TaskFile]]:
@@ -353,6 +381,10 @@ KEYS: dict[str, Callable[[Content], Any]] = {
     "meanings": _meanings,
     "published": _published,
     "costs": _costs,
+    "further_measures": _further_measures,
+    "average": _average,
+    "unscored": _unscored,
 }
 FBETA = "fbeta"  # `fbeta: 2` stands for `measure: f2`
-DERIVED = ("spellings",)  # fields that no key of their own fills
+DERIVED = ("spellings", "further_measures")  # fields that no key of their own fills
+PARTIAL = {"by": "group", "context": "context"}  # keys of one column, and its field of `Columns`

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from smm4h.config.arguments import FIELDS, JobSettings
+from smm4h.config.decision import LeastCost, Tuned, parse_decision
 from smm4h.config.job import Job, Member, teachers_of
 from smm4h.config.task import Task
 from smm4h.models.cleaning import NORMALIZERS, emoji_namer
@@ -86,6 +87,12 @@ def check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}--save_strategy {member.args.save_strategy}: choose no, epoch or steps")
     if member.args.train_sampling_strategy == "batch_rebalance":
         raise InputError(f"{where}--train_sampling_strategy: choose random, group_by_length or sequential")
+    if (
+        member.args.truncation == "windows"
+        and member.args.window_pooling == "max"
+        and len(task.positive) == task.n_classes
+    ):
+        raise InputError(f"{where}--window_pooling max looks for rare labels, and the task names none; choose mean")
     _check_class_weights(member, task, where)
     if len(normalizers := [name for name in NORMALIZERS if name in member.args.cleaning]) > 1:
         raise InputError(
@@ -133,6 +140,20 @@ def _check_class_weights(member: Member, task: Task, where: str) -> None:
             )
     if isinstance(weights, dict) and not any(weights.get(label, 1.0) for label in task.labels):
         raise InputError(f"{where}class_weights {value}: at least one label must count")
+
+
+def check_group_cuts(settings: JobSettings, task: Task) -> None:
+    """Raise `InputError` for cuts by group where there are no groups, or nothing is tuned."""
+    if settings.group_cuts and not task.by:
+        raise InputError(
+            f"--group_cuts {settings.group_cuts}: the task has no groups; name their column in the task file, such as "
+            "`by: language`"
+        )
+    if settings.group_cuts and not isinstance(parse_decision(settings.decision), Tuned | LeastCost):
+        raise InputError(
+            f"--group_cuts {settings.group_cuts}: --decision {settings.decision} is not tuned; choose tuned, an F-beta "
+            "or costs"
+        )
 
 
 def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:

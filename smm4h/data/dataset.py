@@ -19,7 +19,7 @@ from smm4h.data.readers.files import kind_of
 from smm4h.data.readers.formats import arrow_table, input_files, read_tables
 from smm4h.data.readers.ids import checked_ids
 from smm4h.data.readers.labels import UNKNOWN, LabelJoin, label_classes
-from smm4h.data.readers.tables import Finding, Findings, Table, Wanted, unwrap_quotes
+from smm4h.data.readers.tables import LONGEST_NAME, Finding, Findings, Table, Wanted, unwrap_quotes
 from smm4h.utils.errors import InputError
 
 
@@ -28,6 +28,25 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     return dataset.select_columns(name).with_format("arrow")[:][name]
 
 
+def groups_of(dataset: Dataset) -> pa.ChunkedArray | None:
+    """Return the tweets' groups (n_rows,), or None where the task has none."""
+    return column(dataset, GROUP) if GROUP in dataset.column_names else None
+
+
+def contexts_of(dataset: Dataset) -> list[str] | None:
+    """Return the tweets' second texts (n_rows,), or None where the task has none."""
+    return column(dataset, CONTEXT).to_pylist() if CONTEXT in dataset.column_names else None
+
+
+def group_names(dataset: Dataset) -> np.ndarray | None:
+    """Return the tweets' groups (n_rows,) as an array of strings, or None where the task has none."""
+    groups = groups_of(dataset)
+    return None if groups is None else np.array(groups.to_pylist(), dtype=object)
+
+
+GROUP = "group"  # column of a Dataset and of files of predictions; empty for a tweet of no group
+CONTEXT = "context"  # column of a Dataset with the tweets' second texts
+MOST_GROUPS = 100
 SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "#DIV/0!", "#ERROR!"}
 PART = "part"  # column of labelled tweets, where the validation tweets are to be handed in: training or validation
 NUMBERED = "tweets are numbered from 0, because the file has no column of ids"
@@ -80,6 +99,12 @@ def tweets_of(
         tweets["label"] = label_classes(table, found["label"], task)
     if "source" in found:
         tweets["source"] = pd.Series(list(table.columns[found["source"]]), dtype=object)
+    if CONTEXT in found:
+        tweets[CONTEXT] = pd.Series(list(table.columns[found[CONTEXT]]), dtype=object)
+        if empty := sum(not text or text.isspace() for text in tweets[CONTEXT]):
+            table.findings.append(Finding(table.path, empty, f"tweets have no {task.context}"))
+    if task.by:
+        tweets[GROUP] = pd.Series(_groups(table, found.get(GROUP, found.get("source")), task), dtype=object)
     for is_odd, what in (
         (lambda text: not text or text.isspace(), "tweets have no text"),
         (SPREADSHEET_ERRORS.__contains__, LOST_TEXTS),
@@ -87,6 +112,42 @@ def tweets_of(
         if count := sum(map(is_odd, texts)):
             table.findings.append(Finding(table.path, count, what))
     return pd.DataFrame(tweets)
+
+
+def _groups(table: Table, column: int | None, task: Task) -> list[str]:
+    """Return the group of each row; raise `InputError` for a value that is longer than a name.
+
+    Args:
+        column: None: the file has none.
+    """
+    if column is None:
+        if task.by != "source":  # which the task may name for the file
+            table.findings.append(Finding(table.path, 0, f"the file has no column {task.by}: its tweets have no group"))
+        return [""] * len(table.lines)
+    groups = [value.strip() for value in table.columns[column]]
+    for index, group in enumerate(groups):
+        if len(group) > LONGEST_NAME:
+            raise InputError(
+                f"{table.where(index)}: column {table.names[column]} holds {len(group)} characters, more than a "
+                f"group's name of {LONGEST_NAME}; name another column as `by:`"
+            )
+    if empty := sum(not group for group in groups):
+        table.findings.append(Finding(table.path, empty, f"tweets have no {task.by}"))
+    return groups
+
+
+def check_groups(dataset: Dataset, task: Task) -> None:
+    """Raise `InputError` where labelled tweets have no groups, or so many that they are none."""
+    if not task.by:
+        return
+    names = set(group_names(dataset).tolist()) - {""}
+    if not names:
+        raise InputError(f"no labelled tweet has a {task.by}, which the task groups by; name the right column as `by:`")
+    if len(names) > MOST_GROUPS:
+        raise InputError(
+            f"the labelled tweets have {len(names)} different values of {task.by}, and at most {MOST_GROUPS} groups "
+            "are scored; name another column as `by:`"
+        )
 
 
 def count_cut_ids(ids: Iterable[str]) -> tuple[int, int]:
@@ -101,7 +162,7 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
     arrays = {"row": pa.array(np.arange(len(tweets)))}
     for name in ("id", "user", "text"):
         arrays[name] = pa.array(tweets[name].tolist(), pa.string())
-    for name in ("source", PART):
+    for name in ("source", PART, GROUP, CONTEXT):
         if name in tweets:
             features[name] = Value("string")
             arrays[name] = pa.array(tweets[name].tolist(), pa.string())
@@ -192,6 +253,8 @@ def _tweets(
             tweets["label"] = join.classes_of(tweets["id"].tolist())
         if file.source:
             tweets["source"] = file.source
+            if task.by == "source":
+                tweets[GROUP] = file.source
         if labelled and task.submission.validation:
             tweets[PART] = file.part
         findings.add([*table.findings, *_repeated_ids(table.path, tweets["id"])])
@@ -279,9 +342,9 @@ def renumbered(dataset: Dataset) -> Dataset:
 
 
 def content_hash(dataset: Dataset) -> str:
-    """Return the SHA-256 of ids, texts and labels; files that differ in format or encoding only have equal hashes."""
+    """Return the SHA-256 of a dataset's values but users; it does not depend on a file's format or encoding."""
     digest = hashlib.sha256()
-    for name in ("id", "text", "label"):
+    for name in ("id", "text", "label", GROUP, CONTEXT):
         if name in dataset.column_names:
             for value in column(dataset, name).to_pylist():
                 digest.update(str(value).encode("utf-8", "surrogatepass"))

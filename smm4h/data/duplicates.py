@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from smm4h.config.task import Task
-from smm4h.data.dataset import column
+from smm4h.data.dataset import CONTEXT, column, contexts_of
 from smm4h.data.folds import folds_of
 from smm4h.data.readers.tables import Finding
 from smm4h.models.cleaning import URL, USERNAME, unescape_entities
@@ -42,19 +42,33 @@ def connected_groups(*keys: np.ndarray) -> np.ndarray:
 
 
 def normalized_texts(dataset: Dataset) -> np.ndarray:
-    """Return the `normalized_text` (n_tweets,) of each tweet."""
-    return np.array([normalized_text(text) for text in column(dataset, "text").to_pylist()], dtype=object)
+    """Return the `normalized_text` (n_tweets,) of each tweet; the same tweet with another second text is another one.
+
+    A tweet whose own text is empty after normalisation has an empty one.
+    """
+    texts, contexts = _normalized(dataset, "text"), contexts_of(dataset)
+    if contexts is None:
+        return texts
+    seconds = (normalized_text(context) for context in contexts)
+    pairs = [text and f"{text}\n{second}" for text, second in zip(texts, seconds, strict=True)]
+    return np.array(pairs, dtype=object)
+
+
+def _normalized(dataset: Dataset, name: str) -> np.ndarray:
+    return np.array([normalized_text(text) for text in column(dataset, name).to_pylist()], dtype=object)
 
 
 def leak_groups(labelled: Dataset, task: Task, *, by_user: bool) -> np.ndarray:
     """Return the group (n_tweets,) of each tweet: duplicates after normalisation and tweets with equal ids are grouped.
+
+    So are tweets with the same text and another second text: one could be known from the other.
 
     Args:
         by_user: group tweets of the same user, too.
     """
     # without an id column, ids are row numbers
     columns = (["id"] if task.columns.id else []) + (["user"] if by_user else [])
-    return connected_groups(normalized_texts(labelled), *(_strings(labelled, name) for name in columns))
+    return connected_groups(_normalized(labelled, "text"), *(_strings(labelled, name) for name in columns))
 
 
 def _strings(dataset: Dataset, name: str) -> np.ndarray:
@@ -105,10 +119,10 @@ def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarra
         An array (n_tweets,) of bool for each relation, by its name in findings.
     """
     is_across = {}
-    for relation, keys in (
-        ("a duplicate", normalized_texts(labelled)),
-        ("a tweet of the same user", _strings(labelled, "user")),
-    ):
+    relations = {"a duplicate": normalized_texts(labelled), "a tweet of the same user": _strings(labelled, "user")}
+    if CONTEXT in labelled.column_names:
+        relations["the same text with another second text"] = _normalized(labelled, "text")
+    for relation, keys in relations.items():
         keys = pd.Series(keys)
         known = keys[keys != ""]
         is_across[relation] = np.zeros(len(keys), dtype=bool)

@@ -8,7 +8,7 @@ import pandas as pd
 from datasets import Dataset, Value
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from smm4h.data.dataset import column
+from smm4h.data.dataset import GROUP, column
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
@@ -100,8 +100,9 @@ def read_fold_labels(path: Path) -> list[str]:
 
 
 def write_folds(labelled: Dataset, path: Path) -> None:
-    """Write row, id, label name and fold columns; no text."""
-    columns = ["row", "id", "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
+    """Write row, id, group if there are any, label name and fold columns; no text."""
+    group = [GROUP] if GROUP in labelled.column_names else []
+    columns = ["row", "id", *group, "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
     table = labelled.select_columns(columns).to_pandas()
     names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` makes a copy at every access
     table["label"] = names[table["label"]]

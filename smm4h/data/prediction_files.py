@@ -1,7 +1,7 @@
 """Prediction files, the format between stages, and label files in the official format.
 
-Predictions are Parquet with columns row, id and a probability for each class (`p_` and the label); the file's metadata
-records the run that made it.
+Predictions are Parquet with columns row, id, a probability for each class (`p_` and the label) and, where the task has
+groups, group; the file's metadata records the run that made it.
 """
 
 import codecs
@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from smm4h.config.task import Task
+from smm4h.data.dataset import GROUP
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
 from smm4h.data.readers.labels import headed
@@ -56,6 +57,7 @@ class Predictions:
     probabilities: np.ndarray  # (n_tweets, n_classes)
     labels: list[str]
     maker: dict[str, Any]  # member, fold, part, fingerprint of the run
+    groups: pa.ChunkedArray | None = None  # of strings, where the task has groups
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -65,6 +67,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     columns = {"row": pa.array(predictions.rows, pa.int64()), "id": predictions.ids}
     for index, label in enumerate(predictions.labels):
         columns[f"{PROBABILITY}{label}"] = pa.array(predictions.probabilities[:, index], pa.float32())
+    if predictions.groups is not None:
+        columns[GROUP] = predictions.groups
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(predictions.maker, sort_keys=True)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
 
@@ -83,6 +87,7 @@ def read_predictions(path: Path) -> Predictions:
             probabilities=np.column_stack([table.column(name).to_numpy() for name in names]),
             labels=[name.removeprefix(PROBABILITY) for name in names],
             maker=maker,
+            groups=table.column(GROUP) if GROUP in table.column_names else None,
         )
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         raise InputError(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from smm4h.config.task import Task
-from smm4h.data.dataset import column
+from smm4h.data.dataset import CONTEXT, GROUP, column
 from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import folds_of
 from smm4h.data.readers.formats import read_table
@@ -130,12 +130,19 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
     ids, users, texts = (column(tweets, name).to_pylist() for name in ("id", "user", "text"))
     columns, is_soft = task.columns, part.labels.ndim == 2
     header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
+    further = {
+        getattr(columns, name)[0]: column(tweets, name).to_pylist()
+        for name in (GROUP, CONTEXT)
+        if name in tweets.column_names
+    }
+    header += further
     lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
     for index, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
         text = wrap_quotes(" ".join(texts[row].split()))
         user = " ".join(users[row].split())
         probs = [f"{prob:.6f}" for prob in part.labels[index]] if is_soft else []
-        lines.append("\t".join([str(row), ids[row], user, text, task.labels[label], *probs]))
+        more = [" ".join(values[row].split()) for values in further.values()]
+        lines.append("\t".join([str(row), ids[row], user, text, task.labels[label], *more, *probs]))
     write_text(path, "\n".join(lines) + "\n", private=True)
 
 

@@ -10,7 +10,16 @@ import pyarrow.compute
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job, TweetFile
-from smm4h.data.dataset import column, content_hash, read_hub_tweets, read_labelled_tweets, read_tweets, renumbered
+from smm4h.data.dataset import (
+    check_groups,
+    column,
+    content_hash,
+    group_names,
+    read_hub_tweets,
+    read_labelled_tweets,
+    read_tweets,
+    renumbered,
+)
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
@@ -95,6 +104,7 @@ def load_splits(job: Job) -> Splits:
             "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
             "such members"
         )
+    check_groups(labelled, job.task)
     seeds = sorted({member.args.fold_seed for member in job.members})
     is_grouped = settings.fold_by == "stratified_group"
     groups = leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
@@ -149,6 +159,11 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
     if not paths or test is None:
         return None
     gold = joined([read_labels(path, job.task) for path in paths])
+    if job.task.average == "groups" and not any(group_names(test)):
+        raise InputError(
+            f"the test tweets have no {job.task.by}, and the metric is a mean over them; give the test file that "
+            "column, or leave the gold file out"
+        )
     ids = column(test, "id")
     if job.settings.max_predict_samples and len(test) < len(gold.ids):
         first = gold.first(len(test))

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from smm4h.config.task import Task
-from smm4h.data.dataset import count_cut_ids, cut_id_findings, tweets_of, wanted_columns
+from smm4h.data.dataset import CONTEXT, GROUP, count_cut_ids, cut_id_findings, tweets_of, wanted_columns
 from smm4h.data.readers.files import CHUNK, Source, StandardInput, kind_of, name_of, reading
 from smm4h.data.readers.formats import input_files, read_tables
 from smm4h.data.readers.spreadsheets import protect
@@ -37,6 +37,8 @@ class Block:
     number: int
     ids: list[str]
     texts: list[str]
+    groups: list[str] | None = None  # where the task has groups
+    contexts: list[str] | None = None  # where the task has second texts
 
 
 def inputs_of(path: str, private: Path) -> list[Path]:
@@ -129,7 +131,8 @@ def read_blocks(
             n_before += len(ids)
             n_long, n_cut = (a + b for a, b in zip((n_long, n_cut), count_cut_ids(ids), strict=True))
             if ids:
-                yield Block(next(numbers), ids, tweets["text"].tolist())
+                further = (tweets[name].tolist() if name in tweets else None for name in (GROUP, CONTEXT))
+                yield Block(next(numbers), ids, tweets["text"].tolist(), *further)
         findings.add(cut_id_findings(name_of(path), n_long, n_cut))
 
 

@@ -20,20 +20,28 @@ from huggingface_hub import constants, get_session
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, dynamic_module_utils
 
 from heads import TweetClassifierConfig
+from smm4h.config.arguments import DEFAULTS
 from smm4h.config.job import Member
 from smm4h.config.task import Task
-from smm4h.data.dataset import column
+from smm4h.data.dataset import CONTEXT, GROUP, column, contexts_of
 from smm4h.data.readers.tables import Finding
 from smm4h.models import encoder_check
-from smm4h.models.cleaning import clean
-from smm4h.models.predictors import full_lengths
+from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts, token_columns
+from smm4h.models.predictors import cleaned_pair
 from smm4h.models.word_models import hash_of
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import private_mode, read_json, write_json
 from smm4h.utils.leases import make_once
 
 # settings that token ids depend on, besides cleaning
+LATER_VARIANT = ("truncation", "max_windows")
 VARIANT = ("model_name_or_path", "model_revision", "max_seq_length")
+CUT_BY = {
+    "head": "",
+    "tail": " (their end is read)",
+    "head_tail": " (their beginning and their end are read)",
+    "windows": " (--max_windows leave gaps)",
+}
 HUB_SECONDS = 5.0  # for the Hub to respond
 SAMPLED_TWEETS = 5_000  # whose lengths `--check` counts, so that it takes seconds for any number of tweets
 CHECKED_TWEETS = 100  # labelled ones, on which an encoder's tokenizer is checked
@@ -131,8 +139,10 @@ def sample_token_lengths(tweets: Dataset, member: Member) -> TokenLengths:
     n_tweets = len(tweets)
     rows = np.random.default_rng(0).permutation(n_tweets)[:SAMPLED_TWEETS]
     tokenizer = load_tokenizer(member)
-    texts = [clean(text, member.args.cleaning) for text in tweets.select(np.sort(rows))["text"]]
-    ids = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    part = tweets.select(np.sort(rows))
+    texts, contexts = cleaned_pair(part["text"], contexts_of(part), member.args.cleaning)
+    pair = () if contexts is None else (contexts,)
+    ids = tokenizer(texts, *pair, truncation=False, verbose=False)["input_ids"]
     pieces = np.concatenate([np.array(of_tweet, dtype=np.int64) for of_tweet in ids])
     is_unknown = pieces == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
     n_pieces = int((~np.isin(pieces, tokenizer.all_special_ids) | is_unknown).sum())
@@ -206,6 +216,9 @@ def loading_error(name: str, error: Exception) -> str:
 def _table_path(folder: Path, part: str, member: Member) -> Path:
     """Return the path of a part's table; its name holds a hash of the member's preprocessing variant."""
     variant = {name: getattr(member.args, name) for name in (*(VARIANT if member.has_encoder else ()), "cleaning")}
+    if member.has_encoder:  # by their default, tables keep the name that they had before there were these settings
+        later = {name: getattr(member.args, name) for name in LATER_VARIANT}
+        variant |= {name: value for name, value in later.items() if value != DEFAULTS[name]}
     if not member.has_encoder:
         variant["columns"] = ["author"]  # which tables of older versions lack
     key = hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:8]
@@ -233,21 +246,22 @@ def has_token_table(folder: Path, part: str, member: Member) -> bool:
 
 def _losses(path: Path, tweets: Dataset, member: Member) -> dict[str, int]:
     """Return how many tweets of a table are cut, the longest's tokens, and how many word pieces are unknown."""
-    table, tokenizer, longest = Dataset.from_file(str(path)), load_tokenizer(member), member.args.max_seq_length
-    full = np.flatnonzero(column(table, "length").to_numpy() >= longest)
-    lengths = [0]
+    table, encoder = Dataset.from_file(str(path)), text_encoder(member)
+    tokenizer = encoder.tokenizer
+    full, cut = np.flatnonzero(column(table, "length").to_numpy() >= encoder.max_length), CutTweets(0, 0, 0)
     for start in range(0, len(full), 1000):
-        texts = tweets.select(full[start : start + 1000])["text"]
-        lengths += full_lengths(tokenizer, [clean(text, member.args.cleaning) for text in texts])
+        part = tweets.select(full[start : start + 1000])
+        cut += encoder.encode(*cleaned_pair(part["text"], contexts_of(part), member.args.cleaning))[1]
     special = np.array(tokenizer.all_special_ids)
     n_pieces = n_unknown = 0
     for batch in table.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
         ids = batch["input_ids"].combine_chunks().flatten().to_numpy()
         unknown = int((ids == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)).sum())
         n_pieces, n_unknown = n_pieces + int((~np.isin(ids, special)).sum()) + unknown, n_unknown + unknown
-    lengths = np.array(lengths)
-    cut = int((lengths > longest).sum())
-    return {"cut": cut, "longest": int(lengths.max()), "pieces": n_pieces, "unknown": n_unknown}
+    lost = {"cut": cut.count, "longest": cut.longest, "pieces": n_pieces, "unknown": n_unknown}
+    if "windows" in table.column_names:
+        lost["several_windows"] = sum(len(windows) > 1 for windows in column(table, "windows").to_pylist())
+    return lost
 
 
 def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
@@ -256,13 +270,17 @@ def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
     for part, member in itertools.product(("labelled", "extra", "test", "unlabelled"), members):
         path = _table_path(folder, part, member).with_suffix(".json")
         if member.has_encoder and path.exists():
-            key = part, member.args.model_name_or_path, member.args.max_seq_length
+            args = member.args
+            key = part, args.model_name_or_path, args.max_seq_length, args.truncation
             known, own = counts.setdefault(key, {}), read_json(path)
             counts[key] = {name: max(value, known.get(name, 0)) for name, value in own.items()}
     findings = []
-    for (part, name, longest), lost in counts.items():
+    for (part, name, longest, truncation), lost in counts.items():
+        too_long = f"tweets are longer than --max_seq_length {longest} in tokens of {name} and are"
+        if several := lost.get("several_windows"):
+            findings.append(Finding(part, several, f"{too_long} read in windows"))
         if lost["cut"]:
-            what = f"tweets are longer than --max_seq_length {longest} in tokens of {name} and are cut"
+            what = f"{too_long} cut{CUT_BY[truncation]}"
             findings.append(Finding(part, lost["cut"], f"{what}; the longest has {lost['longest']}"))
         if lost["unknown"] > WARNED_UNKNOWN * lost["pieces"]:
             share = lost["unknown"] / lost["pieces"]
@@ -273,28 +291,35 @@ def token_findings(folder: Path, members: Iterable[Member]) -> list[Finding]:
 def token_table(folder: Path, part: str, member: Member) -> Dataset:
     """Return columns row, id, input_ids, length (tokens) and, of labelled tweets, labels; memory-mapped from disk.
 
-    A member without an encoder has `text` (cleaned) and `author`, a number, in place of `input_ids`, and the length is
-    in characters. A tweet without a user is its own author's.
+    There are `second` and `windows`, too, as `TextEncoder` says, and the tweets' groups where they have any. A member
+    without an encoder has `text` (cleaned) and `author`, a number, in place of `input_ids`, and the length is in
+    characters. A tweet without a user is its own author's.
     """
     return Dataset.from_file(str(_table_path(folder, part, member)))
 
 
 def _write_token_table(path: Path, tweets: Dataset, member: Member) -> None:
-    tokenizer, steps = load_tokenizer(member), member.args.cleaning
+    encoder, steps = text_encoder(member), member.args.cleaning
 
-    def to_tokens(texts: list[str], users: list[str]) -> dict[str, list]:
-        cleaned = [clean(text, steps) for text in texts]
-        input_ids = tokenizer(cleaned, truncation=True, max_length=member.args.max_seq_length)["input_ids"]
-        return {"input_ids": input_ids, "length": [len(ids) for ids in input_ids]}
+    def to_tokens(texts: list[str], users: list[str], contexts: list[str] | None) -> dict[str, list]:
+        return token_columns(encoder.encode(*cleaned_pair(texts, contexts, steps))[0])
 
-    _write_table(path, tweets, to_tokens, {"input_ids": List(Value("int32"))})
+    names = ["input_ids", *(["second"] if CONTEXT in tweets.column_names else [])]
+    names += ["windows"] if encoder.truncation == "windows" else []
+    _write_table(path, tweets, to_tokens, {name: List(Value("int32")) for name in names})
+
+
+def text_encoder(member: Member) -> TextEncoder:
+    """Return what turns texts into the rows that a member reads."""
+    args = member.args
+    return TextEncoder(load_tokenizer(member), args.max_seq_length, args.truncation, args.max_windows)
 
 
 def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
     steps = member.args.cleaning
 
-    def to_texts(texts: list[str], users: list[str]) -> dict[str, list]:
-        cleaned = [clean(text, steps) for text in texts]
+    def to_texts(texts: list[str], users: list[str], contexts: list[str] | None) -> dict[str, list]:
+        cleaned = joined_texts(*cleaned_pair(texts, contexts, steps))
         authors = [
             hash_of(f"user {name}") if (name := user.strip().lstrip("@").lower()) else hash_of(f"tweet {text}")
             for user, text in zip(users, texts, strict=True)
@@ -305,13 +330,18 @@ def _write_text_table(path: Path, tweets: Dataset, member: Member) -> None:
 
 
 def _write_table(path: Path, tweets: Dataset, convert: Callable[..., dict[str, list]], columns: dict) -> None:
-    """Write a table of tweets with converted texts, atomically, without holding it in memory."""
+    """Write a table of tweets with converted texts, atomically, without holding it in memory.
+
+    Args:
+        convert: texts, users and second texts, or None, -> columns.
+    """
 
     def to_rows(batch: dict) -> dict:
-        rows = {"row": batch["row"], "id": batch["id"], **convert(batch["text"], batch["user"])}
+        rows = {name: batch[name] for name in kept} | convert(batch["text"], batch["user"], batch.get(CONTEXT))
         return {**rows, "labels": batch["label"]} if "label" in batch else rows
 
-    features = Features({"row": Value("int64"), "id": Value("string"), **columns, "length": Value("int32")})
+    kept = ["row", "id", *([GROUP] if GROUP in tweets.column_names else [])]
+    features = Features({name: tweets.features[name] for name in kept} | columns | {"length": Value("int32")})
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:

@@ -78,12 +78,21 @@ def fit_ensemble(
     """
     sample = predictions.members, predictions.probabilities, gold, predictions.groups
     predicted, rule = config.predict_out_of_fold(*sample), config.fit_rule(*sample)
-    return FittedEnsemble(rule, predictions.labels, task.score(gold, predicted)), predicted
+    return FittedEnsemble(rule, predictions.labels, task.score(gold, predicted, predictions.groups)), predicted
 
 
 def _weights_by_label(ensemble: FittedEnsemble) -> list[dict[str, float]]:
     """Return the class weights by label, one dict for all members, or one per member of a hard vote."""
     return [dict(zip(ensemble.labels, weights.tolist(), strict=True)) for weights in ensemble.rule.decision]
+
+
+def _named_cuts(ensemble: FittedEnsemble) -> dict[str, list[dict[str, float]]]:
+    """Return the class weights of groups with a cut of their own, as `_weights_by_label` does."""
+    cuts = ensemble.rule.cuts or {}
+    return {
+        group: _weights_by_label(replace(ensemble, rule=replace(ensemble.rule, decision=decision)))
+        for group, decision in cuts.items()
+    }
 
 
 def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
@@ -92,12 +101,14 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
     content: dict[str, Any] = {
         "task": task.name,
         "labels": ensemble.labels,
-        "tuned_for": f"{task.measure} of {', '.join(task.positive)}",
+        "tuned_for": task.measured,
         "method": rule.method,
         "decision": _weights_by_label(ensemble),
     }
     if task.n_classes == 2:
         content["thresholds"] = [binary_threshold(weights) for weights in rule.decision]
+    if rule.cuts:
+        content["cuts"] = _named_cuts(ensemble)
     if rule.weights is not None:
         content["weights"] = dict(zip(rule.members, rule.weights.tolist(), strict=True))
     return content | {"out_of_fold": ensemble.out_of_fold, "rule": rule.to_dict()}
@@ -119,7 +130,7 @@ def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bo
         fitted, _ = fit_ensemble(part, gold, config, task)
         content = describe(fitted.for_new_tweets(runs)[0] if has_test else fitted, task)
         content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
-        content["as_fitted"] = task.score(gold, fitted.rule.predict(part.probabilities, part.groups))
+        content["as_fitted"] = task.score(gold, fitted.predict(part), part.groups)
         return content
 
     content, with_models = fitted_content(predictions.members), plan.members_with_models

@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from smm4h.config.plan import Run, fold_runs
 from smm4h.config.task import Task
+from smm4h.data.dataset import GROUP
 from smm4h.data.prediction_files import (
     MAKER,
     Predictions,
@@ -99,11 +100,20 @@ def _read(path: Path, run: Run) -> Predictions:
 
 
 def stack_predictions(
-    members: list[str], ids: pa.ChunkedArray, labels: list[str], probabilities: list[np.ndarray]
+    members: list[str],
+    ids: pa.ChunkedArray,
+    labels: list[str],
+    probabilities: list[np.ndarray],
+    groups: np.ndarray | None = None,
 ) -> MemberPredictions:
     """Return member predictions from one array of probabilities (n_tweets, n_classes) per member."""
     stacked = np.stack(probabilities)
-    return MemberPredictions(members, ids, labels, stacked.argmax(axis=2), stacked)
+    return MemberPredictions(members, ids, labels, stacked.argmax(axis=2), stacked, groups=groups)
+
+
+def _group_array(groups: pa.ChunkedArray | None) -> np.ndarray | None:
+    """Return groups (n_tweets,) as an array of strings."""
+    return None if groups is None else np.array(groups.to_pylist(), dtype=object)
 
 
 def mean_predictions(runs: Sequence[Run], part: str = "test", mean: str = "probability") -> MemberPredictions:
@@ -135,7 +145,7 @@ def _means(members: dict[str, list[Run]], by_run: MemberPredictions, mean: str) 
         voting.mean_of_models(mean, [probs[run.name] for run in member_runs], [run.is_refit for run in member_runs])
         for member_runs in members.values()
     ]
-    return stack_predictions(list(members), by_run.ids, by_run.labels, means)
+    return stack_predictions(list(members), by_run.ids, by_run.labels, means, by_run.groups)
 
 
 def run_predictions(runs: Sequence[Run], part: str) -> MemberPredictions:
@@ -152,7 +162,8 @@ def run_predictions(runs: Sequence[Run], part: str) -> MemberPredictions:
         if row is not None:
             raise InputError(f"{path} predicts other tweets than {first[0]}: they differ at row {row}")
         probs.append(predictions.probabilities)
-    return stack_predictions([run.name for run in runs], first[1].ids, first[1].labels, probs)
+    groups = _group_array(first[1].groups)
+    return stack_predictions([run.name for run in runs], first[1].ids, first[1].labels, probs, groups)
 
 
 def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
@@ -160,7 +171,7 @@ def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
 
     Raises `InputError` for a missing run, and unless a member's folds hold every labelled tweet out exactly once.
     """
-    members, tables, ids, labels = _by_member(fold_runs(runs)), [], None, []
+    members, tables, ids, labels, groups = _by_member(fold_runs(runs)), [], None, [], None
     for name, member_runs in members.items():
         parts = [_read(run.held_out_file, run) for run in member_runs]
         rows = np.concatenate([part.rows for part in parts])
@@ -172,7 +183,9 @@ def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
             pa.array(order)
         )
         labels = parts[0].labels
-    return stack_predictions(list(members), ids, labels, tables)
+        if all(part.groups is not None for part in parts):
+            groups = np.concatenate([_group_array(part.groups) for part in parts])[order]
+    return stack_predictions(list(members), ids, labels, tables, groups)
 
 
 def predictions_from_files(
@@ -205,6 +218,8 @@ def write_out_of_fold(path: Path, predictions: MemberPredictions, gold: np.ndarr
     for member, probabilities in zip(predictions.members, predictions.probabilities, strict=True):
         for label, column in zip(predictions.labels, probabilities.T, strict=True):
             columns[f"{member} p_{label}"] = pa.array(column, pa.float32())
+    if predictions.groups is not None:
+        columns[GROUP] = pa.array(predictions.groups, pa.string())
     metadata = {"members": predictions.members, "labels": predictions.labels}
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(metadata)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
@@ -221,12 +236,12 @@ def read_out_of_fold(path: Path) -> tuple[MemberPredictions, np.ndarray]:
         members, labels = metadata["members"], metadata["labels"]
         parts = [[table.column(f"{member} p_{label}").to_numpy() for label in labels] for member in members]
         rows, gold = table.column("row").to_numpy(), table.column("gold").to_pylist()
+        groups = table.column(GROUP) if GROUP in table.column_names else None
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         raise InputError(f"{path} is not an out-of-fold table; give the job's command again to have it made") from None
     if not np.array_equal(rows, np.arange(len(rows))):
         raise InputError(f"{path} does not hold every tweet exactly once; remove it and give the job's command again")
     index_of = {label: index for index, label in enumerate(labels)}
     probabilities = [np.stack(part, axis=1) for part in parts]
-    return stack_predictions(members, table.column("id"), labels, probabilities), np.array(
-        [index_of[label] for label in gold]
-    )
+    predictions = stack_predictions(members, table.column("id"), labels, probabilities, _group_array(groups))
+    return predictions, np.array([index_of[label] for label in gold])

@@ -118,7 +118,8 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         predictions = mean_predictions(runs, mean=ensemble.rule.mean)
     else:
         own = {"method": plan.settings.vote, "decision": plan.settings.decision, "ties": plan.settings.ties}
-        config = VotingConfig.for_task(task, **{name: value or own[name] for name, value in asked.items()})
+        chosen = {name: value or own[name] for name, value in asked.items()}
+        config = VotingConfig.for_task(task, **chosen, group_cuts=plan.settings.group_cuts)
         out_of_fold = out_of_fold_predictions(runs)
         gold = task.indices(read_fold_labels(plan.folds_file))
         fitted, _ = fit_ensemble(out_of_fold, gold, config, task)

@@ -11,7 +11,6 @@ from smm4h.config.task import Task
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import out_of_fold_predictions, read_out_of_fold
-from smm4h.metrics import paired_bootstrap
 from smm4h.models.voting import METHODS
 
 FINAL = "final vote"  # of all members
@@ -33,16 +32,20 @@ class Leaderboard:
     ) -> None:
         self.plan, self.config, self.task, self.gold, self.test_gold = plan, config, task, gold, test_gold
         self.votes: dict[str, np.ndarray] = {}  # by name, out-of-fold class indices (n_tweets,)
+        self.groups: np.ndarray | None = None  # (n_tweets,) of the labelled tweets
         self.scores: Scores = {}
 
     def add_vote(self, name: str, runs: Sequence[Run], config: VotingConfig) -> None:
         """Score the vote of one or more members, given their runs."""
         held_out = out_of_fold_predictions(runs)
+        self.groups = held_out.groups
         ensemble, self.votes[name] = fit_ensemble(held_out, self.gold, config, self.task)
         self.scores[name] = {"out_of_fold": ensemble.out_of_fold, "test": None}
         if self.test_gold is not None:
             adjusted, predictions = ensemble.for_new_tweets(runs)
-            self.scores[name]["test"] = self.task.score(self.test_gold, adjusted.predict(predictions))
+            self.scores[name]["test"] = self.task.score(
+                self.test_gold, adjusted.predict(predictions), predictions.groups
+            )
 
     def add_members(self, names: Sequence[str]) -> None:
         """Score each member alone."""
@@ -63,9 +66,8 @@ class Leaderboard:
 
     def compare(self, name: str, reference: str) -> dict[str, Any]:
         """Return the difference between two out-of-fold scores, its interval and p; see `metrics.paired_bootstrap`."""
-        objective = self.config.objective
         predicted = self.votes[name], self.votes[reference]
-        difference = paired_bootstrap(self.gold, *predicted, self.task.n_classes, objective.measure, objective.positive)
+        difference = self.config.objective.compare(self.gold, *predicted, self.task.n_classes, self.groups)
         return {"name": reference, "score": self.scores[reference]["out_of_fold"][self.task.measure], **difference}
 
     def suspicious_members(self) -> dict[str, str]:
@@ -99,15 +101,16 @@ class Leaderboard:
         """
         predictions, _ = read_out_of_fold(self.plan.out_of_fold_file)
         members, gold, task, predicted = predictions.members, self.gold, self.task, self.votes[vote]
+        sample = members, predictions.probabilities, gold, self.groups
         evaluation: dict[str, Any] = {"score": self.scores[vote]["out_of_fold"]}
         if len(members) > 1:
             best = max(members, key=lambda name: self.scores[name]["out_of_fold"][task.measure])
             evaluation["best_member"] = self.compare(vote, best)
-            evaluation["without"] = leave_one_out(self.config, members, predictions.probabilities, gold)
-            evaluation["by_number"] = by_ensemble_size(self.config, members, predictions.probabilities, gold)
+            evaluation["without"] = leave_one_out(self.config, *sample)
+            evaluation["by_number"] = by_ensemble_size(self.config, *sample)
         evaluation["baselines"] = [self.compare(vote, name) for name in baselines]
         evaluation["unshared"] = {
-            kind: {"tweets": int((~mask).sum()), **task.score(gold[~mask], predicted[~mask])}
+            kind: {"tweets": int((~mask).sum()), **self._score_of(~mask, predicted)}
             for kind, mask in across.items()
             if mask.any() and np.isin(gold[~mask], task.positive_indices).any()
         }
@@ -117,6 +120,10 @@ class Leaderboard:
             run.name: collapse for run in self.plan.runs if (collapse := run.measures().get("collapsed"))
         }
         return evaluation
+
+    def _score_of(self, mask: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+        """Return the score of predicted class indices (n_tweets,) on the labelled tweets under a mask."""
+        return self.task.score(self.gold[mask], predicted[mask], None if self.groups is None else self.groups[mask])
 
 
 RIGHT_ON_ALL = "predictions from elsewhere are right on every labelled tweet, as a copy of the gold labels would be"
@@ -131,23 +138,52 @@ def baseline_row(name: str) -> str:
     return f"baseline {name}"
 
 
+def group_rows(*parts: dict[str, Any] | None) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """Return the rows of a table of scores by group: each group, then all tweets pooled, and the mean over groups.
+
+    Args:
+        parts: results of `Task.score`, or None, for each column; without groups there are no rows.
+    """
+    by_part = [(part or {}).get("groups", {}) for part in parts]
+    names = sorted({name for groups in by_part for name in groups})
+    rows = []
+    for name in names:
+        own = [groups.get(name) for groups in by_part]
+        n_tweets = ", ".join(str(score["tweets"]) if score else "-" for score in own)
+        left_out = "" if next(score for score in own if score)["scored"] else ", not scored"
+        rows.append((f"{name or 'no group'} ({n_tweets} tweets{left_out})", own))
+    for key, name in (("pooled", "pooled"), ("mean_over_groups", "mean over groups")) if rows else ():
+        rows.append((name, [(part or {}).get(key) for part in parts]))
+    return rows
+
+
 SUBSETS = 20  # random ensembles at most, for each size
 FEWER_SAMPLES = 5  # bootstrap samples of a tuned decision, where many ensembles are fitted
 
 
 def leave_one_out(
-    config: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray
+    config: VotingConfig,
+    members: Sequence[str],
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    groups: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return the out-of-fold score of the ensemble without each member, by the member's name."""
     scores = {}
     for left_out, name in enumerate(members):
         rest = [index for index in range(len(members)) if index != left_out]
-        scores[name] = _score(config, [members[index] for index in rest], probabilities[rest], gold)
+        scores[name] = _score(config, [members[index] for index in rest], probabilities[rest], gold, groups)
     return scores
 
 
 def by_ensemble_size(
-    config: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray, *, seed: int = 42
+    config: VotingConfig,
+    members: Sequence[str],
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    seed: int = 42,
 ) -> list[dict[str, float]]:
     """Return the mean, lowest and highest out-of-fold score of random ensembles of each size, from 1 to all members.
 
@@ -159,7 +195,7 @@ def by_ensemble_size(
     for size in range(1, len(members) + 1):
         subsets = {tuple(sorted(rng.permutation(len(members))[:size])) for _ in range(SUBSETS)}
         scores = [
-            _score(config, [members[index] for index in subset], probabilities[list(subset)], gold)
+            _score(config, [members[index] for index in subset], probabilities[list(subset)], gold, groups)
             for subset in sorted(subsets)
         ]
         spread = {"mean": float(np.mean(scores)), "lowest": min(scores), "highest": max(scores)}
@@ -167,7 +203,13 @@ def by_ensemble_size(
     return rows
 
 
-def _score(config: VotingConfig, members: Sequence[str], probabilities: np.ndarray, gold: np.ndarray) -> float:
+def _score(
+    config: VotingConfig,
+    members: Sequence[str],
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    groups: np.ndarray | None,
+) -> float:
     """Return the out-of-fold score of an ensemble, with few bootstrap samples."""
-    predicted = config.predict_out_of_fold(members, probabilities, gold, n_samples=FEWER_SAMPLES)
-    return config.objective.score(gold, predicted, probabilities.shape[2])
+    predicted = config.predict_out_of_fold(members, probabilities, gold, groups, n_samples=FEWER_SAMPLES)
+    return config.objective.score(gold, predicted, probabilities.shape[2], groups)

@@ -111,7 +111,7 @@ def validation_part(plan: Plan, job: Job, splits: Splits) -> Part | None:
     is_asked = np.array(column(splits.labelled, PART).to_pylist()) == VALIDATION
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
     config = VotingConfig.from_settings(job.settings, job.task)
-    predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold)
+    predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold, predictions.groups)
     ids = predictions.ids.filter(pa.array(is_asked)).to_pylist()
     return Part(VALIDATION, ids, [job.task.labels[i] for i in predicted[is_asked]])
 

@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from smm4h.config.plan import read_plan
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import load_saved_tokenizer
 from smm4h.inference.finished_job import STUDENT_FILE
-from smm4h.models.batching import predict_proba
-from smm4h.models.cleaning import clean
+from smm4h.models.batching import predict_proba, without_unknown_types
 from smm4h.models.encoder_check import n_positions
-from smm4h.models.predictors import CutTweets, EnsembleOutput, tokenize_and_count
+from smm4h.models.encoding import CutTweets, TextEncoder
+from smm4h.models.predictors import EnsembleOutput, cleaned_pair
 from smm4h.models.voting import VotingRule
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import read_json
@@ -39,12 +40,18 @@ class ClassifierPredictor:
         self.max_length = min(tokenizer.model_max_length, n_positions(encoder) or tokenizer.model_max_length)
         self.cut: CutTweets | None = None  # of the texts that were predicted last
 
-    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
-        """Return the predictions for some texts."""
-        cleaned = [clean(text, self.cleaning) for text in texts]
-        token_ids, self.cut = tokenize_and_count(self.tokenizer, cleaned, self.max_length)
+    def predict(
+        self, texts: Sequence[str], groups: Sequence[str] | None = None, contexts: Sequence[str] | None = None
+    ) -> EnsembleOutput:
+        """Return the predictions for some texts, with their second texts where there are any; no group has a cut."""
+        config = self.model.config
+        reading = getattr(config, "truncation", "head"), getattr(config, "max_windows", 1)
+        encoder = TextEncoder(self.tokenizer, self.max_length, *reading)
+        rows, self.cut = encoder.encode(*cleaned_pair(texts, contexts, self.cleaning))
         model, pad_id = self.model, self.tokenizer.pad_token_id
-        probs = predict_proba(token_ids, pad_id, model.device, lambda batch: model(**batch).logits)
+        probs = predict_proba(
+            rows, pad_id, model.device, lambda batch: model(**without_unknown_types(model, batch)).logits
+        )
         return EnsembleOutput.from_rule(self.rule, probs[np.newaxis])
 
 
@@ -104,5 +111,7 @@ def classifier_task(name: str, predictor: ClassifierPredictor) -> Task:
                     task = read_plan(job)[1]
                     known, submission = task.columns, task.submission.columns
                 break
+    if context := getattr(config, "context", None):
+        known = replace(known, context=[context])
     task_name = getattr(config, "task_name", None) or predictor.name
     return Task(task_name, labels, labels, "f1", known, submission=Submission("prediction.tsv", submission))

@@ -33,7 +33,7 @@ from smm4h.config.job import Job
 from smm4h.config.plan import LIBRARIES
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task import Task
-from smm4h.data.dataset import column, read_tweets
+from smm4h.data.dataset import column, group_names, read_tweets
 from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import write_labels
 from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
@@ -46,7 +46,6 @@ from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_pred
 from smm4h.ensemble.thresholds import class_shares, match_class_shares
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import EnsemblePredictor
-from smm4h.metrics import paired_bootstrap
 from smm4h.models import encoder_check
 from smm4h.models.batching import PaddingCollator, predict_proba
 from smm4h.models.voting import SMALLEST
@@ -158,7 +157,8 @@ class Student:
         """Return probabilities (n_tweets, n_classes) as users of the checkpoint get them: in float32."""
         self.model.eval()
         model, pad_id = self.model, self.tokenizer.pad_token_id
-        return predict_proba(self.tokenize(texts), pad_id, model.device, lambda batch: model(**batch).logits)
+        rows = [{"input_ids": ids} for ids in self.tokenize(texts)]
+        return predict_proba(rows, pad_id, model.device, lambda batch: model(**batch).logits)
 
     def learn(
         self,
@@ -332,7 +332,8 @@ class Distillation:
         if files:
             table, findings = read_tweets(files, job.task, labelled=False, encoding_flag=None)
             texts = column(table, "text").to_pylist()
-            output = self.predictor().predict(texts)
+            groups = group_names(table)
+            output = self.predictor().predict(texts, groups)
             tables.append(table)
             examples += DistillationSet(texts, output.probabilities)
             predicted = np.concatenate([predicted, output.predicted])
@@ -386,7 +387,8 @@ class Distillation:
             "student": student.predict_proba(labelled.select(held_out).texts).argmax(axis=1),
             **{name: predicted[held_out] for name, predicted in rivals.items()},
         }
-        return compare(f"held-out fold {fold}", contenders, job.gold[held_out], job)
+        groups = group_names(labelled_table.select(np.flatnonzero(held_out)))
+        return compare(f"held-out fold {fold}", contenders, job.gold[held_out], job, groups)
 
     def rivals(self) -> dict[str, np.ndarray]:
         """Return classes (n_tweets,) of the labelled tweets by ensemble and best member, with out-of-fold rules."""
@@ -394,8 +396,10 @@ class Distillation:
         predictions, best = out_of_fold_predictions(job.plan.runs), job.best_member
         alone = predictions.probabilities[[predictions.members.index(best)]]
         return {
-            "ensemble": config.predict_out_of_fold(predictions.members, predictions.probabilities, job.gold),
-            best: config.for_one.predict_out_of_fold([best], alone, job.gold),
+            "ensemble": config.predict_out_of_fold(
+                predictions.members, predictions.probabilities, job.gold, predictions.groups
+            ),
+            best: config.for_one.predict_out_of_fold([best], alone, job.gold, predictions.groups),
         }
 
     def score_on_test(self, student: Student, gold: np.ndarray) -> dict[str, Any]:
@@ -410,7 +414,7 @@ class Distillation:
             "ensemble": job.ensemble.predict(mean_predictions(job.plan.runs, mean=job.rule.mean)),
             best: alone.predict(predictions),
         }
-        return compare("test", contenders, gold, job)
+        return compare("test", contenders, gold, job, group_names(self.splits.test))
 
     def measure_speed(
         self, student: Student, texts: Sequence[str], predictor: EnsemblePredictor | None
@@ -466,16 +470,22 @@ class Distillation:
                 path.rmdir()
 
 
-def compare(where: str, contenders: dict[str, np.ndarray], gold: np.ndarray, job: FinishedJob) -> dict[str, Any]:
+def compare(
+    where: str,
+    contenders: dict[str, np.ndarray],
+    gold: np.ndarray,
+    job: FinishedJob,
+    groups: np.ndarray | None,
+) -> dict[str, Any]:
     """Return the scores of predicted class indices (n_tweets,) by name, and the student's paired differences."""
     task, objective = job.task, job.task.objective
     student = contenders["student"]
     return {
         "where": where,
         "tweets": len(gold),
-        "scores": {name: task.score(gold, predicted) for name, predicted in contenders.items()},
+        "scores": {name: task.score(gold, predicted, groups) for name, predicted in contenders.items()},
         "student_against": {
-            name: paired_bootstrap(gold, student, predicted, task.n_classes, objective.measure, objective.positive)
+            name: objective.compare(gold, student, predicted, task.n_classes, groups)
             for name, predicted in contenders.items()
             if name != "student"
         },

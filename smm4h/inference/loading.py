@@ -48,10 +48,17 @@ class LoadedEnsemble:
         """Labels in the order of the probabilities."""
         return list(self._predictor.labels)
 
-    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+    def predict(
+        self, texts: Sequence[str], groups: Sequence[str] | None = None, contexts: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """Return a row a text: `label`, by the ensemble's own decision, and `p_LABEL`, the probability of each label.
 
         The label need not have the highest probability where the decision was tuned.
+
+        Args:
+            groups: the texts' groups, such as languages, for an ensemble with cuts by group; where they are left out,
+                every text gets the cut that was tuned for all groups.
+            contexts: the texts' second texts, such as claims; needed where the task has them.
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts; write predict([text])")
@@ -59,7 +66,12 @@ class LoadedEnsemble:
         columns = [f"p_{label}" for label in self.labels]
         if not texts:
             return pd.DataFrame(columns=["label", *columns])
-        output = self._predictor.predict(texts)
+        if self.task.context and contexts is None:
+            raise TypeError(
+                f"predict needs the second texts, too; write predict(texts, contexts=[each {self.task.context}])"
+            )
+        further = (None if values is None else list(values) for values in (groups, contexts))
+        output = self._predictor.predict(texts, *further)
         table = pd.DataFrame(output.probabilities, columns=columns)
         table.insert(0, "label", [self.labels[index] for index in output.predicted])
         return table

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from smm4h.config.task import Task
 from smm4h.data.readers.files import kind_of, name_of
 from smm4h.data.streaming import PIPE, Block, Writer
 from smm4h.inference.predictor import Predictor, cut_tweets
-from smm4h.models.predictors import CutTweets
+from smm4h.models.encoding import CutTweets
+from smm4h.models.voting import VotingRule
 from smm4h.utils.content import Hashes, hash_files
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import beside, sync, write_atomically, write_json
@@ -25,6 +27,8 @@ from smm4h.utils.leases import LeaseHolder
 
 ABOUT = "about.json"
 CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
+GROUP_KEY = b"pooled"  # of a block's metadata: how many tweets of each group got the cut for all groups
+MOST_LISTED = 20  # groups in a notice
 SOURCE_KEY = b"source"  # of a block's metadata: what its predictions depend on
 # What predictions depend on, in words, by its key in about.json.
 SOURCES = {
@@ -130,7 +134,11 @@ class PartialPredictions:
         with lease:
             if not self._is_complete(block):
                 table = _table_of(block, predictor).replace_schema_metadata(
-                    {SOURCE_KEY: self.source, CUT_KEY: _cut_metadata(predictor)}
+                    {
+                        SOURCE_KEY: self.source,
+                        CUT_KEY: _cut_metadata(predictor),
+                        GROUP_KEY: json.dumps(pooled_groups(predictor.rule, block.groups)),
+                    }
                 )
                 write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
                 self.checked.add(block.number)
@@ -156,7 +164,8 @@ class PartialPredictions:
             output: a file's name, or `PIPE`.
             names: what each column of the output is called, by its name in the blocks.
         """
-        block_schema, notices = pa.parquet.read_schema(self.path(0)), self._cut_notices(n_blocks)
+        block_schema = pa.parquet.read_schema(self.path(0))
+        notices = [*self._cut_notices(n_blocks), *self._group_notices(n_blocks)]
         schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
 
         def write(path: Path | None) -> None:
@@ -175,12 +184,26 @@ class PartialPredictions:
         shutil.rmtree(self.folder, ignore_errors=True)
         return notices
 
+    def _metadata(self, n_blocks: int, key: bytes) -> Iterator[dict[str, Any]]:
+        """Yield what the blocks' metadata holds under a key."""
+        for number in range(n_blocks):
+            metadata = pa.parquet.read_schema(self.path(number)).metadata or {}
+            yield json.loads(metadata.get(key, b"{}"))
+
+    def _group_notices(self, n_blocks: int) -> list[str]:
+        """Return a line on the tweets whose groups have no cut of their own, if there are such tweets."""
+        total: Counter[str] = Counter()
+        for counted in self._metadata(n_blocks, GROUP_KEY):
+            total.update(counted)
+        listed = ", ".join(f"{group or 'no group'}: {count}" for group, count in total.most_common(MOST_LISTED))
+        more = f" and {len(total) - MOST_LISTED} more groups" if len(total) > MOST_LISTED else ""
+        return [f"the cut for all groups decides where a group has none of its own ({listed}{more})"] if total else []
+
     def _cut_notices(self, n_blocks: int) -> list[str]:
         """Return a line for each tokenizer that cut tweets of the blocks."""
         total: dict[str, CutTweets] = {}
-        for number in range(n_blocks):
-            metadata = pa.parquet.read_schema(self.path(number)).metadata or {}
-            for member, counted in json.loads(metadata.get(CUT_KEY, b"{}")).items():
+        for cuts in self._metadata(n_blocks, CUT_KEY):
+            for member, counted in cuts.items():
                 cut = CutTweets(**counted)
                 total[member] = total[member] + cut if member in total else cut
         return [
@@ -188,6 +211,13 @@ class PartialPredictions:
             f"longest has {cut.longest}"
             for member, cut in total.items()
         ]
+
+
+def pooled_groups(rule: VotingRule, groups: Sequence[str] | None) -> dict[str, int]:
+    """Return how many tweets of each group got the decision for all tweets, under a rule with cuts by group."""
+    if not rule.cuts or groups is None:
+        return {}
+    return dict(Counter(group for group in groups if group not in rule.cuts))
 
 
 def parts_folder(output: str) -> Path:
@@ -201,7 +231,7 @@ def reading_of(task: Task, encoding: str | None, block_size: int) -> dict[str, A
 
 
 def _table_of(block: Block, predictor: Predictor) -> pa.Table:
-    output = predictor.predict(block.texts)
+    output = predictor.predict(block.texts, block.groups, block.contexts)
     labels = np.asarray(predictor.labels, dtype=object)[output.predicted]
     return pa.table(
         {

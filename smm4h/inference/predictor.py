@@ -17,7 +17,8 @@ from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
-from smm4h.models.predictors import CutTweets, EncoderPredictor, EnsembleOutput, TextPredictor
+from smm4h.models.encoding import CutTweets
+from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule, mean_of_models
 from smm4h.training.baselines import load_baseline
@@ -78,14 +79,23 @@ class EnsemblePredictor:
         self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
         self.cut: dict[str, CutTweets] = {}  # of the texts that were predicted last, by a member of each tokenizer
 
-    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
-        """Return the ensemble's predictions for some texts."""
+    def predict(
+        self, texts: Sequence[str], groups: Sequence[str] | None = None, contexts: Sequence[str] | None = None
+    ) -> EnsembleOutput:
+        """Return the ensemble's predictions for some texts.
+
+        Args:
+            groups: (n_tweets,) for cuts by group.
+            contexts: (n_tweets,) second texts, where the members were trained with such.
+        """
         cache: dict = {}
         self.cut = {}
-        members = [self.predict_member(name, texts, cache) for name in self.rule.members]
-        return EnsembleOutput.from_rule(self.rule, np.stack(members))
+        members = [self.predict_member(name, texts, cache, contexts) for name in self.rule.members]
+        return EnsembleOutput.from_rule(self.rule, np.stack(members), groups)
 
-    def predict_member(self, name: str, texts: Sequence[str], cache: dict) -> np.ndarray:
+    def predict_member(
+        self, name: str, texts: Sequence[str], cache: dict, contexts: Sequence[str] | None = None
+    ) -> np.ndarray:
         """Return a member's probabilities (n_tweets, n_classes): the mean over its runs, as the rule asks for it.
 
         `cache` keeps token ids for members that read the same.
@@ -94,7 +104,7 @@ class EnsemblePredictor:
         probs = []
         for run in runs:
             model = self._load(run)
-            probs.append(model.predict_proba(texts, cache))
+            probs.append(model.predict_proba(texts, cache, contexts))
             if cut := getattr(model, "cut", None):
                 self.cut[name] = cut
         return mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])

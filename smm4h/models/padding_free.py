@@ -431,13 +431,19 @@ class PaddingFreeEncoder:
         return [[next(parts).view(p.shape) for p in weights.parameters] for weights in self.layer_weights]
 
     def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, n_layers: int, needs_tokens: bool
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        n_layers: int,
+        needs_tokens: bool,
+        token_type_ids: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """Return states of the last layers for token ids and a mask (n_tweets, n_positions) that pads on the right.
 
         Args:
             n_layers: how many last layers to return, of each tweet's first token only, (n_tweets, 1, width) each.
             needs_tokens: return all tokens of the last layer instead, (n_tweets, n_positions, width).
+            token_type_ids: (n_tweets, n_positions) the segment of each token; None: all are of the first.
 
         Raises:
             ValueError: for all tokens of several layers, which `supports_padding_free` refuses.
@@ -450,7 +456,8 @@ class PaddingFreeEncoder:
         training = self.encoder.training
         dropout = Dropout(self.dtype) if training else None
         with torch.autocast("cpu", enabled=False):
-            states = self._embed(input_ids.reshape(-1)[layout.tokens], layout.positions, dropout)
+            types = None if token_type_ids is None else token_type_ids.reshape(-1)[layout.tokens]
+            states = self._embed(input_ids.reshape(-1)[layout.tokens], layout.positions, types, dropout)
             self._refresh(training)
             keep = torch.is_grad_enabled()
             outputs = _Stack.apply(states, self, layout, n_layers, needs_tokens, dropout, keep, *self.parameters)
@@ -458,12 +465,15 @@ class PaddingFreeEncoder:
             return [layout.padded(outputs, attention_mask.shape[1])]
         return [layer[layout.order_of_batch].unsqueeze(1) for layer in outputs]
 
-    def _embed(self, tokens: torch.Tensor, positions: torch.Tensor, dropout: Dropout | None) -> torch.Tensor:
+    def _embed(
+        self, tokens: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None, dropout: Dropout | None
+    ) -> torch.Tensor:
         """Return the embeddings (n_tokens, width), normalised in the weights' dtype."""
         parts = self.encoder.embeddings
         if isinstance(self.encoder, PADDED_POSITIONS):
             positions = positions + self.encoder.config.pad_token_id + 1
-        summed = parts.word_embeddings(tokens) + parts.token_type_embeddings.weight[0]
+        segments = parts.token_type_embeddings
+        summed = parts.word_embeddings(tokens) + (segments.weight[0] if types is None else segments(types))
         states = parts.LayerNorm(summed + parts.position_embeddings(positions))
         if torch.is_grad_enabled():
             states = states.to(self.dtype)

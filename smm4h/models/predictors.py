@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from heads import TweetClassifier
 from smm4h.models.batching import predict_proba
 from smm4h.models.cleaning import clean
+from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.models.voting import VotingRule
 
@@ -78,33 +79,6 @@ def dtype_for(precision: str | None, device: str) -> torch.dtype:
     return torch.float32 if precision == "float16" and device != "cuda" else getattr(torch, precision)
 
 
-@dataclass(frozen=True)
-class CutTweets:
-    """How many tweets are longer than a model reads, and the longest of them, in tokens."""
-
-    count: int
-    longest: int
-    max_length: int
-
-    def __add__(self, other: "CutTweets") -> "CutTweets":
-        return CutTweets(self.count + other.count, max(self.longest, other.longest), self.max_length)
-
-
-def full_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    """Return the tokens of texts as if the tokenizer had no longest input."""
-    return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]] if texts else []
-
-
-def tokenize_and_count(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
-) -> tuple[list[list[int]], CutTweets]:
-    """Return token ids of texts, at most `max_length` each, and which were cut; only full ones are tokenized again."""
-    token_ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    full = [text for text, ids in zip(texts, token_ids, strict=True) if len(ids) >= max_length]
-    too_long = [length for length in full_lengths(tokenizer, full) if length > max_length]
-    return token_ids, CutTweets(len(too_long), max(too_long, default=0), max_length)
-
-
 class EncoderPredictor:
     """Predictor over a fine-tuned encoder, on the device where the model is.
 
@@ -125,25 +99,39 @@ class EncoderPredictor:
         *,
         packed: bool,
     ) -> None:
-        self.model, self.tokenizer, self.cleaning = model, tokenizer, cleaning
-        self.key = f"{variant} {' '.join(cleaning)}"
+        self.model, self.cleaning = model, cleaning
+        reading = model.config.truncation, model.config.max_windows
+        self.encoder = TextEncoder(tokenizer, tokenizer.model_max_length, *reading)
+        self.key = f"{variant} {reading} {' '.join(cleaning)}"
         self.cut: CutTweets | None = None  # of the texts that were predicted last; None: another predictor's token ids
         self.dtype = dtype_for(precision, model.device.type)
         if packed and model.device.type == "cpu" and supports_padding_free(model.encoder, model.head):
             model.encoder_override = PaddingFreeEncoder(model.encoder, self.dtype)
 
-    def predict_proba(self, texts: Sequence[str], cache: TokenCache) -> np.ndarray:
-        """Return probabilities (n_tweets, n_classes), float32; token ids are read from the cache or added to it."""
+    def predict_proba(
+        self, texts: Sequence[str], cache: TokenCache, contexts: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Return probabilities (n_tweets, n_classes), float32; token ids are read from the cache or added to it.
+
+        Args:
+            contexts: the texts' second texts, where the model was trained with such.
+        """
         self.cut = None
         if self.key not in cache:
-            cleaned = [clean(text, self.cleaning) for text in texts]
-            cache[self.key], self.cut = tokenize_and_count(self.tokenizer, cleaned, self.tokenizer.model_max_length)
-        token_ids, device = cache[self.key], self.model.device
+            cache[self.key], self.cut = self.encoder.encode(*cleaned_pair(texts, contexts, self.cleaning))
+        rows, device = cache[self.key], self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
             probs = predict_proba(
-                token_ids, self.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits
+                rows, self.encoder.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits
             )
         return probs.astype(np.float32)
+
+
+def cleaned_pair(
+    texts: Sequence[str], contexts: Sequence[str] | None, steps: Sequence[str]
+) -> tuple[list[str], list[str] | None]:
+    """Return texts and second texts, if there are any, after cleaning."""
+    return [clean(text, steps) for text in texts], contexts and [clean(context, steps) for context in contexts]
 
 
 class TextPredictor:
@@ -153,8 +141,10 @@ class TextPredictor:
         self.model, self.cleaning = model, cleaning
         self.key = f"text {' '.join(cleaning)}"
 
-    def predict_proba(self, texts: Sequence[str], cache: TokenCache) -> np.ndarray:
+    def predict_proba(
+        self, texts: Sequence[str], cache: TokenCache, contexts: Sequence[str] | None = None
+    ) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes), float32; cleaned texts are read from the cache or added to it."""
         if self.key not in cache:
-            cache[self.key] = [clean(text, self.cleaning) for text in texts]
+            cache[self.key] = joined_texts(*cleaned_pair(texts, contexts, self.cleaning))
         return self.model.predict_proba(cache[self.key]).astype(np.float32)

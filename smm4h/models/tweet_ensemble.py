@@ -182,20 +182,31 @@ class TweetEnsemble(PreTrainedModel):
                 ]
         return self.predictors
 
-    def predict(self, texts: Sequence[str]) -> EnsembleOutput:
-        """Return the ensemble's predictions for some texts."""
+    def predict(
+        self, texts: Sequence[str], groups: Sequence[str] | None = None, contexts: Sequence[str] | None = None
+    ) -> EnsembleOutput:
+        """Return the ensemble's predictions for some texts.
+
+        Args:
+            contexts: (n_tweets,) second texts; an ensemble that was trained with such raises ValueError without them.
+            groups: (n_tweets,) the texts' groups, such as languages, where some groups have a cut of their own; a text
+                of an unknown group, or of none, gets the cut that was tuned for all.
+        """
+        context = (self.config.columns or {}).get("context")
+        if context and contexts is None:
+            raise ValueError(f'the model reads pairs of texts: {{"text": ..., "text_pair": the {context[0]}}}')
         cache: dict = {}
-        predictors = self._predictors()
+        predictors, contexts = self._predictors(), contexts if context else None
         refitted = {member["name"]: member.get("refitted", []) for member in self.config.members}
         means = [
             mean_of_models(
                 self.rule.mean,
-                [predictor.predict_proba(texts, cache) for predictor in predictors[name]],
+                [predictor.predict_proba(texts, cache, contexts) for predictor in predictors[name]],
                 refitted[name],
             )
             for name in self.rule.members
         ]
-        return EnsembleOutput.from_rule(self.rule, np.stack(means))
+        return EnsembleOutput.from_rule(self.rule, np.stack(means), groups)
 
     def forward(self, texts: Sequence[str]) -> SequenceClassifierOutput:
         """Return logits (n_tweets, n_labels) whose softmax is the ensemble's probabilities; `predict` gives labels."""
@@ -220,7 +231,9 @@ class TweetPipeline(Pipeline):
 
         Args:
             inputs: a text, a list of texts, or an iterable such as a generator or data set; a text may be
-                `{"text": ...}`. A text without `top_k` gives a list of one dict, an iterable gives a generator.
+                `{"text": ...}`, with its `"text_pair"` where the model was trained with second texts, and its
+                `"group"` where groups have cuts of their own. A text without `top_k` gives a list of one dict, an
+                iterable gives a generator.
             top_k: how many labels to return; None: all; empty: the predicted label only.
             batch_size: how many texts are predicted together.
         """
@@ -237,8 +250,11 @@ class TweetPipeline(Pipeline):
             yield from self._label(batch, top_k)
 
     def _label(self, inputs: Sequence[str | dict[str, str]], top_k) -> list:
-        texts = [item["text"] if isinstance(item, dict) else item for item in inputs]
-        output, labels = self.model.predict(texts), self.model.labels
+        items = [item if isinstance(item, dict) else {"text": item} for item in inputs]
+        texts, groups = [item["text"] for item in items], [item.get("group", "") for item in items]
+        pairs = [item.get("text_pair") for item in items]
+        contexts = None if any(pair is None for pair in pairs) else pairs
+        output, labels = self.model.predict(texts, groups, contexts), self.model.labels
         results = []
         for predicted, probs in zip(output.predicted.tolist(), output.probabilities, strict=True):
             order = [predicted, *(label for label in np.argsort(-probs, kind="stable").tolist() if label != predicted)]

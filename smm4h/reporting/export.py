@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,11 @@ def _write_config(
         members=members,
         rule=rule.to_dict(),
         task_name=task.name,
-        columns={"id": task.columns.id, "text": task.columns.text, "label": task.columns.label},
+        columns={
+            name: names
+            for name, names in asdict(task.columns).items()
+            if name in ("id", "text", "label") or (name in ("group", "context") and names)
+        },
         submission_columns=task.submission.columns,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from smm4h.data.dataset import MOST_GROUPS, contexts_of
 from smm4h.models.word_models import UNSPACED, hash_of
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
@@ -173,6 +174,8 @@ class TweetFingerprints:
         """Return the fingerprints of the tweets in some tables."""
         phrases, ids, names = [_none()], set(), set()
         for table in tables:
+            if len(contexts := set(contexts_of(table) or [])) > MOST_GROUPS:  # fewer are names, such as claims
+                phrases.append(phrase_hashes(sorted(contexts)))
             for batch in table.iter(batch_size=BATCH_SIZE):
                 phrases.append(phrase_hashes(batch["text"]))
                 ids.update(normal_form(tweet_id) for tweet_id in batch["id"] if len(tweet_id) >= MIN_ID)

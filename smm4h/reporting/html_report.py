@@ -6,6 +6,7 @@ from pathlib import Path
 import jinja2
 
 from smm4h.data.readers.spreadsheets import unprotect
+from smm4h.ensemble.scoring import group_rows
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.voting import VotingRule, binary_threshold
@@ -51,6 +52,9 @@ def _content(job: FinishedJob) -> dict:
             comparison for comparison in (evaluation.get("best_member"), *evaluation["baselines"]) if comparison
         ],
         "rule_text": rule_text(job),
+        "further": [name for name in job.task.further_measures if name in job.final["out_of_fold"]],
+        "groups": group_rows(job.final["out_of_fold"], job.final["test"]),
+        "group_names": sorted(job.final["out_of_fold"].get("groups", {})),
         "pictures": pictures_of(job),
         "costs": costs,
         "total_minutes": sum(cost["seconds"] for cost in costs) / 60,

@@ -16,7 +16,7 @@ from smm4h.config.job import Member
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.data.prediction_files import read_predictions
-from smm4h.ensemble.scoring import FINAL
+from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
@@ -78,7 +78,8 @@ class Card:
                 labels=task.labels,
                 about=task.about or f"what the task {task.name} is about",
                 measure=task.measure,
-                positive=", ".join(task.positive) + (", micro-averaged" if len(task.positive) > 1 else ""),
+                measured=task.measured
+                + (", micro-averaged" if task.measure == "f1" and len(task.positive) > 1 else ""),
                 rarest=min(self.counts, key=self.counts.get),
             )
         )
@@ -94,7 +95,7 @@ class Card:
                 dataset_name=f"{task.name}, {column}",
                 dataset_split=column.replace(" ", "_"),
                 metric_type=kind,
-                metric_name=f"{kind} of {', '.join(task.positive)}",
+                metric_name=task.measured if kind == task.measure else f"{kind} of {', '.join(task.positive)}",
                 metric_value=round(score[kind], 4),
             )
             for column, score in zip(self.columns, scores, strict=True)
@@ -213,6 +214,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
             f"On the {unshared['tweets']} tweets without {kind} in another fold, the vote scores {score} out of fold."
         )
     notes += outside_notes(job)
+    notes += [_groups_note(task, job.final)] if job.final["out_of_fold"].get("groups") else []
     used = job.with_models.rule.drop_zero_weight().members
     return Card(
         title=name.split("/")[-1],
@@ -266,6 +268,21 @@ def _readable_in(job: FinishedJob) -> list[str]:
     return sentences + ([OF_LISTS] if False in are_safe else [])
 
 
+def _groups_note(task: Task, final: Mapping[str, Any]) -> str:
+    """Return the vote's scores by group as a Markdown table."""
+    parts = [part for part in ("out_of_fold", "test") if final[part]]
+    rows = group_rows(*(final[part] for part in parts))
+    names = " | ".join(f"{part.replace('_', ' ')} | 95 %" for part in parts)
+    lines = [f"The vote by {task.by}:\n", f"| | {names} |", f"|---|{'---|---|' * len(parts)}"]
+    for name, scores in rows:
+        shown = (
+            f"{score[task.measure]:.3f} | {score['interval'][0]:.3f} to {score['interval'][1]:.3f}" if score else "- |"
+            for score in scores
+        )
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def runs_note(plan: Plan) -> str:
     """Return the number of runs, and of refitted runs, in words."""
     n_refits = sum(run.is_refit for run in plan.runs)
@@ -279,7 +296,8 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
     held_out = read_predictions(run.held_out_file)
     labels = task.indices(pd.read_parquet(plan.folds_file, columns=["label"])["label"])
     gold = labels[held_out.rows]
-    score = task.score(gold, held_out.probabilities.argmax(axis=1))
+    groups = None if held_out.groups is None else np.array(held_out.groups.to_pylist(), dtype=object)
+    score = task.score(gold, held_out.probabilities.argmax(axis=1), groups)
     members, shared = _members([run.member])
     cleaning = run.member.args.cleaning
     cleaned_by = f"({', '.join(cleaning)}; the config has it under `cleaning`)"

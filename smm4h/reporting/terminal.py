@@ -12,7 +12,8 @@ from rich.table import Table
 from smm4h.config.task import Task
 from smm4h.data.readers.tables import Finding
 from smm4h.ensemble.new_votes import Vote
-from smm4h.metrics import format_interval
+from smm4h.ensemble.scoring import FINAL, group_rows
+from smm4h.metrics import OF_ALL_LABELS, format_interval
 from smm4h.utils.console import console
 
 
@@ -24,13 +25,18 @@ def print_findings(findings: Iterable[Finding], to: Console = console) -> None:
 
 
 def score_table(
-    title: str, measure: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
+    title: str,
+    measure: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]],
+    further: Sequence[str] = (),
 ) -> Table:
     """Return a table with a row per name and, for each of `columns`, its metric with interval, precision and recall.
 
     Args:
         measure: the metric's name.
         rows: names, each with a result of `Task.score`, or None, per column.
+        further: names of further measures.
     """
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -39,11 +45,13 @@ def score_table(
         table.add_column("95 %", justify="right")
         table.add_column("precision", justify="right")
         table.add_column("recall", justify="right")
+        for other in further:
+            table.add_column(other, justify="right")
     for name, scores in rows:
         cells = []
         for score in scores:
             if score is None:
-                cells += ["-", "", "", ""]
+                cells += ["-", *[""] * (3 + len(further))]
             else:
                 low, high = score["interval"]
                 cells += [
@@ -51,9 +59,16 @@ def score_table(
                     f"{low:.3f}-{high:.3f}",
                     f"{score['precision']:.3f}",
                     f"{score['recall']:.3f}",
+                    *(f"{score[other]:.3f}" for other in further),
                 ]
         table.add_row(escape(name), *cells)
     return table
+
+
+def about_precision(task: Task) -> str:
+    """Return what a table's precision and recall are of, where the metric is of other labels."""
+    is_other = task.measure in OF_ALL_LABELS or task.average == "groups"
+    return f"; precision and recall of {', '.join(task.positive)}, pooled" if is_other else ""
 
 
 def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
@@ -128,8 +143,12 @@ def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str],
         leaky: marked names of the rows whose teachers saw the held-out tweets.
     """
     rows = [(leaky.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
-    title = f"\n{task.name}: {task.measure} of {', '.join(task.positive)}, 95 % bootstrap intervals"
-    console.print(score_table(title, task.measure, ["out of fold", "test"], rows))
+    title = f"\n{task.name}: {task.measured}, 95 % bootstrap intervals{about_precision(task)}"
+    console.print(score_table(title, task.measure, ["out of fold", "test"], rows, task.further_measures))
+    if groups := group_rows(*rows[-1][1] if FINAL not in scores else scores[FINAL].values()):
+        name = FINAL if FINAL in scores else rows[-1][0]
+        title = f"\n{name} by {task.by}: {task.measure}"
+        console.print(score_table(title, task.measure, ["out of fold", "test"], groups, task.further_measures))
     if leaky:
         console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
     idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
@@ -165,5 +184,8 @@ def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:
     """
     predictions, task = vote.predictions, vote.task
     by_name = [*zip(predictions.members, predictions.votes, strict=True), ("vote", vote.predicted)]
-    rows = [(name, [task.score(gold, predicted)]) for name, predicted in by_name]
-    console.print(score_table(f"{task.name}, {gold_file}", task.measure, [""], rows))
+    rows = [(name, [task.score(gold, predicted, predictions.groups)]) for name, predicted in by_name]
+    title = f"{task.name}, {gold_file}{about_precision(task)}"
+    console.print(score_table(title, task.measure, [""], rows, task.further_measures))
+    if groups := group_rows(*rows[-1][1]):
+        console.print(score_table(f"\nvote by {task.by}", task.measure, [""], groups, task.further_measures))

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -30,11 +30,11 @@ from smm4h.config.arguments import DEFAULTS
 from smm4h.config.job import Member
 from smm4h.config.plan import Run
 from smm4h.config.task import Task
-from smm4h.data.dataset import column
+from smm4h.data.dataset import column, group_names
 from smm4h.data.folds import stratified_choice
 from smm4h.data.pseudo_labels import hard_labels
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
-from smm4h.metrics import confusion_matrix, find_measure, precision, recall
+from smm4h.metrics import confusion_matrix, precision, recall
 from smm4h.models.batching import PaddingCollator
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
@@ -43,7 +43,7 @@ from smm4h.training.optim import SparseRowEmbedding
 from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
 from smm4h.training.sampler import ClassSampling
 from smm4h.training.tracking import trackers_of
-from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, run_arguments
+from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, input_columns, run_arguments
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
@@ -65,6 +65,11 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
         classifier_dropout=member.args.classifier_dropout,
         cleaning=member.args.cleaning,
         task_name=task.name,
+        context=task.context or None,
+        truncation=member.args.truncation,
+        max_windows=member.args.max_windows,
+        window_pooling=member.args.window_pooling,
+        rare=task.positive_indices,
         id2label=dict(enumerate(task.labels)),
         label2id={label: index for index, label in enumerate(task.labels)},
     )
@@ -296,7 +301,8 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         labels = column(tokens, "labels").to_numpy()[eval_rows]
         eval_rows = eval_rows[stratified_choice(labels, data.max_eval_samples, arguments.seed)]
     eval_dataset = tokens.select(eval_rows)
-    metric = TaskMetric(task.measure, task.n_classes, task.positive_indices)
+    eval_dataset = eval_dataset.select(longest_first(eval_dataset))
+    metric = TaskMetric(task, group_names(eval_dataset))
 
     def score(output) -> dict[str, float]:
         scores = metric.compute(predictions=output.predictions.argmax(axis=1), references=output.label_ids)
@@ -321,7 +327,7 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         model=model,
         args=arguments,
         train_dataset=train_dataset,
-        eval_dataset=eval_dataset.select(longest_first(eval_dataset)),
+        eval_dataset=input_columns(eval_dataset, "labels"),
         data_collator=PaddingCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_metrics=score,
@@ -340,14 +346,13 @@ class TaskMetric(evaluate.Metric):
     """A task's official metric, with precision and recall, as an `evaluate.Metric` that needs no network.
 
     Args:
-        measure: the metric's name; the result holds the score under this name.
-        n_classes: how many labels the task has.
-        positive: indices of the labels that the metric is about.
+        task: the result holds its metric under the metric's name.
+        groups: (n_tweets,) of the tweets, in their order; None: there are none.
     """
 
-    def __init__(self, measure: str, n_classes: int, positive: Sequence[int]) -> None:
-        self.measure, self.n_classes, self.positive = measure, n_classes, list(positive)
-        super().__init__(config_name=measure, keep_in_memory=True)
+    def __init__(self, task: Task, groups: np.ndarray | None = None) -> None:
+        self.task, self.groups = task, groups
+        super().__init__(config_name=task.measure, keep_in_memory=True)
 
     def _build_data_dir(self) -> str:
         """Make no folder: predictions are kept in memory, and HF_HOME may be read-only."""
@@ -362,11 +367,13 @@ class TaskMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions, references) -> dict[str, float]:
-        confusion = confusion_matrix(np.asarray(references), np.asarray(predictions), self.n_classes)
+        gold, predicted = np.asarray(references), np.asarray(predictions)
+        confusion = confusion_matrix(gold, predicted, self.task.n_classes)
+        objective = self.task.objective
         return {
-            self.measure: float(find_measure(self.measure)(confusion, self.positive)),
-            "precision": float(precision(confusion, self.positive)),
-            "recall": float(recall(confusion, self.positive)),
+            self.task.measure: objective.score(gold, predicted, self.task.n_classes, self.groups),
+            "precision": float(precision(confusion, objective.positive)),
+            "recall": float(recall(confusion, objective.positive)),
         }
 
 
@@ -406,7 +413,7 @@ def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:
     Batches contain tweets of similar length, which saves padding.
     """
     order = longest_first(tokens)
-    logits = trainer.predict(tokens.select(order).select_columns("input_ids")).predictions
+    logits = trainer.predict(input_columns(tokens.select(order))).predictions
     probs = torch.from_numpy(logits).double().softmax(dim=1).float().numpy()
     restored = np.empty_like(probs)
     restored[order] = probs

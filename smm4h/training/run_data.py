@@ -14,7 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from smm4h.config.job import Job
 from smm4h.config.plan import Plan, Run, fold_runs
 from smm4h.config.task import Task
-from smm4h.data.dataset import column
+from smm4h.data.dataset import column, group_names, groups_of
 from smm4h.data.extra_tweets import extra_rows, write_extra_tweets
 from smm4h.data.folds import fold_column
 from smm4h.data.prediction_files import Predictions, is_complete, read_predictions, write_predictions
@@ -159,7 +159,8 @@ def write_results(
             predicted = predict[PART_OF.get(name, name)][column(tweets, "row").to_numpy()]
         if is_writer:
             rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
-            write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, {**maker, "part": name}))
+            own, groups = {**maker, "part": name}, groups_of(tweets)
+            write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, own, groups))
     if is_writer:
         facts = {name: value for name, value in result.items() if name not in ("fingerprint", "seconds")}
         facts |= {} if data.extra_file is None else {"extra_tweets": len(data.extra_rows(run))}
@@ -170,7 +171,7 @@ def write_results(
 def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
     """Return the score of the run's held-out predictions by argmax, and their average precision."""
     gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
-    score = task.score(gold, predicted.argmax(axis=1))
+    score = task.score(gold, predicted.argmax(axis=1), group_names(held_out))
     return {**score, "average_precision": rare_average_precision(predicted, gold, task.positive_indices)}
 
 
@@ -234,5 +235,5 @@ def _write_outside(path: Path, name: str, part: str, probabilities: np.ndarray, 
     """Write a member's predictions from elsewhere into the job's folder, in the first process that asks."""
     tweets = splits.labelled if part == "out_of_fold" else getattr(splits, part)
     rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
-    predictions = Predictions(rows, ids, probabilities, task.labels, {"member": name, "part": part})
+    predictions = Predictions(rows, ids, probabilities, task.labels, {"member": name, "part": part}, groups_of(tweets))
     make_once(path, lambda: write_predictions(path, predictions))

@@ -28,6 +28,7 @@ from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import write_json
 
+INPUTS = ("input_ids", "second", "windows")  # columns of a token table, as far as it has them
 HUB_SETTINGS = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # the job uploads, Trainer does not
 LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
 
@@ -60,7 +61,8 @@ def to_run_arguments(settings: TrainerSettings, output_dir: Path) -> RunArgument
     """
     values = {name: getattr(settings, name) for name in TRAINER_NAMES - HUB_SETTINGS}
     given = {name: value for name, value in values.items() if name == "bf16" or value is not None}
-    return RunArguments(output_dir=os.fspath(output_dir), **given)
+    # Trainer would take away `second` and `windows`, which the collator turns into what the model reads.
+    return RunArguments(output_dir=os.fspath(output_dir), remove_unused_columns=False, **given)
 
 
 def run_arguments(member: Member, output_dir: Path) -> RunArguments:
@@ -81,6 +83,9 @@ def run_arguments(member: Member, output_dir: Path) -> RunArguments:
             "that divides it, or give another --per_device_train_batch_size"
         )
     arguments.per_device_train_batch_size = batch // n_processes
+    if member.args.truncation == "windows":  # so many tweets may have `max_windows` times as many windows
+        size = arguments.per_device_eval_batch_size // member.args.max_windows
+        arguments.per_device_eval_batch_size = max(1, size)
     return arguments
 
 
@@ -167,7 +172,7 @@ class TweetTrainer(Trainer):
         )
         self.watch.batches = batches
         return DataLoader(
-            TrainingRows(self.train_dataset.select_columns(["input_ids", "labels"])),
+            TrainingRows(input_columns(self.train_dataset, "labels")),
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
@@ -237,6 +242,11 @@ def layer_depths(names: Sequence[str]) -> list[int]:
     ]
 
 
+def input_columns(tokens: Dataset, *more: str) -> Dataset:
+    """Return the columns of a token table that a model reads, and some more."""
+    return tokens.select_columns([*(name for name in INPUTS if name in tokens.column_names), *more])
+
+
 class TrainingRows(TorchDataset):
     """Rows of a Dataset by index; `FILLER` gives an arbitrary row without a label, which no loss counts."""
 
@@ -250,7 +260,8 @@ class TrainingRows(TorchDataset):
         rows = self.rows[[max(index, 0) for index in indices]]
         labelled = zip(indices, rows["labels"], strict=True)
         labels = [self._unlabelled(label) if index == FILLER else label for index, label in labelled]
-        return [{"input_ids": i, "labels": label} for i, label in zip(rows["input_ids"], labels, strict=True)]
+        columns = {**rows, "labels": labels}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     @staticmethod
     def _unlabelled(label: int | list[float]) -> int | list[float]:

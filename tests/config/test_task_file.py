@@ -68,3 +68,18 @@ def test_a_part_is_one_file_or_several_with_their_sources(tmp_path):
     assert task.files["validation"] == [("b.tsv", ""), ("c.tsv", "")]
     with pytest.raises(InputError, match="line 4: 1 training files, but 2 of their labels"):
         task_of(tmp_path, "files: {training: a.tsv, training_labels: [b.tsv, c.tsv]}")
+
+
+def test_the_first_of_several_measures_is_the_metric_and_its_heading_says_of_which_labels(tmp_path):
+    task = task_of(tmp_path, "positive: [b]\nmeasure: [macro_f1, f1]")
+    assert (task.measure, task.further_measures) == ("macro_f1", ["f1"])
+    assert task.measured == "macro_f1 of all labels"
+    stance = task_of(tmp_path, "positive: [b]\nmeasure: macro_f1_positive\nby: claim\naverage: groups")
+    assert stance.measured == "macro_f1_positive of b, mean over claim"
+    assert task_of(tmp_path, "positive: [b]\nby: lang\nunscored: x_*").measured == "f1 of b without x_*"
+
+
+@pytest.mark.parametrize("more", ["average: groups", "unscored: [a]"])
+def test_groups_need_their_column(tmp_path, more):
+    with pytest.raises(InputError, match="line 4: name the column that holds the groups, such as `by: language`"):
+        task_of(tmp_path, more)

@@ -56,6 +56,31 @@ def test_loss_and_gradients_are_those_of_the_padded_encoder(tmp_path, kind, head
         torch.testing.assert_close(padding_free[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
 
 
+@pytest.mark.parametrize("head", ["bigru", "mean"])
+def test_second_segments_are_those_of_the_padded_encoder(tmp_path, head):
+    model = without_dropout(small_classifier(tmp_path, head))
+    inputs = batch(6, pad=model.config.pad_token_id)
+    inputs["token_type_ids"] = (torch.arange(inputs["input_ids"].shape[1]) >= 3).long() * inputs["attention_mask"]
+    loss, padded = gradients(model, inputs)
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float32)
+    padding_free_loss, padding_free = gradients(model, inputs)
+    assert padding_free_loss == pytest.approx(loss, abs=1e-6)
+    for name, gradient in padded.items():
+        torch.testing.assert_close(padding_free[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+    inputs.pop("token_type_ids")
+    assert gradients(model, inputs)[0] != pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "deberta-v2"])
+def test_an_encoder_of_one_segment_reads_pairs_without_types(tmp_path, monkeypatch, kind):
+    config, settings = ENCODERS[kind]
+    monkeypatch.setitem(ENCODERS, kind, (config, {**settings, "type_vocab_size": {"deberta-v2": 0}.get(kind, 1)}))
+    model = small_classifier(tmp_path, "mean", kind)
+    inputs = batch(2, pad=model.config.pad_token_id or 0)
+    plain = model(**inputs).logits
+    assert torch.equal(model(**inputs, token_type_ids=inputs["attention_mask"]).logits, plain)
+
+
 def relative_error(approximate, exact):
     return ((approximate - exact).norm() / exact.norm()).item()
 

@@ -35,7 +35,7 @@ from smm4h.utils.errors import InputError
 def test_the_official_metric_equals_scikit_learns(task, seed):
     task = read_task(f"tasks/{task}.yaml")
     gold, predicted = gold_and_predictions(seed, task.n_classes)
-    metric = TaskMetric(task.measure, task.n_classes, task.positive_indices)
+    metric = TaskMetric(task)
     scores = metric.compute(predictions=predicted, references=gold)
     options = {"labels": task.positive_indices, "average": "micro", "zero_division": 0}
     assert scores["f1"] == pytest.approx(sklearn_metrics.f1_score(gold, predicted, **options), abs=1e-12)

@@ -123,18 +123,23 @@ class Wanted:
         return True
 
     def positions(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the position of text, id, user, label and source in a header; of those that it lacks, none."""
+        """Return the position of each column in a header; of those that it lacks, none."""
         found = {}
-        for kind in ("text", "id", "user", "label", "source"):
+        for kind in ("text", "id", "user", "label", "source", "group", "context"):
             present = [name for name in getattr(self.columns, kind) if name in names]
             if present:
                 found[kind] = names.index(present[0])
         return found
 
     def lacks(self, names: Sequence[str]) -> list[str]:
-        """Return which of text, id and label a header lacks."""
+        """Return which of text, second text, id, label and, of labelled tweets, group a header lacks.
+
+        Tweets to predict may lack their groups, and what a source is may be said by the task's `files`.
+        """
         found = self.positions(names)
-        needed = ("text", "label") if self.ids_may_lack else ("text", "id", "label")
+        needed = ("text", "context", "label") if self.ids_may_lack else ("text", "context", "id", "label")
+        if self.columns.label and self.columns.group != ["source"]:
+            needed += ("group",)
         return [kind for kind in needed if getattr(self.columns, kind) and kind not in found]
 
     def check(self, names: Sequence[str], where: str, hint: str = "") -> dict[str, int]:

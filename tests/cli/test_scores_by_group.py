@@ -1,0 +1,144 @@
+"""A job on tweets in several languages, from its task file to a published pipeline."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import python, train
+from sklearn.metrics import f1_score
+
+import smm4h
+from smm4h.cli import predict
+from smm4h.cli import train as train_command
+
+pytestmark = pytest.mark.slow
+TASK = """name: ade
+labels: ["0", "1"]
+positive: ["1"]
+measure: [f1, macro_f1]
+columns: {id: id, text: text, label: label}
+by: language
+average: groups
+unscored: ["*_cadec"]
+"""
+RECIPE = """shared: {n_folds: 2, vote: soft, decision: tuned, group_cuts: 10, baselines: none}
+members:
+  counts: {classifier: tfidf-logistic}
+"""
+SIDE_EFFECTS = ["since the tablets my hands shake", "that pill gave me a headache", "cannot sleep on this drug"]
+
+
+def invented(languages, seed: int, n_tweets: int = 240) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    words = ["summer", "garden", "weather", "yellow", "window", "coffee", "train", "bread", "tablets", "pill", "sleep"]
+    language = np.array(languages)[np.arange(n_tweets) % len(languages)]
+    label = (rng.random(n_tweets) < np.where(language == "fr", 0.05, 0.3)).astype(int)
+    texts = [
+        " ".join([*rng.choice(words, 5), rng.choice(SIDE_EFFECTS) if y and rng.random() < 0.8 else "my bus was late"])
+        for y in label
+    ]
+    ids = [f"{name}_{seed}_{i}" for i, name in enumerate(language)]
+    return pd.DataFrame({"id": ids, "text": texts, "label": label.astype(float), "language": language})
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A folder with `out`, the finished job; its test tweets have a language that no labelled tweet has."""
+    folder = tmp_path_factory.mktemp("languages")
+    (folder / "task.yaml").write_text(TASK)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    test = invented(["de", "en", "fa"], 2, 90)
+    invented(["de", "en", "fr", "en_cadec"], 1).to_csv(folder / "train.csv", index=False)
+    test.drop(columns="label").to_csv(folder / "test.csv", index=False)
+    test.astype({"label": int})[["id", "label"]].to_csv(folder / "gold.csv", index=False)
+    files = [word for part in ("train", "test", "gold") for word in (f"--{part}_file", folder / f"{part}.csv")]
+    words = [folder / "recipe.yaml", "--task", folder / "task.yaml", *files, "--output_dir", folder / "out"]
+    result = train([*map(str, words), "--use_cpu"])
+    assert result.code == 0, result.err
+    (folder / "printed").write_text(result.out)
+    return folder
+
+
+@pytest.fixture
+def decided_by_group(job, tmp_path):
+    """A copy of the job's folder in which a German tweet is never an effect, and any other one always is."""
+    shutil.copytree(job / "out", tmp_path / "out")
+    path = tmp_path / "out" / "ensemble.json"
+    content = json.loads(path.read_text())
+    content["rule"] |= {"decision": [[1e-6, 1e6]], "cuts": {"de": [[1e6, 1e-6]]}}
+    path.write_text(json.dumps(content))
+    return tmp_path / "out"
+
+
+def test_the_metric_is_scikit_learns_mean_over_the_scored_languages(job):
+    test, gold = pd.read_csv(job / "test.csv"), pd.read_csv(job / "gold.csv")["label"].to_numpy()
+    voted = pd.read_table(job / "out" / "votes" / "final.tsv")["Class"].to_numpy()
+    score = json.loads((job / "out" / "scores.json").read_text())["final vote"]["test"]
+    expected = {
+        name: f1_score(gold[own], voted[own]) for name in ["de", "en", "fa"] if any(own := test.language == name)
+    }
+    assert {name: part["f1"] for name, part in score["groups"].items()} == pytest.approx(expected)
+    assert score["f1"] == pytest.approx(np.mean(list(expected.values())))
+    assert score["pooled"]["f1"] == pytest.approx(f1_score(gold, voted))
+    assert score["pooled"]["macro_f1"] == pytest.approx(f1_score(gold, voted, average="macro"))
+    assert score["interval"][0] <= score["f1"] <= score["interval"][1]
+
+
+def test_an_unscored_language_is_shown_but_counts_nowhere(job):
+    score = json.loads((job / "out" / "scores.json").read_text())["final vote"]["out_of_fold"]
+    assert score["groups"]["en_cadec"]["scored"] is False
+    assert np.sum(score["pooled"]["confusion"]) == 180
+    means = [score["groups"][name]["f1"] for name in ("de", "en", "fr")]
+    assert score["f1"] == pytest.approx(np.mean(means))
+    printed, page = (job / "printed").read_text(), (job / "out" / "report.html").read_text()
+    for name in ("en_cadec (60, - tweets, not scored)", "fa (-, 30 tweets)", "mean over groups"):
+        assert name in page
+        assert name.split(",")[0] in printed
+    assert "ade: f1 of 1, mean over language without *_cadec" in printed
+
+
+def test_only_languages_with_enough_rare_tweets_have_a_cut(job):
+    content = json.loads((job / "out" / "ensemble.json").read_text())
+    assert set(content["cuts"]) == set(content["rule"]["cuts"]) == {"de", "en"}
+
+
+def test_new_tweets_are_decided_by_their_languages_cut_and_the_rest_are_counted(decided_by_group, job, tmp_path, call):
+    new = tmp_path / "new.csv"
+    invented(["de", "fa"], 3, 8).drop(columns="label").to_csv(new, index=False)
+    result = call(predict.main, decided_by_group, new, "--output", tmp_path / "a.csv", "--columns", "label")
+    assert pd.read_csv(tmp_path / "a.csv")["Class"].tolist() == [0, 1] * 4
+    assert "the cut for all groups decides where a group has none of its own (fa: 4)" in result.err
+    pd.read_csv(new).drop(columns="language").to_csv(new, index=False)
+    result = call(predict.main, decided_by_group, new, "--output", tmp_path / "b.csv", "--columns", "label")
+    assert pd.read_csv(tmp_path / "b.csv")["Class"].tolist() == [1] * 8
+    assert "the file has no column language" in result.err
+    assert "(no group: 8)" in result.err
+    loaded = smm4h.load(decided_by_group, device="cpu")
+    assert loaded.predict(["a"] * 3, groups=["de", "fa", ""])["label"].tolist() == ["0", "1", "1"]
+
+
+def test_a_published_pipeline_takes_the_language_beside_the_text(decided_by_group, tmp_path):
+    from transformers import pipeline
+
+    result = python("publish.py", decided_by_group, "--to_folder", tmp_path / "published")
+    assert result.code == 0, result.err
+    classify = pipeline("text-classification", str(tmp_path / "published"), trust_remote_code=True)
+    answers = classify([{"text": "a", "group": "de"}, {"text": "a", "group": "fa"}, {"text": "a"}, "a"])
+    assert [answer["label"] for answer in answers] == ["0", "1", "1", "1"]
+    assert "| de (60, 30 tweets) |" in (tmp_path / "published" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--decision", "argmax"), "--decision argmax is not tuned; choose tuned"),
+        (("--task", "task5"), "the task has no groups; name their column in the task file"),
+    ],
+)
+def test_cuts_by_group_without_groups_or_tuning_are_refused(job, call, flags, message):
+    words = [job / "recipe.yaml", "--task", job / "task.yaml", "--train_file", job / "train.csv"]
+    result = call(train_command.main, *words, "--output_dir", job / "refused", *flags)
+    assert result.code == 2
+    assert message in result.err
