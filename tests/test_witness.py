@@ -48,7 +48,7 @@ def test_it_is_listed_as_done(job, call):
 
 
 def test_its_command_changes_no_byte_and_trains_nothing(job, call, monkeypatch):
-    """But for the report on its data, to which newer findings may be added."""
+    """But for the report on its data and the evaluation of its vote, to which newer findings and keys are added."""
     monkeypatch.chdir(WITNESS)  # its command has relative paths
     before = files_of(job)
     result = call(train.main, *json.loads(before["plan.json"])["command"], "--output_dir", job)
@@ -57,6 +57,8 @@ def test_its_command_changes_no_byte_and_trains_nothing(job, call, monkeypatch):
     after = files_of(job)
     findings = json.loads(before.pop("data_report.json"))
     assert json.loads(after.pop("data_report.json"))[: len(findings)] == findings
+    evaluation = json.loads(before.pop("appraisal.json"))
+    assert evaluation.items() <= json.loads(after.pop("appraisal.json")).items()
     assert {name: after[name] for name in before} == before
     assert {name for name in after.keys() - before.keys() if not name.startswith("tokens/")} == {"report.html"}
 

@@ -16,7 +16,8 @@ from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.submissions import write_shape
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
-from smm4h.ensemble.stages import fit_and_vote, score_job, write_pseudo_labels
+from smm4h.ensemble.fitted_ensemble import saved_rule_note
+from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.pool import make_pool, raise_for_failures
@@ -48,7 +49,7 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
             for stage in job.stages:
                 pool.train(stage)
                 print_pseudo_labels(write_pseudo_labels(stage + 1, plan, job, splits), launch)
-            fit_and_vote(plan, job, splits)
+            fit_and_vote(plan, job.task, LabelledPart.of_splits(splits))
         if launch.is_main_process:
             push_run(plan, job)
             print_summary(plan, job, splits, test_gold)
@@ -205,7 +206,9 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
         console.print(f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet")
-    scored = score_job(plan, job, splits, test_gold)
+    if saved := saved_rule_note(plan, job.task):
+        console.print(f"note: {saved}", markup=False, soft_wrap=True)
+    scored = score_job(plan, job, LabelledPart.of_splits(splits), test_gold)
     if scored is None:
         return
     leaderboard, leaky, evaluation = scored

@@ -4,8 +4,12 @@ python ensemble.py runs/task5 --output vote.tsv --gold gold.tsv
 python ensemble.py runs/task5 --method greedy --decision tuned --output vote.tsv
 python ensemble.py a.tsv b.tsv c.tsv --output vote.tsv
 
+python ensemble.py runs/task5 --decision "recall>=0.9" --save
+python ensemble.py runs/task5 runs/other --compare
+
 A job's folder knows how its members are to vote (ensemble.json). Another way is fitted here, on the out-of-fold
-predictions, and its printed score is of tweets that each fit has not seen.
+predictions, and its printed score is of tweets that each fit has not seen. With --save it becomes the job's own:
+prediction, publication and report follow it, and the final vote is made anew.
 """
 
 import argparse
@@ -29,16 +33,21 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.ensemble.new_votes import hold_vote
     from smm4h.reporting.terminal import print_findings, print_vote, print_vote_scores
 
+    if arguments.compare:
+        return compare(arguments)
+    if arguments.save:
+        save(arguments)
+        if arguments.output is None:
+            return
     check_label_output(arguments.output)
     if arguments.inputs[0].is_dir():
         read_plan(arguments.inputs[0])  # that a folder is no job is said before anything about the output
     check_not_of_job(arguments.output)
     check_new(arguments.output, arguments.overwrite)
+    asked = asked_of(arguments) if not arguments.save else dict.fromkeys(ASKED)
     vote = hold_vote(
         arguments.inputs,
-        method=arguments.method,
-        decision=arguments.decision,
-        ties=arguments.ties,
+        **asked,
         members=arguments.members,
         task_file=arguments.task,
         encoding=arguments.encoding,
@@ -49,6 +58,46 @@ def main(words: Sequence[str] | None = None) -> None:
     print_vote(vote, arguments.output)
     if gold is not None:
         print_vote_scores(vote, gold, arguments.gold)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print two jobs side by side."""
+    from smm4h.inference.comparison import compare_jobs, names_of
+    from smm4h.reporting.comparison_report import print_comparisons
+    from smm4h.utils.console import console, silence_libraries
+
+    silence_libraries()
+    comparisons, task, notices = compare_jobs(arguments.inputs, arguments.gold, arguments.encoding)
+    print_comparisons(comparisons, names_of(arguments.inputs), task)
+    for notice in notices:
+        console.print(f"note: {notice}", markup=False, soft_wrap=True)
+
+
+ASKED = ("method", "decision", "ties")
+
+
+def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return what is asked of the vote, None for the job's own."""
+    return {name: getattr(arguments, name) for name in ASKED}
+
+
+def save(arguments: argparse.Namespace) -> None:
+    """Make the asked rule the job's own, and print what it promises."""
+    from smm4h.inference.finished_job import FinishedJob
+    from smm4h.inference.saved_rule import JobParts, save_rule
+    from smm4h.reporting.html_report import write_report
+    from smm4h.reporting.terminal import print_saved_rule
+    from smm4h.utils.console import silence_libraries
+
+    silence_libraries()
+    (folder,) = arguments.inputs
+    parts = JobParts.of_folder(folder)
+    if arguments.gold:
+        parts = parts.with_gold(arguments.gold, arguments.encoding)
+    save_rule(parts, asked_of(arguments))
+    job = FinishedJob.read(folder)
+    write_report(job)
+    print_saved_rule(job, parts.notices)
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -63,7 +112,9 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--ties", type=one_of(TIES), help="who wins a tie (default: highest mean probability, or lowest class)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
     formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"
-    add("--output", type=Path, required=True, help=f"the vote: {formats}")
+    add("--output", type=Path, help=f"the vote: {formats}")
+    add("--save", action="store_true", help="make this rule the job's own; votes, submission, scores, report follow")
+    add("--compare", action="store_true", help="print two jobs' folders side by side, on the tweets that they share")
     add("--gold", type=Path, help="label file with the right labels, for scores")
     add(
         "--task",
@@ -74,13 +125,31 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_overwrite()
     arguments = parser.parse(words)
     arguments.task = arguments.task and find_task(arguments.task)
+    if arguments.compare:
+        check_comparison(arguments)
+        return arguments
     folders = [path for path in arguments.inputs if path.is_dir()]
     if folders and len(arguments.inputs) > 1:
-        raise InputError(f"{folders[0]} is a folder; give one job's folder, or files")
+        raise InputError(f"{folders[0]} is a folder; give one job's folder, or files, or two folders and --compare")
     if not folders:
         check_file_vote(arguments)
+    if arguments.output is None and not arguments.save:
+        raise InputError("name the file for the vote: --output vote.tsv")
+    if arguments.save and arguments.members:
+        raise InputError("--save keeps all members of the job; leave --members out, or give --output")
+    if arguments.output is None:
+        return arguments
     check_output(arguments.output, [*([] if folders else arguments.inputs), arguments.gold, arguments.task])
     return arguments
+
+
+def check_comparison(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` unless two jobs' folders, and nothing for a vote, are given."""
+    if len(arguments.inputs) != 2 or not all(path.is_dir() for path in arguments.inputs):
+        raise InputError("--compare takes the output folders of two jobs")
+    for name in (*ASKED, "members", "output", "save"):
+        if getattr(arguments, name):
+            raise InputError(f"--compare compares the jobs as they are; leave --{name} out")
 
 
 def a_decision(text: str) -> str:
@@ -93,9 +162,11 @@ def a_decision(text: str) -> str:
 
 def check_file_vote(arguments: argparse.Namespace) -> None:
     """Raise `InputError` for what a vote of files cannot do."""
+    if arguments.save:
+        raise InputError("--save changes the rule of a job; name its folder, not files")
     if arguments.members:
         raise InputError("--members chooses among a job's members; of files, just name those that vote")
     if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision not in (None, "argmax"):
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
-    if arguments.task is None and (arguments.gold or arguments.output.suffix.lower() == ".zip"):
+    if arguments.task is None and (arguments.gold or (arguments.output and arguments.output.suffix.lower() == ".zip")):
         raise InputError("scores and submissions need the task: --task tasks/task5.yaml")

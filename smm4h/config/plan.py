@@ -5,6 +5,7 @@ import hashlib
 import json
 import platform
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -396,6 +397,8 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         "recipe_file": job.recipe,
         "command": job.words,
         "versions": versions,
+        "begun": datetime.now(timezone.utc).date().isoformat(),
+        "commit": code_commit(),
         "columns": dataclasses.asdict(job.task)["columns"],
         "reading": {name: getattr(job.task, name) for name in READING},
         "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
@@ -411,6 +414,16 @@ def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: in
         files = zip(job.settings.extra_train_file, n_extra, strict=True)
         content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]
     write_json(plan.plan_file, content)
+
+
+def code_commit() -> str | None:
+    """Return the commit of this project's checkout; None where it is not in a checkout of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def is_stored(plan: Plan) -> bool:

@@ -15,6 +15,7 @@ from smm4h.metrics import (
     Objective,
     bootstrap_interval,
     confusion_matrix,
+    f1,
     find_measure,
     precision,
     recall,
@@ -180,6 +181,27 @@ class Task:
             "recall": float(recall(total, positive)),
             **{name: other.score(gold, predicted, self.n_classes, groups) for name, other in further.items()},
             "confusion": total.tolist(),
+        }
+
+    def score_classes(self, confusion: Sequence[Sequence[int]]) -> dict[str, dict[str, Any]]:
+        """Return by label `precision`, `recall` and `f1`, each as value and interval, and `support`, its gold tweets.
+
+        Args:
+            confusion: (n_classes, n_classes).
+        """
+        matrix, measures = np.array(confusion), {"precision": precision, "recall": recall, "f1": f1}
+        return {
+            label: {
+                **{
+                    name: {
+                        "value": float(measure(matrix, [index])),
+                        "interval": list(bootstrap_interval(matrix, measure, [index])),
+                    }
+                    for name, measure in measures.items()
+                },
+                "support": int(matrix[index].sum()),
+            }
+            for index, label in enumerate(self.labels)
         }
 
     def indices(self, labels: Sequence[str]) -> np.ndarray:

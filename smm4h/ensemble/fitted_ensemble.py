@@ -1,6 +1,6 @@
 """The fitted ensemble: the voting rule that predicts labels from all members' probabilities, and ensemble.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from smm4h.ensemble.member_predictions import (
     fold_and_mean_predictions,
     mean_predictions,
     read_out_of_fold,
+    write_out_of_fold,
 )
+from smm4h.ensemble.operating_points import promise_of
 from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
@@ -114,26 +116,71 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
     return content | {"out_of_fold": ensemble.out_of_fold, "rule": rule.to_dict()}
 
 
-def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool) -> None:
+def voting_config(plan: Plan, task: Task) -> VotingConfig:
+    """Return how a job's members vote: as `ensemble.py --save` has stored it, or as the recipe says."""
+    settings = plan.settings
+    if plan.ensemble_file.exists() and (asked := read_json(plan.ensemble_file).get("asked", {})).get("saved"):
+        return VotingConfig.for_task(task, asked["method"], asked["decision"], asked["ties"], settings.group_cuts)
+    return VotingConfig.from_settings(settings, task)
+
+
+def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None]) -> VotingConfig:
+    """Return how a job's members vote, but for what is asked: `method`, `decision`, `ties`, None for the job's own."""
+    own = voting_config(plan, task)
+    given = {name: value or getattr(own, name) for name, value in asked.items()}
+    return VotingConfig.for_task(task, **given, group_cuts=own.group_cuts)
+
+
+def saved_rule_note(plan: Plan, task: Task) -> str | None:
+    """Return a notice on a rule that wins over the recipe's; None where the recipe's is in use."""
+    own, recipe = voting_config(plan, task), VotingConfig.from_settings(plan.settings, task)
+    if own == recipe:
+        return None
+    return (
+        f"members vote as ensemble.py --save has stored it ({own.method}, {own.decision}), not as the recipe says "
+        f"({recipe.method}, {recipe.decision})"
+    )
+
+
+def is_outdated(plan: Plan, config: VotingConfig) -> bool:
+    """Return whether ensemble.json was fitted for another decision, as after a change of the task's costs."""
+    if not plan.ensemble_file.exists():
+        return False
+    asked = read_json(plan.ensemble_file).get("asked")
+    return asked is not None and asked["decision"] != str(config.decision)
+
+
+def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool, saved: bool = False) -> None:
     """Fit the ensemble of all members to the out-of-fold table, and write it as it applies to new tweets.
+
+    The ensemble's own labels and probabilities are added to the table first: labels by rules that were fitted without
+    each tweet; probabilities by one rule, since those of several rules have no common scale.
 
     Predictions from elsewhere cannot be had for new tweets. Where some members are such, another rule is fitted to the
     rest: a vote with a member left out would have weights and a decision that were fitted for another vote.
 
     Args:
         has_test: whether there are test tweets, which the rule is adjusted on; see `adjust_for_averaging`.
+        saved: whether the config is to win over the recipe's from now on.
     """
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
 
     def fitted_content(names: Sequence[str]) -> dict[str, Any]:
         part, runs = predictions.of_members(names), plan.runs_of(names)
-        fitted, _ = fit_ensemble(part, gold, config, task)
+        fitted, predicted = fit_ensemble(part, gold, config, task)
         content = describe(fitted.for_new_tweets(runs)[0] if has_test else fitted, task)
+        if promise := promise_of(config.decision, fitted.out_of_fold["confusion"], task.positive_indices):
+            content["promise"] = promise
         content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
         content["as_fitted"] = task.score(gold, fitted.predict(part), part.groups)
+        if list(names) == predictions.members:
+            combined = fitted.rule.combine(predictions.probabilities)
+            write_out_of_fold(plan.out_of_fold_file, predictions, gold, predicted, combined)
         return content
 
     content, with_models = fitted_content(predictions.members), plan.members_with_models
+    asked = {"method": config.method, "decision": str(config.decision), "ties": config.ties, "saved": saved}
+    content["asked"] = asked
     if with_models and with_models != predictions.members:
         content[WITH_MODELS] = fitted_content(with_models)
     write_json(plan.ensemble_file, content)

@@ -26,6 +26,8 @@ from smm4h.models import voting
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
+VOTE = "final vote"  # of all members; a space, which no member's name has
+
 
 @dataclass(frozen=True)
 class MemberPredictions:
@@ -212,14 +214,29 @@ def predictions_from_files(
     return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, stacked, findings)
 
 
-def write_out_of_fold(path: Path, predictions: MemberPredictions, gold: np.ndarray) -> None:
-    """Write the table of members' out-of-fold probabilities and gold class indices (n_tweets,), atomically."""
+def write_out_of_fold(
+    path: Path,
+    predictions: MemberPredictions,
+    gold: np.ndarray,
+    predicted: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
+) -> None:
+    """Write the table of members' out-of-fold probabilities and gold class indices (n_tweets,), atomically.
+
+    Args:
+        predicted, probabilities: the ensemble's own class indices (n_tweets,) and probabilities (n_tweets, n_classes),
+            out of fold, for the columns `VOTE` and `VOTE p_LABEL`; None: there is no ensemble yet.
+    """
     columns = {"row": pa.array(np.arange(len(gold))), "id": predictions.ids, "gold": pa.array(predictions.names(gold))}
-    for member, probabilities in zip(predictions.members, predictions.probabilities, strict=True):
-        for label, column in zip(predictions.labels, probabilities.T, strict=True):
+    for member, own in zip(predictions.members, predictions.probabilities, strict=True):
+        for label, column in zip(predictions.labels, own.T, strict=True):
             columns[f"{member} p_{label}"] = pa.array(column, pa.float32())
     if predictions.groups is not None:
         columns[GROUP] = pa.array(predictions.groups, pa.string())
+    if predicted is not None:
+        columns[VOTE] = pa.array(predictions.names(predicted))
+        for label, column in zip(predictions.labels, probabilities.T, strict=True):
+            columns[f"{VOTE} p_{label}"] = pa.array(column, pa.float32())
     metadata = {"members": predictions.members, "labels": predictions.labels}
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(metadata)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from smm4h.config.plan import read_plan
+from smm4h.config.plan import Run, read_plan
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.folds import read_fold_labels
 from smm4h.data.prediction_files import in_order_of, read_labels, write_labels
 from smm4h.data.readers.tables import Finding
 from smm4h.data.submissions import parts_of, read_sources, submission_files, write_submission_file
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
@@ -21,6 +22,7 @@ from smm4h.ensemble.member_predictions import (
     out_of_fold_predictions,
     predictions_from_files,
 )
+from smm4h.ensemble.operating_points import promise_of
 from smm4h.utils.errors import InputError, nearest
 
 
@@ -33,12 +35,34 @@ class Vote:
     description: str
     task: Task | None  # files need none
     ensemble: FittedEnsemble | None  # files have none
+    runs: Sequence[Run] = ()  # of the members; files have none
+    config: VotingConfig | None = None  # how they vote; files have none
+    gold: np.ndarray | None = None  # (n_labelled,) class indices of the labelled tweets; files have none
     sources: Sequence[tuple[str, int]] = ()  # of the tweets, and how many in a row are from each
 
     def read_gold(self, path: Path, encoding: str | None = None) -> tuple[np.ndarray, Sequence[Finding]]:
         """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id, and findings."""
         gold = in_order_of(read_labels(path, self.task, encoding), self.predictions.ids, "the vote")
         return gold.indices(self.task.labels), gold.findings
+
+    @property
+    def promise(self) -> dict[str, Any] | None:
+        """What the decision promises, where it is a target."""
+        if self.ensemble is None:
+            return None
+        return promise_of(self.config.decision, self.ensemble.out_of_fold["confusion"], self.config.objective.positive)
+
+    def member_votes(self) -> dict[str, np.ndarray]:
+        """Return each member's class indices (n_tweets,): of files their labels, of a job's members by its decision."""
+        if self.config is None:
+            return dict(zip(self.predictions.members, self.predictions.votes, strict=True))
+        votes = {}
+        for name in self.predictions.members:
+            runs = [run for run in self.runs if run.member.name == name]
+            fitted, _ = fit_ensemble(out_of_fold_predictions(runs), self.gold, self.config.for_one, self.task)
+            ensemble, predictions = fitted.for_new_tweets(runs)
+            votes[name] = ensemble.predict(predictions)
+        return votes
 
     def write(self, output: Path) -> None:
         """Write a label file in the format of its name, or the submission where it has the name of one, or of a zip."""
@@ -112,21 +136,19 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     for name in members:
         if name not in plan.members:
             raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
-    runs = plan.runs_of(members or plan.members)
+    runs, config = plan.runs_of(members or plan.members), asked_config(plan, task, asked)
+    gold = task.indices(read_fold_labels(plan.folds_file))
     if plan.ensemble_file.exists() and not members and not any(asked.values()):
         ensemble = FittedEnsemble.read(plan.ensemble_file)
         predictions = mean_predictions(runs, mean=ensemble.rule.mean)
     else:
-        own = {"method": plan.settings.vote, "decision": plan.settings.decision, "ties": plan.settings.ties}
-        chosen = {name: value or own[name] for name, value in asked.items()}
-        config = VotingConfig.for_task(task, **chosen, group_cuts=plan.settings.group_cuts)
         out_of_fold = out_of_fold_predictions(runs)
-        gold = task.indices(read_fold_labels(plan.folds_file))
         fitted, _ = fit_ensemble(out_of_fold, gold, config, task)
         ensemble, predictions = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
-    return Vote(predictions, ensemble.predict(predictions), description, task, ensemble, read_sources(plan))
+    predicted, sources = ensemble.predict(predictions), read_sources(plan)
+    return Vote(predictions, predicted, description, task, ensemble, runs, config, gold, sources)
 
 
 def vote_of_files(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.decision import SIDES, Target
+from smm4h.config.decision import SIDES, Decision, Target
 from smm4h.ensemble.decisions import adjust_for_averaging
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.metrics import confusion_matrix, least_shown, sample_interval
@@ -46,12 +46,16 @@ def shares_of(confusion: np.ndarray, positive: Sequence[int]) -> dict[str, dict[
     }
 
 
-def promise_of(target: Target, confusion: np.ndarray, positive: Sequence[int]) -> dict[str, Any]:
+def promise_of(target: Decision, confusion: np.ndarray, positive: Sequence[int]) -> dict[str, Any] | None:
     """Return what a target promises, given a confusion matrix (n_classes, n_classes) of nested predictions.
+
+    Any other decision promises nothing: None.
 
     Returns `target`, `value` and `interval` out of fold, the number of tweets `of` that it was measured on, and
     `words`: why the data can't promise that, or an empty text.
     """
+    if not isinstance(target, Target):
+        return None
     share = shares_of(confusion, positive)[target.quantity]
     return {"target": str(target), **share, "words": _doubts(target, share)}
 
@@ -65,6 +69,8 @@ def _doubts(target: Target, share: dict[str, Any]) -> str:
         return f"No tweet is {'labelled positive' if name == 'recall' else 'flagged'}, so that nothing is shown."
     if high < target.bound:
         return f"Out of fold no decision reaches a {name} of {target.bound:g}; this one is the nearest."
+    if target.bound - share["value"] > np.sqrt(target.bound * (1 - target.bound) / of):
+        return f"Out of fold the {name} stays below {target.bound:g}: it is {share['value']:.2f}."
     best = least_shown(of)
     if best < target.bound:
         kind = "positive" if name == "recall" else "flagged"

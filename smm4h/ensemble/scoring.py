@@ -6,14 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from smm4h.config.decision import Target
 from smm4h.config.plan import Plan, Run
 from smm4h.config.task import Task
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
-from smm4h.ensemble.member_predictions import out_of_fold_predictions, read_out_of_fold
+from smm4h.ensemble.member_predictions import (
+    VOTE,
+    MemberPredictions,
+    fold_and_mean_predictions,
+    out_of_fold_predictions,
+    read_out_of_fold,
+)
+from smm4h.ensemble.operating_points import TestPart, operating_points
 from smm4h.models.voting import METHODS
 
-FINAL = "final vote"  # of all members
+FINAL = VOTE
 LEAKY = " *"  # suffix of a name whose teachers saw the held-out tweets
 Scores = dict[str, dict[str, Any]]  # by name: `out_of_fold` and `test`, each the result of `Task.score`, or None
 
@@ -91,23 +99,46 @@ class Leaderboard:
                 found[name] = OUT_OF_FOLD_ONLY
         return found
 
-    def evaluate(self, vote: str, baselines: Sequence[str], across: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def score_by_fold(self, name: str, folds: Mapping[int, np.ndarray]) -> list[float]:
+        """Return a member's out-of-fold score on each of its folds, by the same labels as its score on all tweets."""
+        (seed,) = {run.member.args.fold_seed for run in self.plan.runs_of([name])}
+        parts = [folds[seed] == fold for fold in range(self.plan.settings.n_folds)]
+        return [self._score_of(part, self.votes[name])[self.task.measure] for part in parts]
+
+    def operating_points(self, predictions: MemberPredictions) -> list[dict[str, Any]]:
+        """Return what each recall costs, out of fold and on test; see `operating_points.operating_points`."""
+        test = None
+        if self.test_gold is not None:
+            folds, means = fold_and_mean_predictions(self.plan.runs, "test", "log_odds")
+            test = TestPart(folds, means.probabilities, self.test_gold, means.groups)
+        sample = predictions.members, predictions.probabilities, self.gold
+        return operating_points(self.config, *sample, test, predictions.groups)
+
+    def evaluate(
+        self,
+        vote: str,
+        baselines: Sequence[str],
+        across: Mapping[str, np.ndarray],
+        folds: Mapping[int, np.ndarray],
+    ) -> dict[str, Any]:
         """Return the evaluation of the final vote, the content of appraisal.json.
 
         Args:
             vote: row name of the final vote.
             baselines: row names of the baselines to compare the vote with.
             across: by kind of leak, which tweets (n_tweets,) share something with a tweet of another fold.
+            folds: by fold seed, the fold (n_tweets,) that holds each tweet out.
         """
         predictions, _ = read_out_of_fold(self.plan.out_of_fold_file)
         members, gold, task, predicted = predictions.members, self.gold, self.task, self.votes[vote]
-        sample = members, predictions.probabilities, gold, self.groups
         evaluation: dict[str, Any] = {"score": self.scores[vote]["out_of_fold"]}
         if len(members) > 1:
             best = max(members, key=lambda name: self.scores[name]["out_of_fold"][task.measure])
             evaluation["best_member"] = self.compare(vote, best)
-            evaluation["without"] = leave_one_out(self.config, *sample)
-            evaluation["by_number"] = by_ensemble_size(self.config, *sample)
+            alone = {name: self.scores[name]["out_of_fold"][task.measure] for name in members}
+            sample, whole = (predictions.probabilities, gold, self.groups), evaluation["score"][task.measure]
+            evaluation["without"] = leave_one_out(self.config, alone, *sample)
+            evaluation["by_number"] = by_ensemble_size(self.config, alone, whole, *sample)
         evaluation["baselines"] = [self.compare(vote, name) for name in baselines]
         evaluation["unshared"] = {
             kind: {"tweets": int((~mask).sum()), **self._score_of(~mask, predicted)}
@@ -116,6 +147,11 @@ class Leaderboard:
         }
         if suspicious := self.suspicious_members():
             evaluation["suspicious"] = suspicious
+        evaluation["classes"] = {
+            part: task.score_classes(score["confusion"]) for part, score in self.scores[vote].items() if score
+        }
+        evaluation["operating_points"] = self.operating_points(predictions)
+        evaluation["by_fold"] = {name: self.score_by_fold(name, folds) for name in members}
         evaluation["collapsed"] = {
             run.name: collapse for run in self.plan.runs if (collapse := run.measures().get("collapsed"))
         }
@@ -163,22 +199,30 @@ FEWER_SAMPLES = 5  # bootstrap samples of a tuned decision, where many ensembles
 
 def leave_one_out(
     config: VotingConfig,
-    members: Sequence[str],
+    alone: Mapping[str, float],
     probabilities: np.ndarray,
     gold: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Return the out-of-fold score of the ensemble without each member, by the member's name."""
-    scores = {}
+    """Return the out-of-fold score of the ensemble without each member, by the member's name.
+
+    Args:
+        alone: each member's own score, which counts where it is left alone.
+    """
+    scores, members = {}, list(alone)
     for left_out, name in enumerate(members):
         rest = [index for index in range(len(members)) if index != left_out]
-        scores[name] = _score(config, [members[index] for index in rest], probabilities[rest], gold, groups)
+        if len(rest) == 1:
+            scores[name] = alone[members[rest[0]]]
+        else:
+            scores[name] = _score(config, [members[index] for index in rest], probabilities[rest], gold, groups)
     return scores
 
 
 def by_ensemble_size(
     config: VotingConfig,
-    members: Sequence[str],
+    alone: Mapping[str, float],
+    whole: float,
     probabilities: np.ndarray,
     gold: np.ndarray,
     groups: np.ndarray | None = None,
@@ -187,17 +231,28 @@ def by_ensemble_size(
 ) -> list[dict[str, float]]:
     """Return the mean, lowest and highest out-of-fold score of random ensembles of each size, from 1 to all members.
 
-    A fitted method is replaced by a soft vote: it would select among the members of each subset once more.
+    Args:
+        alone: each member's own score, which the table of scores has, too.
+        whole: the score of the vote of all members, which counts as theirs unless the method is fitted.
+
+    A fitted method is replaced by a soft vote: it would select among the members of each subset once more. So is a hard
+    vote with a target, whose cut takes seconds to find.
     """
-    if METHODS[config.method].is_fitted:
+    is_fitted = METHODS[config.method].is_fitted or (config.method == "hard" and isinstance(config.decision, Target))
+    if is_fitted:
         config = replace(config, method="soft")
-    rng, rows = np.random.default_rng(seed), []
+    members, rng, rows = list(alone), np.random.default_rng(seed), []
     for size in range(1, len(members) + 1):
         subsets = {tuple(sorted(rng.permutation(len(members))[:size])) for _ in range(SUBSETS)}
-        scores = [
-            _score(config, [members[index] for index in subset], probabilities[list(subset)], gold, groups)
-            for subset in sorted(subsets)
-        ]
+        if size == 1:
+            scores = list(alone.values())
+        elif size == len(members) and not is_fitted:
+            scores = [whole]
+        else:
+            scores = [
+                _score(config, [members[index] for index in subset], probabilities[list(subset)], gold, groups)
+                for subset in sorted(subsets)
+            ]
         spread = {"mean": float(np.mean(scores)), "lowest": min(scores), "highest": max(scores)}
         rows.append({"members": size, "ensembles": len(scores), **spread})
     return rows

@@ -1,17 +1,22 @@
 """The votes of a job, in the order in which its stages make them: pseudo labels, final vote, submission, scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+from datasets import Dataset
 
 from smm4h.config.job import Job
 from smm4h.config.plan import Plan, Run, teacher_runs
+from smm4h.config.task import Task
 from smm4h.data.dataset import PART, column
 from smm4h.data.duplicates import across_folds
+from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import read_labels, write_labels
 from smm4h.data.splits import Splits
 from smm4h.data.submissions import (
@@ -23,9 +28,9 @@ from smm4h.data.submissions import (
     submission_files,
     write_submission_file,
 )
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, write_ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, is_outdated, voting_config, write_ensemble
 from smm4h.ensemble.fitting import VotingConfig
-from smm4h.ensemble.label_issues import write_label_issues
+from smm4h.ensemble.label_issues import has_vote, write_errors, write_label_issues
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
     mean_predictions,
@@ -37,6 +42,8 @@ from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
 from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import make_once
+
+ERRORS_FILE = "errors.tsv"
 
 
 def write_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits) -> dict[int, dict[str, Any]]:
@@ -69,20 +76,57 @@ def write_vote(path: Path, predictions: MemberPredictions, predicted: np.ndarray
     write_labels(path, predictions.ids, predictions.names(predicted))
 
 
-def fit_and_vote(plan: Plan, job: Job, splits: Splits) -> None:
-    """Write out-of-fold table, ensemble, label issues, final vote and submission, once all runs are done."""
+@dataclass(frozen=True)
+class LabelledPart:
+    """What votes and scores need of the labelled tweets: gold labels, folds, and the tweets where they are at hand."""
+
+    gold: np.ndarray  # (n_tweets,) class indices
+    folds: dict[int, np.ndarray]  # by fold seed, the fold (n_tweets,) that holds each tweet out
+    tweets: Dataset | None
+
+    @classmethod
+    def of_splits(cls, splits: Splits) -> "LabelledPart":
+        """Return the labelled part of a job's splits."""
+        seeds = [int(name.rpartition("_")[2]) for name in splits.labelled.column_names if name.startswith("fold_")]
+        return cls(splits.gold, {seed: folds_of(splits.labelled, seed) for seed in seeds}, splits.labelled)
+
+    @classmethod
+    def of_folder(cls, plan: Plan, task: Task) -> "LabelledPart":
+        """Return what a job's folder alone knows, without the tweets."""
+        table = pd.read_parquet(plan.folds_file)
+        folds = {
+            int(name.rpartition("_")[2]): table[name].to_numpy() for name in table.columns if name.startswith("fold_")
+        }
+        return cls(task.indices(table["label"]), folds, None)
+
+
+def fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
+    """Write out-of-fold table, ensemble, label issues, errors, final vote and submission, once all runs are done.
+
+    An ensemble that was fitted for other costs than the task now has is made anew.
+    """
     if not all(run.is_done() for run in plan.runs):
         return
-    table, config = plan.out_of_fold_file, VotingConfig.from_settings(job.settings, job.task)
-    make_once(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), splits.gold))
-    has_test = splits.test is not None
-    make_once(plan.ensemble_file, lambda: write_ensemble(plan, config, job.task, has_test=has_test))
-    issues = plan.output_dir / "label_problems.tsv"
-    make_once(issues, lambda: write_label_issues(issues, table, splits.labelled))
-    if job.task.submission.validation and (part := validation_part(plan, job, splits)):
-        write_submissions(plan, job, [part])
-    if not has_test:
-        return
+    table, config = plan.out_of_fold_file, voting_config(plan, task)
+    make_once(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), labelled.gold))
+    if is_outdated(plan, config):
+        remove_votes(plan)
+        plan.ensemble_file.unlink()
+    has_test = plan.identity["data"].get("test") is not None
+    make_once(plan.ensemble_file, lambda: write_ensemble(plan, config, task, has_test=has_test))
+    if labelled.tweets is not None:
+        issues, errors = plan.output_dir / "label_problems.tsv", plan.output_dir / ERRORS_FILE
+        make_once(issues, lambda: write_label_issues(issues, table, labelled.tweets))
+        if has_vote(table):
+            make_once(errors, lambda: write_errors(errors, table, labelled.tweets, task))
+        if task.submission.validation and (part := validation_part(plan, task, config, labelled.tweets)):
+            write_submissions(plan, task, [part])
+    if has_test:
+        write_final_vote(plan, task)
+
+
+def write_final_vote(plan: Plan, task: Task) -> None:
+    """Write the final vote on the test tweets, and the submission."""
     votes = plan.output_dir / "votes" / "final.tsv"
 
     def vote() -> None:
@@ -92,32 +136,38 @@ def fit_and_vote(plan: Plan, job: Job, splits: Splits) -> None:
 
     make_once(votes, vote)
     final = read_labels(votes)
-    write_submissions(plan, job, parts_of(final.ids.to_pylist(), final.labels.to_pylist(), read_sources(plan)))
+    write_submissions(plan, task, parts_of(final.ids.to_pylist(), final.labels.to_pylist(), read_sources(plan)))
 
 
-def write_submissions(plan: Plan, job: Job, parts: Sequence[Part]) -> None:
+def write_submissions(plan: Plan, task: Task, parts: Sequence[Part]) -> None:
     """Write the files to hand in; those that another shape of the task's submission has left are replaced."""
-    for name, texts in submission_files(job.task.submission, parts).items():
+    for name, texts in submission_files(task.submission, parts).items():
         path = plan.output_dir / "submission" / name
         if path.exists() and not holds(path, texts):
             path.unlink()
         make_once(path, partial(write_submission_file, path, texts))
 
 
-def validation_part(plan: Plan, job: Job, splits: Splits) -> Part | None:
+def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Dataset) -> Part | None:
     """Return the validation tweets with the labels of rules and runs that have not seen them; None without any."""
-    if PART not in splits.labelled.column_names:
+    if PART not in tweets.column_names:
         return None
-    is_asked = np.array(column(splits.labelled, PART).to_pylist()) == VALIDATION
+    is_asked = np.array(column(tweets, PART).to_pylist()) == VALIDATION
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
-    config = VotingConfig.from_settings(job.settings, job.task)
     predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold, predictions.groups)
     ids = predictions.ids.filter(pa.array(is_asked)).to_pylist()
-    return Part(VALIDATION, ids, [job.task.labels[i] for i in predicted[is_asked]])
+    return Part(VALIDATION, ids, [task.labels[i] for i in predicted[is_asked]])
+
+
+def remove_votes(plan: Plan) -> None:
+    """Remove what follows from the ensemble's rule: a kill halfway leaves nothing that belongs to another rule."""
+    names = ("report.html", "scores.json", "appraisal.json", ERRORS_FILE, "votes/final.tsv")
+    for path in [plan.output_dir / name for name in names] + list((plan.output_dir / "submission").glob("*")):
+        path.unlink(missing_ok=True)
 
 
 def score_job(
-    plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | None
+    plan: Plan, job: Job, labelled: LabelledPart, test_gold: np.ndarray | None
 ) -> tuple[Leaderboard, dict[str, str], dict[str, Any] | None] | None:
     """Write scores.json and, once all runs are done, appraisal.json.
 
@@ -130,21 +180,21 @@ def score_job(
     members = [name for name in plan.members if all(run.is_done() for run in plan.runs_of([name]))]
     if not members:
         return None
-    config = VotingConfig.from_settings(job.settings, job.task)
-    leaderboard = Leaderboard(plan, config, job.task, splits.gold, test_gold)
+    leaderboard = Leaderboard(plan, voting_config(plan, job.task), job.task, labelled.gold, test_gold)
     leaderboard.add_members(members)
     votes = {f"stage-{stage - 1} vote": teacher_runs(plan, job, stage) for stage in job.stages if stage > 1}
     votes[FINAL] = plan.runs
     for name, runs in votes.items():
         if all(run.is_done() for run in runs):
-            leaderboard.add_vote(name, runs, config)
+            leaderboard.add_vote(name, runs, leaderboard.config)
     baselines = leaderboard.add_baselines()
     leaky = leaky_rows(plan, job, votes)
     write_json(plan.output_dir / "scores.json", {leaky.get(k, k): v for k, v in leaderboard.scores.items()})
     if not all(run.is_done() for run in plan.runs):
         return leaderboard, leaky, None
     seeds = sorted({member.args.fold_seed for member in job.members})
-    evaluation = leaderboard.evaluate(FINAL, baselines, across_folds(splits.labelled, seeds))
+    across = {} if labelled.tweets is None else across_folds(labelled.tweets, seeds)
+    evaluation = leaderboard.evaluate(FINAL, baselines, across, labelled.folds)
     write_json(plan.output_dir / "appraisal.json", evaluation)
     return leaderboard, leaky, evaluation
 

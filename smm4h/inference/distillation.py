@@ -40,8 +40,7 @@ from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits
 from smm4h.data.tokenization import CHECKED_TWEETS, loading_error, prefer_cache_without_network
-from smm4h.ensemble.fitted_ensemble import fit_ensemble
-from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.fitted_ensemble import fit_ensemble, voting_config
 from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
 from smm4h.ensemble.thresholds import class_shares, match_class_shares
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
@@ -392,7 +391,7 @@ class Distillation:
 
     def rivals(self) -> dict[str, np.ndarray]:
         """Return classes (n_tweets,) of the labelled tweets by ensemble and best member, with out-of-fold rules."""
-        job, config = self.job, VotingConfig.from_settings(self.job.plan.settings, self.job.task)
+        job, config = self.job, voting_config(self.job.plan, self.job.task)
         predictions, best = out_of_fold_predictions(job.plan.runs), job.best_member
         alone = predictions.probabilities[[predictions.members.index(best)]]
         return {
@@ -406,7 +405,7 @@ class Distillation:
         """Score the student on the test tweets, beside ensemble and best member."""
         job, best = self.job, self.job.best_member
         runs = job.plan.runs_of([best])
-        config = VotingConfig.from_settings(job.plan.settings, job.task).for_one
+        config = voting_config(job.plan, job.task).for_one
         fitted, _ = fit_ensemble(out_of_fold_predictions(runs), job.gold, config, job.task)
         alone, predictions = fitted.for_new_tweets(runs)
         contenders = {

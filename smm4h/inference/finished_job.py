@@ -1,7 +1,7 @@
 """Results of a finished job for report, model card and distillation, read once from the output folder."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ class FinishedJob:
         members: the members' out-of-fold probabilities (n_members, n_tweets, n_classes).
         combined: the ensemble's out-of-fold probabilities (n_tweets, n_classes).
         fitted_decision: class weights (n_rows, n_classes), as tuned on single folds' models.
+        asked: how the rule was asked for: `method`, `decision`, `ties`, `saved`; empty for an older job.
+        promise: what the decision promises, where it is a target; see `operating_points.promise_of`.
         leaky: names of scores whose teachers saw the held-out tweets.
+        begun, commit: the day on which the job was begun, and the code's commit; empty where unknown.
         command: words of the command line that the job was first given.
         extra: provenance of the extra training tweets, by file.
     """
@@ -49,6 +52,10 @@ class FinishedJob:
     versions: dict[str, str]
     command: list[str]
     extra: tuple[dict[str, Any], ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict)
+    promise: dict[str, Any] | None = None
+    begun: str = ""
+    commit: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedJob":
@@ -60,7 +67,8 @@ class FinishedJob:
         ensemble = FittedEnsemble.read(plan.ensemble_file)
         predictions, gold = read_out_of_fold(plan.out_of_fold_file)
         scores = read_json(folder / "scores.json")
-        content, fitted = read_json(plan.plan_file), read_json(plan.ensemble_file)["fitted_decision"]
+        content, stored = read_json(plan.plan_file), read_json(plan.ensemble_file)
+        fitted = stored["fitted_decision"]
         return cls(
             plan=plan,
             task=task,
@@ -75,6 +83,10 @@ class FinishedJob:
             versions=content["versions"],
             command=content.get("command", []),
             extra=tuple(content.get("extra", [])),
+            asked=stored.get("asked", {}),
+            promise=stored.get("promise"),
+            begun=content.get("begun", ""),
+            commit=content.get("commit") or "",
         )
 
     @property
@@ -127,8 +139,8 @@ class FinishedJob:
         return np.nan_to_num(np.atleast_2d(correlation))
 
     def fold_scores(self) -> dict[str, list[float]]:
-        """Return each member's metric on each held-out fold, with labels by argmax, as its runs scored themselves."""
-        return {
+        """Return each member's metric on each held-out fold, by the job's decision; of an older job by argmax."""
+        return self.appraisal.get("by_fold") or {
             name: [self.measures[run.name]["held_out"][self.task.measure] for run in runs]
             for name, runs in self._fold_runs().items()
         }

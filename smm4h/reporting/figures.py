@@ -6,6 +6,7 @@ figures remain readable in print without colour.
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,8 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#D55E00",
     "#666666",
 )
-STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1))), (SKY, (0, (3, 1, 1, 1)))]
+COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, GREY)
+DASHES = ("-", "--", "-.", ":")
 LOOK = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -78,8 +80,9 @@ def _drawn(draw: Callable[[Axes], None], height: float = HEIGHT) -> Figure:
 
 
 def _styles(n: int) -> list[dict[str, Any]]:
-    """Return colour and line style of n lines."""
-    return [{"color": STYLES[i % len(STYLES)][0], "linestyle": STYLES[i % len(STYLES)][1]} for i in range(n)]
+    """Return colour and line style of n lines; all pairs differ, for up to 28 lines."""
+    n_colours, n_dashes = len(COLOURS), len(DASHES)
+    return [{"color": COLOURS[i % n_colours], "linestyle": DASHES[(i + i // n_colours) % n_dashes]} for i in range(n)]
 
 
 def _share_axis(axes: Axes, x: str, y: str) -> None:
@@ -125,7 +128,12 @@ def _both(own: dict | None, test: dict | None, measure: str) -> str:
     return ", ".join(f"{score[measure]:.3f} {where}" for where, score in parts if score)
 
 
-def _short(name: str, longest: int = 26) -> str:
+def _wrapped(label: str, width: int) -> str:
+    """Return the whole label, on lines of about `width` characters."""
+    return "\n".join(textwrap.wrap(label, width, break_on_hyphens=False)) or label
+
+
+def _short(name: str, longest: int = 32) -> str:
     """Return the name, cut to `longest` characters."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
@@ -146,8 +154,8 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], where: str) -> Picture:
             colour = "white" if shares[row, column] > 0.55 else "black"
             text = f"{matrix[row, column]}\n{shares[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-        axes.set_xticks(range(len(labels)), [_short(label, 30 // len(labels)) for label in labels])
-        axes.set_yticks(range(len(labels)), [_short(label, 16) for label in labels])
+        axes.set_xticks(range(len(labels)), [_wrapped(label, 36 // len(labels)) for label in labels], fontsize=8)
+        axes.set_yticks(range(len(labels)), [_wrapped(label, 14) for label in labels], fontsize=8)
         axes.set(xlabel="predicted", ylabel="gold")
 
     descriptions = [
@@ -185,24 +193,28 @@ def precision_recall_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]
     return Picture("precision_recall", "Precision and recall, out of fold", alt, figure)
 
 
-def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float | None) -> Picture:
+def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float | None, n_given: int) -> Picture:
     """Plot precision, recall and F1 of a label against the threshold on its probability.
 
     Args:
         values: (n_tweets,) probabilities of the label.
         hits: (n_tweets,) whether it is the gold label.
-        chosen: the threshold in use; None: not marked.
+        chosen: the threshold in use; None: the decision is no threshold.
+        n_given: tweets that the decision gives the label; without `chosen`, the threshold that gives as many is marked.
     """
     cuts, precision, recall = precision_recall(values, hits)
     f1 = f1_of(precision, recall)
     best = int(f1.argmax())
+    kind = "in use" if chosen is not None else "as many as the vote gives"
+    if chosen is None and n_given:
+        chosen = float(np.sort(values)[-n_given])
 
     def draw(axes: Axes) -> None:
         series = (("precision", precision), ("recall", recall), ("F1", f1))
         for (name, curve), style in zip(series, _styles(3), strict=True):
             axes.plot(cuts, curve, label=name, **style)
         if chosen is not None:
-            axes.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"in use: {chosen:.3g}")
+            axes.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"{kind}: {chosen:.3g}")
         ticks = [tick for tick in PROBABILITIES if cuts.min() <= tick <= cuts.max()]
         if len(ticks) > 2 and cuts.min() > 0 and cuts.max() < 1:
             axes.set_xscale("logit")
@@ -213,7 +225,7 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
         axes.minorticks_off()
         axes.legend(fontsize=8)
 
-    used = "" if chosen is None else f"; in use is {chosen:.3g}"
+    used = "" if chosen is None else f"; {kind}: {chosen:.3g}"
     alt = f"The highest F1 of {label} out of fold is {f1[best]:.3f}, from a probability of {cuts[best]:.3g} on{used}."
     return Picture(f"threshold_{label}", f"Where to cut: {label}", alt, _drawn(draw))
 
@@ -251,8 +263,8 @@ def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
                 colour = "black" if matrix[row, column] > 0.6 else "white"
                 text = f"{matrix[row, column]:.2f}".replace("0.", ".")
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(n), [_short(name, 20) for name in names], rotation=90, fontsize=8)
-        axes.set_yticks(range(n), [_short(name, 20) for name in names], fontsize=8)
+        axes.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=8)
+        axes.set_yticks(range(n), [_short(name) for name in names], fontsize=8)
         axes.figure.colorbar(image, ax=axes, shrink=0.7)
 
     alt = "Only one member."
@@ -263,7 +275,7 @@ def agreement(matrix: np.ndarray, names: Sequence[str]) -> Picture:
             f"Correlation between members out of fold: lowest {pairs[low]:.2f} ({a} and {b}), "
             f"highest {pairs[high]:.2f} ({c} and {d})."
         )
-    height = 2.2 + 0.24 * n
+    height = 2.6 + 0.3 * n
     return Picture("agreement", "How alike members judge", alt, _drawn(draw, height=height))
 
 
@@ -279,12 +291,12 @@ def learning_curves(curves: Mapping[str, list[list[dict[str, float]]]], measure:
     def draw(axes: Axes) -> None:
         for (name, (epochs, values)), style in zip(means.items(), _styles(len(means)), strict=True):
             axes.plot(epochs, values, marker=".", label=_legend(_short(name)), **style)
-        axes.set(xlabel="epoch", ylabel=f"held-out {measure}, mean over folds", ylim=(-0.01, 1.02))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set(xlabel="epoch", ylabel=f"held-out {measure} by highest probability", ylim=(-0.01, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.16))
 
     descriptions = [f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in means.items()]
-    alt = f"Held-out {measure} by epoch: " + "; ".join(descriptions) + "."
+    alt = f"Held-out {measure} by epoch, mean over folds, by the highest probability: " + "; ".join(descriptions) + "."
     return Picture("learning", "Learning curves", alt, _drawn(draw, height=HEIGHT + 0.12 * len(means)))
 
 
@@ -346,3 +358,27 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Picture:
         f"{row['name']} {row['seconds'] / 60:.1f}" for row in rows[::-1]
     )
     return Picture("costs", "What it cost", f"{alt}.", _drawn(draw, height=1.3 + 0.3 * len(rows)))
+
+
+def differences(rows: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> Picture:
+    """Plot differences of two jobs with their intervals, a row a quantity.
+
+    Args:
+        rows: names of quantities, each with a result of `metrics.paired_bootstrap`.
+        names: of the two jobs; the second is subtracted.
+    """
+    shown = list(rows)[::-1]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=GREY, linewidth=1)
+        for position, (_, row) in enumerate(shown):
+            axes.plot(row["interval"], [position] * 2, color=BLUE, linewidth=2)
+            axes.plot(row["difference"], position, "o", color=BLUE, markersize=6)
+        axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+        axes.set(ylim=(-0.6, len(shown) - 0.4), xlabel=f"{_short(names[0], 20)} minus {_short(names[1], 20)}")
+
+    described = (
+        f"{name} {row['difference']:+.3f}, {row['interval'][0]:+.3f} to {row['interval'][1]:+.3f}" for name, row in rows
+    )
+    alt = f"{names[0]} minus {names[1]}, with 95 % intervals: {'; '.join(described)}."
+    return Picture("differences", "Differences", alt, _drawn(draw, height=1.2 + 0.34 * len(shown)))

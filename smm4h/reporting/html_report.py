@@ -1,22 +1,39 @@
 """report.html: a finished job on one self-contained page, which contains tweets."""
 
 import csv
+import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 from smm4h.data.readers.spreadsheets import unprotect
-from smm4h.ensemble.scoring import group_rows
+from smm4h.ensemble.scoring import FINAL, group_rows
+from smm4h.ensemble.stages import ERRORS_FILE
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.reporting import figures
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.hub import display_name
+from smm4h.reporting.terminal import per_thousand, promise_text
 from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-PROBLEMS_SHOWN = 30
+SHOWN = 30  # rows of a table of tweets
+PARTS = {"out_of_fold": "out of fold", "test": "on test"}
+SECTIONS = [
+    ("scores", "Scores"),
+    ("decision", "The decision"),
+    ("pictures", "Pictures"),
+    ("members", "Members"),
+    ("errors", "Errors to read"),
+    ("labels", "Doubtful labels"),
+    ("data", "Data"),
+    ("made", "How it was made"),
+]
 
 
 def write_report(job: FinishedJob) -> Path:
@@ -43,7 +60,10 @@ def environment(*, autoescape: bool) -> jinja2.Environment:
 def _content(job: FinishedJob) -> dict:
     """Return the variables of the report's template."""
     evaluation, costs = job.appraisal, job.costs()
-    problems = _problems(job.plan.output_dir / "label_problems.tsv")
+    folder = job.plan.output_dir
+    problems, errors = _rows(folder / "label_problems.tsv") or [], _rows(folder / ERRORS_FILE)
+    points = evaluation.get("operating_points", [])
+    parts = {part: title for part, title in PARTS.items() if job.final[part]}
     return {
         "job": job,
         "measure": job.task.measure,
@@ -55,19 +75,59 @@ def _content(job: FinishedJob) -> dict:
         "further": [name for name in job.task.further_measures if name in job.final["out_of_fold"]],
         "groups": group_rows(job.final["out_of_fold"], job.final["test"]),
         "group_names": sorted(job.final["out_of_fold"].get("groups", {})),
+        "promise_text": promise_text(job.promise) if job.promise else "",
+        "sections": [section for section in SECTIONS if section[0] != "members" or "without" in evaluation],
+        "vote": FINAL,
+        "score_parts": parts,
+        "classes": {part: job.task.score_classes(job.final[part]["confusion"]) for part in parts},
+        "points": points,
+        "doubts": list(dict.fromkeys(row["words"] for row in points if row["words"])),
+        "per_thousand": per_thousand,
+        "has_curves": bool(job.learning_curves()),
+        "has_steps": any(cost["steps"] for cost in costs),
+        "errors": errors if errors is None else errors[:SHOWN],
+        "n_errors": len(errors or []),
+        "command": command_of(job.command) if job.command else "",
         "pictures": pictures_of(job),
         "costs": costs,
         "total_minutes": sum(cost["seconds"] for cost in costs) / 60,
         "file_name": lambda location: Path(location).name if Path(location).is_absolute() else location,
         "findings": read_json(job.plan.output_dir / "data_report.json"),
-        "problems": problems[:PROBLEMS_SHOWN],
+        "problems": problems[:SHOWN],
         "n_problems": len(problems),
         "encoders": [display_name(name) for name in job.encoder_names],
     }
 
 
-def _problems(path: Path) -> list[dict[str, str]]:
-    """Return the rows of label_problems.tsv."""
+def command_of(words: Sequence[str]) -> str:
+    """Return the command line as it was given, but for paths that lead out of the working folder."""
+    return shlex.join(["accelerate", "launch", "run_classification.py", *map(shown_word, words)])
+
+
+# paths that tell of this machine
+OUTSIDE = re.compile(r"(?:file:|[A-Za-z]:[\\/]|[\\/]|~|\$)|(?:.*[\\/])?\.\.(?:[\\/]|$)")
+
+
+def shown_word(word: str) -> str:
+    """Return a word of a command; of a path that is absolute or leads upwards only its last part, as paths are private.
+
+    Paths stand alone, behind a flag's `=`, or in a list with commas.
+    """
+    if word.startswith("-") and "=" in word:
+        flag, _, value = word.partition("=")
+        return f"{flag}={shown_word(value)}"
+    if "," in word:
+        return ",".join(map(shown_word, word.split(",")))
+    if not OUTSIDE.match(word):
+        return word
+    parts = [part for part in re.split(r"[\\/]", word) if part not in ("", ".", "..", "~", "file:")]
+    return parts[-1] if parts else "FOLDER"
+
+
+def _rows(path: Path) -> list[dict[str, str]] | None:
+    """Return the rows of a table of tweets; None where it is not there."""
+    if not path.is_file():
+        return None
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [{name: unprotect(cell) for name, cell in row.items()} for row in rows]
@@ -96,10 +156,12 @@ def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
     if job.final["test"]:
         pictures.insert(2, figures.confusion(job.confusion("test"), labels, "test"))
     threshold = None
-    if task.n_classes == 2 and job.rule.method != "hard":
-        threshold = binary_threshold(job.fitted_decision[0])
-        threshold = threshold if positive == [1] else None
-    pictures += [figures.thresholds(label, *curve, threshold) for label, curve in by_label.items()]
+    if task.n_classes == 2 and job.rule.method != "hard" and len(positive) == 1:
+        of_second = binary_threshold(job.fitted_decision[0])
+        threshold = of_second if positive == [1] else 1 - of_second
+    given = np.array(job.final["out_of_fold"]["confusion"]).sum(axis=0)
+    for index, (label, curve) in zip(positive, by_label.items(), strict=True):
+        pictures.append(figures.thresholds(label, *curve, threshold, int(given[index])))
     pictures += [
         figures.agreement(job.agreement(), job.names),
         figures.folds(job.fold_scores(), measure),

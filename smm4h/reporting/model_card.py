@@ -1,6 +1,5 @@
 """Model cards with Hub metadata, for ensembles, single runs and students."""
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
-from smm4h.reporting.html_report import environment, pictures_of, rule_text
+from smm4h.reporting.html_report import command_of, environment, pictures_of, rule_text, shown_word
 from smm4h.reporting.hub import display_name, is_hub_name
 from smm4h.utils.files import read_json, write_atomically, write_text
 
@@ -112,31 +111,6 @@ class Card:
             license=self.license,
             base_model=list(self.encoders) or None,
         )
-
-
-def command_of(words: Sequence[str]) -> str:
-    """Return the command line as it was given, but for paths that lead out of the working folder."""
-    return shlex.join(["accelerate", "launch", "run_classification.py", *map(shown_word, words)])
-
-
-# paths that tell of this machine
-OUTSIDE = re.compile(r"(?:file:|[A-Za-z]:[\\/]|[\\/]|~|\$)|(?:.*[\\/])?\.\.(?:[\\/]|$)")
-
-
-def shown_word(word: str) -> str:
-    """Return a word of a command; of a path that is absolute or leads upwards only its last part, as paths are private.
-
-    Paths stand alone, behind a flag's `=`, or in a list with commas.
-    """
-    if word.startswith("-") and "=" in word:
-        flag, _, value = word.partition("=")
-        return f"{flag}={shown_word(value)}"
-    if "," in word:
-        return ",".join(map(shown_word, word.split(",")))
-    if not OUTSIDE.match(word):
-        return word
-    parts = [part for part in re.split(r"[\\/]", word) if part not in ("", ".", "..", "~", "file:")]
-    return parts[-1] if parts else "FOLDER"
 
 
 def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:

@@ -13,6 +13,7 @@ from smm4h.config.task import Task
 from smm4h.data.readers.tables import Finding
 from smm4h.ensemble.new_votes import Vote
 from smm4h.ensemble.scoring import FINAL, group_rows
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import OF_ALL_LABELS, format_interval
 from smm4h.utils.console import console
 
@@ -24,12 +25,11 @@ def print_findings(findings: Iterable[Finding], to: Console = console) -> None:
             to.print(str(finding), markup=False, soft_wrap=True)
 
 
+ScoreRows = Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
+
+
 def score_table(
-    title: str,
-    measure: str,
-    columns: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]],
-    further: Sequence[str] = (),
+    title: str, measure: str, columns: Sequence[str], rows: ScoreRows, further: Sequence[str] = ()
 ) -> Table:
     """Return a table with a row per name and, for each of `columns`, its metric with interval, precision and recall.
 
@@ -39,14 +39,10 @@ def score_table(
         further: names of further measures.
     """
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in columns:
-        table.add_column(escape(f"{column} {measure}"), justify="right")
-        table.add_column("95 %", justify="right")
-        table.add_column("precision", justify="right")
-        table.add_column("recall", justify="right")
-        for other in further:
-            table.add_column(other, justify="right")
+        for name in (f"{column} {measure}", "95 %", "precision", "recall", *further):
+            table.add_column(escape(name), justify="right", no_wrap=True)
     for name, scores in rows:
         cells = []
         for score in scores:
@@ -69,6 +65,21 @@ def about_precision(task: Task) -> str:
     """Return what a table's precision and recall are of, where the metric is of other labels."""
     is_other = task.measure in OF_ALL_LABELS or task.average == "groups"
     return f"; precision and recall of {', '.join(task.positive)}, pooled" if is_other else ""
+
+
+def print_score_table(
+    title: str, measure: str, columns: Sequence[str], rows: ScoreRows, further: Sequence[str] = ()
+) -> None:
+    """Print a score table; in a narrow terminal one for each of `columns`, so that nothing is cut."""
+    kept = [index for index in range(len(columns)) if any(scores[index] for _, scores in rows)]
+    columns = [columns[index] for index in kept]
+    rows = [(name, [scores[index] for index in kept]) for name, scores in rows]
+    table = score_table(title, measure, columns, rows, further)
+    if len(columns) < 2 or console.measure(table).maximum <= console.width:
+        return console.print(table)
+    for index, column in enumerate(columns):
+        part = [(name, [scores[index]]) for name, scores in rows]
+        console.print(score_table(title if index == 0 else "", measure, [column], part, further))
 
 
 def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
@@ -115,6 +126,73 @@ def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
         )
     if "without" in evaluation:
         console.print(_members_table(evaluation, measure))
+    print_operating_points(evaluation.get("operating_points", []))
+
+
+def operating_table(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """Return a table for each part of what recalls cost; see `operating_points.operating_points`."""
+    tables = []
+    for part, name in (("out_of_fold", "out of fold"), ("test", "on test")):
+        if not rows or rows[0][part] is None:
+            continue
+        title = f"\n{name}, what a recall costs"
+        table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+        for column in ("asked for", "recall", "precision", "to read of 1,000"):
+            table.add_column(column, justify="left" if column == "asked for" else "right", no_wrap=True)
+        for row in rows:
+            recall, precision, flagged = (row[part][quantity] for quantity in ("recall", "precision", "flagged"))
+            shares = _with_interval(recall), _with_interval(precision)
+            table.add_row(row["target"], *shares, per_thousand(flagged))
+        tables.append(table)
+    return tables
+
+
+def _with_interval(share: dict[str, Any]) -> str:
+    """Return a share with its interval, two decimals of these."""
+    low, high = share["interval"]
+    return f"{share['value']:.3f} ({low:.2f} to {high:.2f})"
+
+
+def per_thousand(flagged: dict[str, Any]) -> str:
+    """Return how many of 1,000 tweets are flagged, with the interval."""
+    low, high = (1000 * end for end in flagged["interval"])
+    return f"{1000 * flagged['value']:.0f} ({low:.0f} to {high:.0f})"
+
+
+def print_operating_points(rows: Sequence[dict[str, Any]]) -> None:
+    """Print what recalls cost, and why some can't be promised."""
+    for table in operating_table(rows):
+        console.print(table)
+    for words in dict.fromkeys(row["words"] for row in rows if row["words"]):
+        console.print(words, markup=False, soft_wrap=True)
+
+
+def promise_text(promise: dict[str, Any]) -> str:
+    """Return what a target promises, in a sentence or two."""
+    low, high = promise["interval"]
+    text = (
+        f"{promise['target']}: out of fold it is {promise['value']:.3f}; as many new tweets show "
+        f"{low:.2f} to {high:.2f} in 95 of 100 cases."
+    )
+    return f"{text} {promise['words']}".strip()
+
+
+def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
+    """Print a job's rule after it was changed: what it scores and promises, and what was made anew."""
+    asked, score, measure = job.asked, job.final["out_of_fold"], job.task.measure
+    console.print(f"the job's rule is now: {asked['method']} vote, {asked['decision']}", markup=False)
+    console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})", markup=False)
+    if job.promise:
+        console.print(promise_text(job.promise), markup=False, soft_wrap=True)
+    print_operating_points(job.appraisal.get("operating_points", []))
+    for notice in notices:
+        console.print(f"note: {notice}", markup=False, soft_wrap=True)
+    console.print(
+        f"made anew in {job.plan.output_dir}: ensemble.json, final vote and submission, scores, errors, report; "
+        "predict.py and publish.py use this rule from now on",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _compared(comparison: dict[str, Any]) -> str:
@@ -144,11 +222,11 @@ def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str],
     """
     rows = [(leaky.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
     title = f"\n{task.name}: {task.measured}, 95 % bootstrap intervals{about_precision(task)}"
-    console.print(score_table(title, task.measure, ["out of fold", "test"], rows, task.further_measures))
+    print_score_table(title, task.measure, ["out of fold", "test"], rows, task.further_measures)
     if groups := group_rows(*rows[-1][1] if FINAL not in scores else scores[FINAL].values()):
         name = FINAL if FINAL in scores else rows[-1][0]
         title = f"\n{name} by {task.by}: {task.measure}"
-        console.print(score_table(title, task.measure, ["out of fold", "test"], groups, task.further_measures))
+        print_score_table(title, task.measure, ["out of fold", "test"], groups, task.further_measures)
     if leaky:
         console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
     idle = [name for name, score in scores.items() if score["out_of_fold"]["recall"] == 0]
@@ -173,17 +251,19 @@ def print_vote(vote: Vote, output: Path) -> None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
         interval = format_interval(score["interval"])
         console.print(f"out of fold, {measure} {score[measure]:.3f} ({interval})", markup=False)
+    if promise := vote.promise:
+        console.print(promise_text(promise), markup=False, soft_wrap=True)
     console.print(f"written to {output}", markup=False)
 
 
 def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:
-    """Print the scores of each member, by its own labels, and of the vote.
+    """Print the scores of each member, by the job's decision or its file's labels, and of the vote.
 
     Args:
         gold: class indices (n_tweets,), of the gold file.
     """
     predictions, task = vote.predictions, vote.task
-    by_name = [*zip(predictions.members, predictions.votes, strict=True), ("vote", vote.predicted)]
+    by_name = [*vote.member_votes().items(), ("vote", vote.predicted)]
     rows = [(name, [task.score(gold, predicted, predictions.groups)]) for name, predicted in by_name]
     title = f"{task.name}, {gold_file}{about_precision(task)}"
     console.print(score_table(title, task.measure, [""], rows, task.further_measures))

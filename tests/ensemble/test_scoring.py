@@ -17,11 +17,14 @@ def test_leave_one_out_and_ensemble_size_show_which_members_are_needed():
     probs, gold = binary(n_members=5, shift=1.5, n_tweets=5000)
     probs[4] = binary(seed=9, shift=0.0, n_tweets=5000)[0][0]
     members, config = list("abcde"), VotingConfig(RARE, "soft", Tuned())
-    without = leave_one_out(config, members, probs, gold)
+    alone = {m: RARE.score(gold, config.predict_out_of_fold([m], probs[[i]], gold), 2) for i, m in enumerate(members)}
+    without = leave_one_out(config, alone, probs, gold)
     assert max(without, key=without.get) == "e"
-    by_size = by_ensemble_size(config, members, probs, gold)
+    by_size = by_ensemble_size(config, alone, 0.5, probs, gold)
     assert [row["members"] for row in by_size] == [1, 2, 3, 4, 5]
     assert by_size[3]["highest"] == pytest.approx(without["e"])
+    assert by_size[0]["highest"] == max(alone.values())
+    assert by_size[4]["mean"] == 0.5
     assert by_size[0]["mean"] < by_size[2]["mean"]
 
 

@@ -29,8 +29,8 @@ def test_a_label_is_no_formula(curves):
         figures.calibration_curves(curves),
         figures.scores([(name, score, score) for name in ODD], "f1", dict.fromkeys(ODD, 0.5)),
         figures.learning_curves({name: [[{"epoch": 1, "f1": 0.5}]] for name in ODD}, "f1"),
-        figures.thresholds(ODD[0], *curves[ODD[0]], 0.5),
-        figures.thresholds(ODD[2], *curves[ODD[2]], 0.5),
+        figures.thresholds(ODD[0], *curves[ODD[0]], 0.5, 3),
+        figures.thresholds(ODD[2], *curves[ODD[2]], None, 3),
     ]
     for picture in pictures:
         assert any("$" in text for text in texts(picture)), picture.name

@@ -1,0 +1,88 @@
+"""Another rule for a finished job: fitted, stored, and everything that follows from it made anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from smm4h.config.job import Job
+from smm4h.config.plan import JOB_LEASE, Plan, difference_from_stored, make_plan, read_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.prediction_files import in_order_of, read_labels, read_predictions
+from smm4h.data.splits import load_splits, read_gold
+from smm4h.ensemble.fitted_ensemble import asked_config, write_ensemble
+from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.stages import LabelledPart, fit_and_vote, remove_votes, score_job
+from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_json
+from smm4h.utils.leases import LeaseHolder
+
+
+@dataclass(frozen=True)
+class JobParts:
+    """A finished job as its command left it, with its tweets where they can be read."""
+
+    job: Job
+    plan: Plan
+    labelled: LabelledPart
+    test_gold: np.ndarray | None  # (n_test_tweets,) class indices
+    notices: tuple[str, ...] = ()
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "JobParts":
+        """Return the parts of a job's folder; raise `InputError` for a job that is not finished."""
+        plan, task = read_plan(folder)
+        if missing := [run.name for run in plan.runs if not run.is_done()]:
+            raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
+        try:
+            return cls._by_command(folder)
+        except (InputError, OSError) as error:
+            notice = f"the job's tweets can't be read ({error}); its command, given again, adds what needs them"
+        members = list({run.member.name: run.member for run in plan.runs}.values())
+        baselines = [path.name for path in sorted((folder / "baselines").glob("*")) if path.is_dir()]
+        job = Job("", replace(plan.settings, baselines=baselines or ["none"]), task, folder, members, [], [])
+        stored = make_plan(job, plan.identity["data"])
+        return cls(job, stored, LabelledPart.of_folder(plan, task), None, (notice,))
+
+    @classmethod
+    def _by_command(cls, folder: Path) -> "JobParts":
+        command = read_json(folder / "plan.json").get("command")
+        if not command:
+            raise InputError("plan.json does not say how the job was commanded")
+        job = replace(read_command_line(command), output_dir=folder)
+        splits = load_splits(job)
+        plan = make_plan(job, splits.content_hashes())
+        if difference := difference_from_stored(plan):
+            raise InputError(difference)
+        return cls(job, plan, LabelledPart.of_splits(splits), read_gold(job, splits.test))
+
+    def with_gold(self, path: Path, encoding: str | None) -> "JobParts":
+        """Return the parts with the test tweets' gold labels of a file, joined by id."""
+        tests = [run.test_file for run in self.plan.runs if run.test_file.is_file()]
+        if not tests:
+            raise InputError(f"--gold {path}: the job has no test tweets")
+        task = self.job.task
+        gold = in_order_of(read_labels(path, task, encoding), read_predictions(tests[0]).ids, "the test tweets")
+        return replace(self, test_gold=gold.indices(task.labels))
+
+
+def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:
+    """Make a rule the job's own: ensemble.json, final vote, submission, scores and errors follow.
+
+    The recipe's own rule is stored as such again, so that nothing wins over the recipe.
+
+    Raises `InputError` for a decision that the task can't have, and while the job runs.
+    """
+    plan, task = parts.plan, parts.job.task
+    config = asked_config(plan, task, asked)
+    lease = LeaseHolder().try_acquire(plan.output_dir / JOB_LEASE)
+    if lease is None:
+        raise InputError(f"{plan.output_dir}: the job is running; wait until it has ended, then repeat")
+    with lease:
+        has_test = plan.identity["data"].get("test") is not None
+        remove_votes(plan)
+        is_own = config == VotingConfig.from_settings(plan.settings, task)
+        write_ensemble(plan, config, task, has_test=has_test, saved=not is_own)
+        fit_and_vote(plan, task, parts.labelled)
+        score_job(plan, parts.job, parts.labelled, parts.test_gold)
