@@ -35,6 +35,7 @@ READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_pe
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
 LATER = ("average", "unscored")  # keys that older jobs did not know; without effect as long as they are not given
 SHAPE_FILE = "submission.json"
+OF_THE_RULE = tuple(f"recipe shared {key} " for key in ("vote", "decision", "ties"))  # of differences
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -442,9 +443,11 @@ def difference_from_stored(plan: Plan) -> str | None:
         raise InputError(f"{plan.plan_file} is not readable; choose another --output_dir") from None
     for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
         if difference := _first_difference(stored[part], plan.identity[part], part):
+            saving = f"; ensemble.py {plan.output_dir} --save changes how a finished job decides"
             return (
                 f"{plan.output_dir} was made with another {part}: {difference}; "
                 f"choose another --output_dir, or the {remedy} that it was made with"
+                f"{saving if difference.startswith(OF_THE_RULE) else ''}"
             )
     return None
 

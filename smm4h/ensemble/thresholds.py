@@ -16,6 +16,7 @@ N_SAMPLES = 50  # bootstrap samples; a tuned decision is the median over them
 SWEEPS = 3  # of coordinate ascent over the classes
 GROUP_SWEEPS = 2  # over the groups whose cuts are tuned for a pooled metric
 LIMIT = 1e6  # class weights are clipped to 1 / LIMIT and LIMIT
+BESIDE = 0.1  # from the outermost tweet to a cut beyond it, in log weights
 FARTHEST = 30.0  # log scale of the positive classes' weights beyond which every tweet is flagged, or none
 
 
@@ -114,9 +115,21 @@ def match_class_shares(probabilities: np.ndarray, weights: np.ndarray, shares: n
         for label in (c for c in range(len(weights)) if c != frequent):
             switches = np.sort(_switch_points(probabilities, np.exp(logs), label)[0])
             n_given = round(shares[label] * len(switches))  # tweets to be predicted as the class
-            edges = np.concatenate([[-np.log(LIMIT)], switches, [np.log(LIMIT)]])
-            logs[label] = (edges[n_given] + edges[n_given + 1]) / 2
+            logs[label] = _cut_after(switches, n_given, logs[label])
     return np.exp(logs - logs.mean())
+
+
+def _cut_after(switches: np.ndarray, n_given: int, current: float) -> float:
+    """Return the log weight above the first `n_given` of the sorted switch points (n_tweets,), and below the rest.
+
+    Where that is none or all of them, it is the one nearest to the current weight: one far away would let this class
+    outweigh all others wherever weighted probabilities are averaged.
+    """
+    if n_given == 0:
+        return min(current, switches[0] - BESIDE)
+    if n_given == len(switches):
+        return max(current, switches[-1] + BESIDE)
+    return (switches[n_given - 1] + switches[n_given]) / 2
 
 
 def _switch_points(probabilities: np.ndarray, weights: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:

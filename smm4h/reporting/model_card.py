@@ -22,6 +22,7 @@ from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import command_of, environment, pictures_of, rule_text, shown_word
 from smm4h.reporting.hub import display_name, is_hub_name
+from smm4h.reporting.terminal import promise_text
 from smm4h.utils.files import read_json, write_atomically, write_text
 
 SHOWN_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
@@ -203,7 +204,8 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         scores_note=ABOUT_FOLDS,
         confusion=job.confusion("out_of_fold"),
         confusion_where="out of fold",
-        decision=f"The vote: {rule_text(job, job.with_models.rule)}",
+        decision=f"The vote: {rule_text(job, job.with_models.rule)}"
+        + (f"\n\nPromised: {promise_text(job.promise)}" if job.promise else ""),
         members=members,
         shared=shared,
         training_note=runs_note(plan),

@@ -118,3 +118,36 @@ def test_no_vote_is_fitted_on_label_files(tmp_path, call, flags):
     result = call(main, votes, votes, *flags, "--output", tmp_path / "v.tsv")
     assert result.code == 2
     assert "files do not say what to fit a vote on" in result.err
+
+
+@pytest.mark.parametrize(
+    ("decision", "says"),
+    [
+        ("recall>=0.8", "recall>=0.8: out of fold it is 0."),
+        ("flagged<=0.1", "flagged<=0.1: out of fold it is 0."),
+        ("missed: 20, false: 1", "out of fold, f1"),
+        ("f2", "out of fold, f1"),
+        ("1: 4, 2: 2", "out of fold, f1"),
+    ],
+)
+def test_a_job_votes_by_any_decision(tuned_job, call, tmp_path, decision, says):
+    result = call(main, tuned_job.folder, "--decision", decision, "--output", tmp_path / "v.tsv")
+    assert result.code == 0, result.err
+    assert says in result.out
+    assert len(read_labels(tmp_path / "v.tsv").ids) == 40
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        ("recal>=0.9", "no target recal (did you mean recall?)"),
+        ("costs", "the task file has no `costs:`"),
+        ("0.3", "a threshold needs two labels"),
+        ("4: 2", "there is no label 4; labels are 1, 2, 3"),
+    ],
+)
+def test_a_decision_that_a_job_can_not_have_is_refused(tuned_job, call, tmp_path, decision, message):
+    result = call(main, tuned_job.folder, "--decision", decision, "--output", tmp_path / "v.tsv")
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "v.tsv").exists()

@@ -58,3 +58,16 @@ def test_class_shares_are_matched_for_any_number_of_classes():
     np.testing.assert_allclose(np.bincount(decide(probs, weights)) / 1500, shares, atol=0.002)
     without_class_0 = match_class_shares(probs, np.ones(3), np.array([0.0, 0.1, 0.9]))
     assert 0 not in decide(probs, without_class_0)
+
+
+def test_a_class_that_no_tweet_or_every_tweet_is_to_get_keeps_its_weight_where_it_can():
+    """Weights far away would outweigh all others in a hard vote's ties."""
+    probs, _ = three_classes()
+    two = probs[:, [0, 2]] / probs[:, [0, 2]].sum(axis=1, keepdims=True)
+    for shares in ([0.0, 1.0], [1.0, 0.0]):
+        weights = match_class_shares(two, np.array([1.0, 1.0]), np.array(shares))
+        assert (np.bincount(decide(two, weights), minlength=2) / len(two)).tolist() == shares
+        extreme = np.log(two[:, 0] / two[:, 1])
+        assert abs(np.log(weights[1] / weights[0])) <= np.abs(extreme).max() + 0.2
+    kept = match_class_shares(two, np.array([1e-5, 1.0]), np.array([0.0, 1.0]))
+    assert kept[0] / kept[1] == pytest.approx(1e-5)

@@ -98,6 +98,37 @@ def test_the_report_has_the_scores_of_scores_json(report):
     assert "0.690" in text  # the paper's
 
 
+def test_all_parts_of_the_report_score_members_by_one_decision(either_job):
+    scores = json.loads((either_job.folder / "scores.json").read_text())
+    evaluation = json.loads((either_job.folder / "appraisal.json").read_text())
+    alone = [scores.get(name, scores.get(f"{name} *"))["out_of_fold"]["f1"] for name in evaluation["without"]]
+    assert (evaluation["by_number"][0]["lowest"], evaluation["by_number"][0]["highest"]) == (min(alone), max(alone))
+    for score, by_fold in zip(alone, evaluation["by_fold"].values(), strict=True):
+        assert min(by_fold) - 1e-9 <= score <= max(by_fold) + 1e-9  # micro F1 lies between those of its folds
+
+
+def test_the_report_lists_errors_by_id_with_the_meaning_of_labels(report, either_job):
+    lines = (either_job.folder / "errors.tsv").read_text(encoding="utf-8").splitlines()[1:31]
+    assert lines
+    for line in lines:
+        assert line.split("\t")[2] in report.page.text
+    assert "2 (possible defect)" in report.page.text
+    anchors = [attributes["href"] for tag, attributes in report.page.tags if tag == "a"]
+    ids = {attributes.get("id") for _, attributes in report.page.tags}
+    assert "#errors" in anchors
+    assert {anchor.removeprefix("#") for anchor in anchors} <= ids
+
+
+def test_the_report_has_every_labels_scores_and_what_recalls_cost(report, either_job):
+    evaluation = json.loads((either_job.folder / "appraisal.json").read_text())
+    for part in ("out_of_fold", "test"):
+        for scores in evaluation["classes"][part].values():
+            low, high = scores["recall"]["interval"]
+            assert f"{scores['recall']['value']:.3f} ({low:.3f} to {high:.3f})" in report.page.text
+        for row in evaluation["operating_points"]:
+            assert f"{1000 * row[part]['flagged']['value']:.0f} (" in report.page.text
+
+
 def test_every_picture_has_a_text_that_says_what_it_shows(report):
     pictures = [attributes for tag, attributes in report.page.tags if tag == "img"]
     assert len(pictures) >= 11
