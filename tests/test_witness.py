@@ -48,7 +48,10 @@ def test_it_is_listed_as_done(job, call):
 
 
 def test_its_command_changes_no_byte_and_trains_nothing(job, call, monkeypatch):
-    """But for the report on its data and the evaluation of its vote, to which newer findings and keys are added."""
+    """But for the report on its data and the evaluation of its vote, which get newer words, findings and keys.
+
+    Votes by their number of members count a member alone by its score in the table, which the old code did not.
+    """
     monkeypatch.chdir(WITNESS)  # its command has relative paths
     before = files_of(job)
     result = call(train.main, *json.loads(before["plan.json"])["command"], "--output_dir", job)
@@ -56,9 +59,11 @@ def test_its_command_changes_no_byte_and_trains_nothing(job, call, monkeypatch):
     assert "9 of 9 runs are done already" in result.out
     after = files_of(job)
     findings = json.loads(before.pop("data_report.json"))
-    assert json.loads(after.pop("data_report.json"))[: len(findings)] == findings
-    evaluation = json.loads(before.pop("appraisal.json"))
-    assert evaluation.items() <= json.loads(after.pop("appraisal.json")).items()
+    for old, new in zip(findings, json.loads(after.pop("data_report.json")), strict=False):
+        assert (new["where"], new["count"]) == (old["where"], old["count"])
+    evaluation, new = (json.loads(files.pop("appraisal.json")) for files in (before, after))
+    assert list(evaluation.pop("unshared").values()) == list(new.pop("unshared").values())
+    assert {name: new[name] for name in evaluation} == {**evaluation, "by_number": new["by_number"]}
     assert {name: after[name] for name in before} == before
     assert {name for name in after.keys() - before.keys() if not name.startswith("tokens/")} == {"report.html"}
 
