@@ -185,7 +185,8 @@ def group_rows(*parts: dict[str, Any] | None) -> list[tuple[str, list[dict[str, 
     rows = []
     for name in names:
         own = [groups.get(name) for groups in by_part]
-        n_tweets = ", ".join(str(score["tweets"]) if score else "-" for score in own)
+        counts = [score["tweets"] if score else "-" for score, part in zip(own, parts, strict=True) if part]
+        n_tweets = ", ".join(map(str, counts))
         left_out = "" if next(score for score in own if score)["scored"] else ", not scored"
         rows.append((f"{name or 'no group'} ({n_tweets} tweets{left_out})", own))
     for key, name in (("pooled", "pooled"), ("mean_over_groups", "mean over groups")) if rows else ():
