@@ -385,7 +385,8 @@ class PreparedJob:
         from smm4h.training.run_data import training_part
 
         dataset = training_part(self.runs[0], self.data, None).select(range(n_tweets))
-        return _trainer(self.runs[0], self.data, dataset, lambda step, steps: None, lambda: False)
+        own = self.runs[0].directory / "own"
+        return _trainer(self.runs[0], self.data, own, dataset, lambda step, steps: None, lambda: False)
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
-"""The fault campaign: jobs of 45 tiny runs are killed in all ways, at all times, and must end as if undisturbed.
+"""The fault campaign: tiny jobs are killed and stopped in all ways, at all times, and must end as if undisturbed.
 
 python tests/faults.py --kills 100 --seed 1
+python tests/faults.py --stops 100 --seed 1
 
 Each kill hits a worker, the server that forks them, a job's own process, the launcher, or everything, with SIGKILL or
 SIGTERM, while a run is trained, saved or predicted, or while members vote. The same command is given again until the
 job is finished. Then every file of the result has the bytes of the undisturbed job's, every run was trained to its end
 once, and no intermediate file is left.
+
+Each stop (SIGSTOP) hits a worker or a job's own process, of two jobs that share a folder, for longer than their short
+leases last; the other job takes over what it held. Then it goes on (SIGCONT), beside its successor. Every file must
+have the bytes of the undisturbed job's, and neither job may end otherwise than with exit code 0, or with a traceback.
 """
 
 import argparse
@@ -14,7 +19,9 @@ import random
 import shutil
 import signal
 import tempfile
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +30,7 @@ from conftest import (
     job_words,
     launch,
     launch_words,
+    recipe_of,
     save_tiny_encoder,
     session_of,
     start,
@@ -32,6 +40,9 @@ from conftest import (
 
 from smm4h.config.plan import read_plan
 from smm4h.parallel.run_state import events
+from smm4h.parallel.verification import all_damages
+from smm4h.parallel.worker import TAKEN_OVER
+from smm4h.utils.leases import LEASE_VARIABLE
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
 WAIT = 240.0  # seconds until a job that does nothing is called stuck
@@ -148,45 +159,132 @@ def end(job: psutil.Popen, force: bool = False) -> int | None:
 
 PHASES = {  # files that exist during the phase
     "training": "*/fold-*/RUNNING",
-    "checkpointing": "*/fold-*/checkpoint-*/rng_state.pth",
+    "checkpointing": "*/fold-*/.work-*/checkpoint-*/rng_state.pth",
     "predicting": "*/fold-*/TRAINED",
     "voting": "[vp]*/.*",
     "any time": "nothing",
 }
 
 
-def check(output: Path, undisturbed: Path) -> None:
-    """Raise AssertionError where the finished job differs from the undisturbed one."""
+STOPPED_MEMBERS = {
+    "counts": "{classifier: tfidf-logistic}",
+    "encoder": "{head: mean, num_train_epochs: 3}",
+    "learner": "{head: last3, pseudo_labels: true, num_train_epochs: 3}",
+}
+SHORT_LEASE = 1.5  # seconds
+
+
+def stopped_words(encoder: Path, output: Path) -> list[str]:
+    """Return the words of the small job that is stopped: three members, two folds, two stages."""
+    return job_words(encoder, output, recipe=recipe_of(output.parent, **STOPPED_MEMBERS), n_folds=2, **SAVING)
+
+
+def stop_campaign(folder: Path, encoder: Path, n_stops: int, seed: int) -> Counter:
+    """Stop processes `n_stops` times beyond their leases; return what was stopped while it did what.
+
+    Raises AssertionError where a job does not end as it should.
+    """
+    os.environ[LEASE_VARIABLE] = str(SHORT_LEASE)
+    rng, hits, number = random.Random(seed), Counter(), 0
+    undisturbed = folder / "whole"
+    assert start(train_words(stopped_words(encoder, undisturbed)), folder / "whole.log").wait(WAIT) == 0
+    while stops_of(hits) < n_stops:
+        number += 1
+        output = folder / f"stopped-{number}"
+        logs = [folder / f"{output.name}-{job}.log" for job in range(2)]
+        words = train_words(stopped_words(encoder, output))
+        finish_with_stops([start(words, log) for log in logs], output, rng, hits, n_stops)
+        assert not [log for log in logs if "Traceback" in log.read_text()], logs
+        check(output, undisturbed, twice=True)
+        taken_over = sum(event.get("error") == TAKEN_OVER for run in read_plan(output)[0].runs for event in events(run))
+        hits["lost runs"] += taken_over
+        print(f"pair {number}: as if undisturbed, after {stops_of(hits)} stops", flush=True)
+        shutil.rmtree(output)
+    hits["jobs"] = 2 * number
+    return hits
+
+
+def stops_of(hits: Counter) -> int:
+    """Return the number of stops among all that is counted."""
+    return hits.total() - hits["lost runs"]
+
+
+def finish_with_stops(jobs: list[psutil.Popen], output: Path, rng: random.Random, hits: Counter, n_stops: int) -> None:
+    """Stop processes of the jobs and let them go on, one after the other, until the jobs end; both must succeed."""
+    try:
+        while stops_of(hits) < n_stops and all(job.poll() is None for job in jobs):
+            job, phase = rng.choice(jobs), rng.choice(sorted(PHASES))
+            if not reaches(job, output, phase, rng.uniform(1, 5)):
+                phase = "any time"
+            if any(output.rglob("*.claim")):  # else nothing would be lost
+                stop_and_continue(job, rng, hits, phase)
+        assert [end(job) for job in jobs] == [0, 0]
+    finally:
+        for job in jobs:
+            end(job, force=True)
+
+
+def stop_and_continue(job: psutil.Popen, rng: random.Random, hits: Counter, phase: str) -> None:
+    """Stop one process of the job for longer than its lease."""
+    parts = parts_of(job)
+    kinds = [kind for kind in ("worker", "worker", "job") if kind in parts]
+    if not kinds:
+        return
+    kind = rng.choice(kinds)
+    with suppress(psutil.NoSuchProcess):
+        victim = rng.choice(parts[kind])
+        victim.suspend()
+        time.sleep(SHORT_LEASE * rng.uniform(1.3, 3))
+        victim.resume()
+        hits[f"{kind}, SIGSTOP, {phase}"] += 1
+
+
+def check(output: Path, undisturbed: Path, *, twice: bool = False) -> None:
+    """Raise AssertionError where the finished job differs from the undisturbed one.
+
+    Args:
+        twice: whether a run may have been trained to its end by two processes, one of which was stopped meanwhile.
+    """
     files, expected = all_files(output), all_files(undisturbed)
     assert sorted(files) == sorted(expected)
     assert not [name for name in expected if files[name] != expected[name]]
     for run in read_plan(output)[0].runs:
         history = [event["event"] for event in events(run)]
-        for last in ("trained", "done"):  # a kill may come before the event is logged
+        for last in () if twice else ("trained", "done"):  # a kill may come before the event is logged
             assert history.count(last) <= 1, f"{run.name} was trained to its end twice: {history}"
         names = {path.name for path in run.directory.iterdir()}
         assert names == {"DONE", "attempts.jsonl", "held_out.parquet", "metrics.json", "model", "test.parquet"}
     assert not list(output.rglob("*.claim"))
+    assert not list(all_damages(read_plan(output)[0]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--stops", type=int, default=0, help="stop processes so often, instead of killing them")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         encoder = save_tiny_encoder(folder / "encoder")
+        if arguments.stops:
+            return report(stop_campaign(folder, encoder, arguments.stops, arguments.seed))
         result = launch(2, job_words(encoder, folder / "undisturbed"))
         assert result.code == 0, result.err
-        hits = campaign(folder, encoder, folder / "undisturbed", arguments.kills, arguments.seed)
-    jobs = hits.pop("jobs")
+        report(campaign(folder, encoder, folder / "undisturbed", arguments.kills, arguments.seed))
+
+
+def report(hits: Counter) -> None:
+    """Print how often what was hit, by which signal, and when."""
+    jobs, lost = hits.pop("jobs"), hits.pop("lost runs", 0)
     for part in range(3):  # target, signal, phase
         tally = Counter()
         for hit, count in hits.items():
             tally[hit.split(", ")[part]] += count
         print(", ".join(f"{name}: {count}" for name, count in tally.most_common()))
-    print(f"{hits.total()} kills over {jobs} jobs; every result has the bytes of the undisturbed one")
+    print(f"{hits.total()} hits over {jobs} jobs; every result has the bytes of the undisturbed one")
+    if lost:
+        print(f"{lost} times a process that went on found that another had taken its run over")
 
 
 if __name__ == "__main__":

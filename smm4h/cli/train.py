@@ -32,17 +32,20 @@ def main(words: Sequence[str] | None = None) -> None:
         from smm4h.cli.init_task import draft_task_file  # pandas and Arrow take a second to import
 
         return draft_task_file(job)
-    if not job.settings.list_runs:
+    reads_only = job.settings.list_runs or job.settings.verify
+    if not reads_only:
         check_packages(job)
         check_input_files(job)
-    if not (job.settings.list_runs or job.settings.check):
+    if not (reads_only or job.settings.check):
         become_coordinator_or_peer(launch, job)
 
     from smm4h.cli.check_job import check_job  # libraries that take seconds to import
-    from smm4h.cli.train_job import download, print_run_table, train_job
+    from smm4h.cli.train_job import download, print_run_table, train_job, verify
 
     if job.settings.list_runs:
         print_run_table(job, launch)
+    elif job.settings.verify:
+        verify(job, launch)
     elif job.settings.check:
         check_job(job, launch)
     elif job.settings.download_only:

@@ -3,14 +3,17 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from smm4h.cli.flags import command_name
+from smm4h.config.claim import lock_output_dir
 from smm4h.config.job import Job, Member
-from smm4h.config.plan import Plan, is_stored, lock_output_dir, make_plan, read_plan, wanted_of
+from smm4h.config.plan import Plan, is_stored, make_plan, read_plan, wanted_of
 from smm4h.data.folds import write_folds
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
@@ -22,14 +25,15 @@ from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
+from smm4h.parallel.verification import all_damages
 from smm4h.reporting.fingerprints import TweetFingerprints
 from smm4h.reporting.terminal import counts_table, print_evaluation, print_scores
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
-from smm4h.utils.errors import ASK_AGAIN, InputError, Stopped
-from smm4h.utils.files import write_json
-from smm4h.utils.leases import POLL_SECONDS, LeaseHolder, make_once
+from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
+from smm4h.utils.files import read_json, write_json
+from smm4h.utils.leases import POLL_SECONDS, Waiting, lease_file_of, wait_for_lease
 
 OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
 
@@ -47,8 +51,8 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
         data = prepare_output_dir(plan, job, splits, launch, notices)
         with make_pool(launch, job, plan, data) as pool:
             for stage in job.stages:
-                pool.train(stage)
-                print_pseudo_labels(write_pseudo_labels(stage + 1, plan, job, splits), launch)
+                pool.train(stage, partial(make_pseudo_labels, stage, plan, job, splits, launch))
+            data.check_claimed()
             fit_and_vote(plan, job.task, LabelledPart.of_splits(splits))
         if launch.is_main_process:
             push_run(plan, job)
@@ -74,10 +78,12 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
 
 def wait_for_plan(plan: Plan, launch: LaunchEnvironment) -> None:
     """Return when another process has written the plan; end where it ended instead, because the job was refused."""
+    waiting = Waiting()
     try:
         while not is_stored(plan):
             if launch.is_orphaned():
                 raise Stopped
+            waiting.tell(lambda: f"{plan.plan_file}, which another process of this launch checks and writes")
             time.sleep(POLL_SECONDS)
     except Stopped:
         raise SystemExit(ASK_AGAIN) from None  # the other process has printed the reason
@@ -124,6 +130,29 @@ def print_run_table(job: Job, launch: LaunchEnvironment) -> None:
     console.print(f"{len(runs)} runs in {job.output_dir}: {state_summary(runs)}", markup=False, soft_wrap=True)
 
 
+def verify(job: Job, launch: LaunchEnvironment) -> None:
+    """Compare all files of the output folder with what was written, and print those that are damaged.
+
+    Raises `JobFailed` where there are any; nothing is changed.
+    """
+    if not launch.is_main_process:
+        return
+    plan, _ = read_plan(job.output_dir)
+    damaged = list(all_damages(plan))
+    for name, wrong in damaged:
+        console.print(f"{plan.output_dir / name} {wrong}", markup=False, soft_wrap=True)
+    runs = [run for run in plan.runs if run.done_file.exists()]
+    if damaged:
+        raise JobFailed(
+            f"{len(damaged)} files in {plan.output_dir} are not as they were written; the job's command makes them "
+            "again; of a run whose large weights are named, remove DONE first"
+        )
+    unlisted = [run for run in runs if run.is_done() and not run.listed_files()]
+    console.print(f"{plan.output_dir}: all files of {len(runs) - len(unlisted)} runs are as they were written")
+    if unlisted:
+        console.print(f"{len(unlisted)} runs were made before files were listed; theirs can be read")
+
+
 def download(job: Job, launch: LaunchEnvironment) -> None:
     """Bring encoders and data set to this machine's cache, so that HF_HUB_OFFLINE=1 can be set afterwards."""
     if not launch.is_main_process:
@@ -150,10 +179,11 @@ def prepare_output_dir(
         print_findings(splits.findings)
     if launch.is_main_process:
         write_shape(plan, job.task.submission, splits.test)
-    make_once(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
+    derived, marks = plan.derived, plan.fingerprints_file
+    derived.make(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
     tables += [splits.extra.tweets] if splits.extra is not None else []
-    make_once(plan.fingerprints_file, lambda: TweetFingerprints.from_tables(tables).write(plan.fingerprints_file))
+    derived.make(marks, lambda: TweetFingerprints.from_tables(tables).write(marks))
     data = prepare_run_data(plan, job, splits)
     findings = write_data_report(plan, job, splits)
     if launch.is_main_process:
@@ -167,15 +197,21 @@ def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
     The token tables of all members that exist by then count, whichever process made them: under the lease, the last
     process to write sees all of them.
     """
-    leases, lease_file = LeaseHolder(), plan.report_file.with_name(f".{plan.report_file.name}.claim")
-    while (lease := leases.try_acquire(lease_file)) is None:
-        time.sleep(POLL_SECONDS)
-    with lease:
+    with wait_for_lease(lease_file_of(plan.report_file), plan.report_file):
         of_tokens = token_findings(plan.token_folder, job.members)
         content = [finding._asdict() for finding in (*splits.findings, *of_tokens)]
-        if not plan.report_file.exists() or json.loads(plan.report_file.read_text(encoding="utf-8")) != content:
+        if not plan.report_file.exists() or not _holds(plan.report_file, content):
             write_json(plan.report_file, content)
+            plan.derived.record(plan.report_file)
     return of_tokens
+
+
+def _holds(path: Path, content: Any) -> bool:
+    """Return whether a JSON file has a content; False for a damaged file."""
+    try:
+        return read_json(path) == json.loads(json.dumps(content))
+    except InputError:
+        return False
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
@@ -183,7 +219,9 @@ def print_findings(findings: Iterable[Finding]) -> None:
         console.print(f" {finding}", markup=False, soft_wrap=True)
 
 
-def print_pseudo_labels(counts: dict[int, dict], launch: LaunchEnvironment) -> None:
+def make_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> None:
+    """Write the pseudo labels of a stage, where they are missing, and show their counts; the first stage has none."""
+    counts = write_pseudo_labels(stage, plan, job, splits) if stage > 1 else {}
     if launch.is_main_process:
         for seed, of_seed in counts.items():
             console.print(counts_table(f"pseudo labels, folds of seed {seed}", of_seed))
@@ -218,6 +256,7 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
         from smm4h.reporting.html_report import write_report  # matplotlib would hold up the first step
 
         write_report(FinishedJob.read(plan.output_dir))
+        plan.derived.record(plan.output_dir / "report.html")
     print_next_steps(plan)
 
 

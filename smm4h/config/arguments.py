@@ -140,6 +140,7 @@ class JobSettings:
     list_runs: bool = setting(
         False, "print the runs and their states, train nothing", RECIPE, flag="list", effect=False
     )
+    verify: bool = setting(False, "compare all files with what was written, name those damaged", RECIPE, effect=False)
     download_only: bool = setting(
         False, "download encoders and data for machines that are offline", RECIPE, flag="fetch", effect=False
     )

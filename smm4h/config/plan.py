@@ -1,18 +1,11 @@
 """Plan of a job: its runs (members x folds) with stages and fingerprints, the paths of all files, and plan.json."""
 
-import dataclasses
 import hashlib
 import json
-import platform
-import shutil
 import subprocess
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import cached_property
-from importlib.metadata import version
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +15,13 @@ from smm4h.config.arguments import DEFAULTS, JOB_FIELDS, WITHOUT_EFFECT, JobSett
 from smm4h.config.decision import Costs
 from smm4h.config.job import Job, Member
 from smm4h.config.task import Columns, Submission, Task
+from smm4h.config.versions import OWN
+from smm4h.utils.derived import DerivedFiles
+from smm4h.utils.durable import Listed, damages, read_checked_json
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import write_json
-from smm4h.utils.leases import POLL_SECONDS, LeaseHolder
+from smm4h.utils.files import read_json
+from smm4h.utils.leases import lease_file_of
 
-JOB_LEASE = ".plan.json.claim"  # held while a job runs; a second job of the same plan does without
-WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
-RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 REFIT = "refit"  # folder of the refitted run, beside `fold-0`, `fold-1`, ...
 DESCRIPTIVE = ("about", "meanings", "published", "costs", "further_measures")  # keys of a task without effect on runs
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
@@ -36,7 +29,6 @@ WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose ef
 LATER = ("average", "unscored")  # keys that older jobs did not know; without effect as long as they are not given
 SHAPE_FILE = "submission.json"
 OF_THE_RULE = tuple(f"recipe shared {key} " for key in ("vote", "decision", "ties"))  # of differences
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
@@ -126,14 +118,44 @@ class Run:
     @property
     def lease_file(self) -> Path:
         """Lease of the process that trains the run."""
-        return self.directory.parent / f".{self.directory.name}.claim"
+        return lease_file_of(self.directory)
 
     def is_done(self) -> bool:
-        return self.done_file.is_file()
+        """Whether DONE is there, whole, and of this run's fingerprint."""
+        return self.done_record() is not None
+
+    def done_record(self) -> dict[str, Any] | None:
+        """Return the content of DONE; None where it is missing, damaged, or of another fingerprint."""
+        try:
+            status = self.done_file.stat()
+        except OSError:
+            return None
+        record = _checked_json(self.done_file, (status.st_ino, status.st_size, status.st_mtime_ns))
+        return record if record and record.get("fingerprint") == self.fingerprint else None
+
+    def listed_files(self) -> Listed:
+        """Return the sizes and hashes that DONE has of the run's files; empty before DONE, and in old jobs."""
+        return (self.done_record() or {}).get("files", {})
+
+    def check_file(self, path: Path) -> None:
+        """Raise `InputError` for a file, or a folder with a file, that is not what the run wrote."""
+        name = path.relative_to(self.directory).as_posix()
+        own = {key: value for key, value in self.listed_files().items() if key == name or key.startswith(f"{name}/")}
+        for damaged, wrong in damages(self.directory, own):
+            raise InputError(
+                f"{self.directory / damaged} {wrong}; remove {self.done_file} and give the job's command, which makes "
+                "the run again"
+            )
 
     def measures(self) -> dict[str, Any]:
         """Return the content of the metrics file."""
-        return json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        return read_json(self.metrics_file)
+
+
+@lru_cache(maxsize=4096)
+def _checked_json(path: Path, version: tuple[int, ...]) -> dict[str, Any] | None:
+    """Return the content of a checked file, which is read once for each `version` of it."""
+    return read_checked_json(path)
 
 
 @dataclass(frozen=True)
@@ -182,6 +204,12 @@ class Plan:
     def extra_file(self) -> Path:
         """Extra training tweets, without text, and the folds that must not train on each."""
         return self.output_dir / "extra.parquet"
+
+    @property
+    def derived(self) -> DerivedFiles:
+        """The files that are made from runs and tweets; of jobs of earlier versions, they are taken as they are."""
+        stored = read_checked_json(self.plan_file) or {}
+        return DerivedFiles(self.output_dir, accepts_unrecorded=OWN not in stored.get("versions", {OWN: ""}))
 
     @property
     def out_of_fold_file(self) -> Path:
@@ -278,8 +306,10 @@ def _shape_of(output_dir: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:
     """Read the plan and the task of a job; raise `InputError` where `output_dir` is not a job's output folder."""
+    content = read_checked_json(output_dir / "plan.json")
+    if content is None and (output_dir / "plan.json").is_file():
+        raise InputError(f"{output_dir / 'plan.json'} is damaged; give the job's command, which makes it again")
     try:
-        content = json.loads((output_dir / "plan.json").read_text(encoding="utf-8"))
         identity = {part: content[part] for part in ("recipe", "task", "data")}
         submission = Submission(**_shape_of(output_dir, content))
         columns = Columns(**content["columns"])
@@ -341,80 +371,20 @@ def _fingerprint(identity: dict[str, Any], member: Member, fold: int | None) -> 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _provenance(path: Path, n_tweets: int | None = None) -> dict[str, Any]:
-    """Return the provenance of further tweets: file name, hash of its bytes, time of its last change.
-
-    Of a folder, the hash is that of its files' bytes, in the order of their names.
-    """
-    written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    known = {"file": path.name, "sha256": digest, "written": written}
-    return known if n_tweets is None else {**known, "tweets": n_tweets}
+def identity_hash(content: Mapping[str, Any]) -> str:
+    """Return a SHA-256 of the recipe, task and data in a plan's identity, or in a plan.json."""
+    identity = {part: content[part] for part in ("recipe", "task", "data")}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
-def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = ()) -> Iterator[list[str]]:
-    """Write plan.json, or check that an existing one is of this job; yield notices.
-
-    A folder in which another recipe, task or data made no result yet is taken over, unless that job still runs. The
-    `with` block holds the lease by which other commands know that this one runs.
-
-    Args:
-        n_unlabelled: number of unlabelled tweets.
-        n_extra: number of extra training tweets of each file.
-
-    Raises `InputError` with the first difference, where the folder was made with another recipe, task or data.
-    """
+def identity_in(plan_file: Path) -> str | None:
+    """Return the `identity_hash` of a plan.json; None where it is missing or damaged."""
     try:
-        plan.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
-    leases = LeaseHolder()
-    while (lease := leases.try_acquire(plan.output_dir / JOB_LEASE)) is None and not plan.plan_file.exists():
-        time.sleep(POLL_SECONDS)  # until the job that holds the lease has written its plan
-    with lease or nullcontext():
-        notices = []
-        if difference := difference_from_stored(plan):
-            if lease is None or _holds_results(plan.output_dir, leases):
-                raise InputError(difference)
-            _remove_preparations(plan)
-            notices.append(f"{plan.output_dir} was begun with other settings and held no result; it is begun anew")
-        names = [*LIBRARIES, *(["emoji"] if any("bertweet" in member.args.cleaning for member in job.members) else [])]
-        versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
-        if not plan.plan_file.exists():
-            _write_plan(plan, job, versions, n_unlabelled, n_extra)
-        stored = json.loads(plan.plan_file.read_text(encoding="utf-8"))["versions"]
-        yield notices + [
-            f"{name} {stored.get(name)} made the runs that are done, the others get {current}"
-            for name, current in versions.items()
-            if stored.get(name) != current
-        ]
-
-
-def _write_plan(plan: Plan, job: Job, versions: dict[str, str], n_unlabelled: int, n_extra: Sequence[int]) -> None:
-    content = {
-        **plan.identity,
-        "recipe_file": job.recipe,
-        "command": job.words,
-        "versions": versions,
-        "begun": datetime.now(timezone.utc).date().isoformat(),
-        "commit": code_commit(),
-        "columns": dataclasses.asdict(job.task)["columns"],
-        "reading": {name: getattr(job.task, name) for name in READING},
-        "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
-    }
-    if job.settings.unlabelled_file:
-        content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
-    if outside := [member for member in job.members if member.is_outside]:
-        content["outside"] = {
-            member.name: {part: _provenance(Path(file)) for part, file in member.outside_files.items()}
-            for member in outside
-        }
-    if n_extra:
-        files = zip(job.settings.extra_train_file, n_extra, strict=True)
-        content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]
-    write_json(plan.plan_file, content)
+        status = plan_file.stat()
+    except OSError:
+        return None
+    content = _checked_json(plan_file, (status.st_ino, status.st_size, status.st_mtime_ns))
+    return None if content is None else identity_hash(content)
 
 
 def code_commit() -> str | None:
@@ -429,18 +399,23 @@ def code_commit() -> str | None:
 
 def is_stored(plan: Plan) -> bool:
     """Return whether the output folder holds the plan of this job."""
-    return plan.plan_file.exists() and difference_from_stored(plan) is None
+    return stored_plan(plan) is not None and difference_from_stored(plan) is None
+
+
+def stored_plan(plan: Plan) -> dict[str, Any] | None:
+    """Return the content of the output folder's plan.json; None where it is missing or damaged."""
+    stored = read_checked_json(plan.plan_file)
+    return stored if stored is not None and {"task", "data", "recipe", "versions"} <= stored.keys() else None
 
 
 def difference_from_stored(plan: Plan) -> str | None:
-    """Return the first difference from the output folder's plan, as a message with its remedy; None without one."""
-    if not plan.plan_file.exists():
+    """Return the first difference from the output folder's plan, as a message with its remedy.
+
+    None without a difference, and where there is no whole plan.
+    """
+    stored = stored_plan(plan)
+    if stored is None:
         return None
-    try:
-        stored = json.loads(plan.plan_file.read_text(encoding="utf-8"))
-        stored = {part: stored[part] for part in ("task", "data", "recipe", "versions")}
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{plan.plan_file} is not readable; choose another --output_dir") from None
     for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
         if difference := _first_difference(stored[part], plan.identity[part], part):
             saving = f"; ensemble.py {plan.output_dir} --save changes how a finished job decides"
@@ -450,31 +425,6 @@ def difference_from_stored(plan: Plan) -> str | None:
                 f"{saving if difference.startswith(OF_THE_RULE) else ''}"
             )
     return None
-
-
-def _run_folders(output_dir: Path) -> list[Path]:
-    """Return the folders of all runs that were begun, of whatever recipe."""
-    return [path for name in ("fold-*", REFIT) for depth in ("*", "*/*") for path in output_dir.glob(f"{depth}/{name}")]
-
-
-def _holds_results(output_dir: Path, leases: LeaseHolder) -> bool:
-    """Return whether a run has left more than its event log, or is trained now."""
-    for folder in _run_folders(output_dir):
-        if any(path.name not in WITHOUT_RESULT for path in folder.iterdir()):
-            return True
-        lease = leases.try_acquire(folder.parent / f".{folder.name}.claim")
-        if lease is None:
-            return True
-        lease.release()
-    return any((output_dir / name).exists() for name in RESULTS)
-
-
-def _remove_preparations(plan: Plan) -> None:
-    """Remove what a job without results has left, plan.json last."""
-    for path in (*_run_folders(plan.output_dir), plan.token_folder):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in (plan.folds_file, plan.extra_file, plan.report_file, plan.fingerprints_file, plan.plan_file):
-        path.unlink(missing_ok=True)
 
 
 def _first_difference(stored: Any, current: Any, path: str) -> str | None:

@@ -58,7 +58,8 @@ class Recipe:
 def read_command_line(words: Sequence[str]) -> Job:
     """Read recipe, task file and flags; raise `InputError` for whatever is wrong with any of them."""
     flags, rest = read_flags(words)
-    if not rest and flags.get("list") and flags.get("output_dir"):  # a begun job's folder has its plan
+    only_reads = flags.get("list") or flags.get("verify")
+    if not rest and only_reads and flags.get("output_dir"):  # a begun job's folder has its plan
         return _job_without_recipe(flags, words)
     if flags.get("init"):
         return _job_without_recipe(flags, words, *rest[:1])
@@ -67,7 +68,7 @@ def read_command_line(words: Sequence[str]) -> Job:
     if "predictions" in common:
         raise InputError("predictions are those of one member; write them into its row of the recipe")
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
-    if settings.task is None and not settings.list_runs:
+    if settings.task is None and not (settings.list_runs or settings.verify):
         raise InputError("name the task: --task tasks/task5.yaml")
     if settings.output_dir is None:
         raise InputError("name the folder for the results: --output_dir runs/task5")
@@ -114,7 +115,7 @@ def find_recipe(words: Sequence[str], preset: str | None) -> str:
 
 
 def _job_without_recipe(flags: Values, words: Sequence[str], recipe: str = "") -> Job:
-    """Return a job that is known by its flags alone, for `--list` and `--init`; the recipe is not read."""
+    """Return a job that is known by its flags alone, for `--list`, `--verify` and `--init`; the recipe is not read."""
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in flags.items() if flag in JOB_FIELDS})
     return Job(recipe, settings, None, Path(settings.output_dir or "runs"), [], [], without_secrets(words))
 

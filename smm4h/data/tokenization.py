@@ -29,9 +29,10 @@ from smm4h.models import encoder_check
 from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts, token_columns
 from smm4h.models.predictors import cleaned_pair
 from smm4h.models.word_models import hash_of
+from smm4h.utils.derived import DerivedFiles
+from smm4h.utils.durable import sync_tree
 from smm4h.utils.errors import InputError, user_message
-from smm4h.utils.files import private_mode, read_json, write_json
-from smm4h.utils.leases import make_once
+from smm4h.utils.files import check_fence, private_mode, read_json, sync_names, write_json
 
 # settings that token ids depend on, besides cleaning
 LATER_VARIANT = ("truncation", "max_windows")
@@ -225,18 +226,23 @@ def _table_path(folder: Path, part: str, member: Member) -> Path:
     return folder / f"{part}-{key}.arrow"
 
 
-def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member]) -> None:
+def tokenise(folder: Path, part: str, tweets: Dataset, members: Iterable[Member], derived: DerivedFiles) -> None:
     """Write the token table of each preprocessing variant of the members, in the first process that asks.
 
     Beside a table stands a JSON file with what the tokenizer left out of the tweets.
+
+    Args:
+        derived: the job's derived files, to which the tables belong.
     """
     for member in members:
         path = _table_path(folder, part, member)
         write = _write_token_table if member.has_encoder else _write_text_table
-        make_once(path, lambda path=path, member=member, write=write: write(path, tweets, member))
+        derived.make(path, lambda path=path, member=member, write=write: write(path, tweets, member))
         if member.has_encoder:
             losses = path.with_suffix(".json")
-            make_once(losses, lambda path=path, losses=losses, m=member: write_json(losses, _losses(path, tweets, m)))
+            derived.make(
+                losses, lambda path=path, losses=losses, m=member: write_json(losses, _losses(path, tweets, m))
+            )
 
 
 def has_token_table(folder: Path, part: str, member: Member) -> bool:
@@ -344,8 +350,8 @@ def _write_table(path: Path, tweets: Dataset, convert: Callable[..., dict[str, l
     features = Features({name: tweets.features[name] for name in kept} | columns | {"length": Value("int32")})
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
-        partial_path = Path(partial) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        partial_path = Path(temporary) / path.name
         tweets.map(
             to_rows,
             batched=True,
@@ -354,7 +360,10 @@ def _write_table(path: Path, tweets: Dataset, convert: Callable[..., dict[str, l
             cache_file_name=str(partial_path),
         )
         partial_path.chmod(private_mode())
+        sync_tree(partial_path.parent)
+        check_fence()
         partial_path.replace(path)
+        sync_names(path.parent)
 
 
 def longest_first(table: Dataset) -> np.ndarray:

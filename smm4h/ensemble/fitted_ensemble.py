@@ -184,3 +184,5 @@ def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bo
     if with_models and with_models != predictions.members:
         content[WITH_MODELS] = fitted_content(with_models)
     write_json(plan.ensemble_file, content)
+    for path in (plan.out_of_fold_file, plan.ensemble_file):
+        plan.derived.record(path)

@@ -92,7 +92,8 @@ def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _read(path: Path, run: Run) -> Predictions:
-    """Read a run's predictions file; raise `InputError` if its fingerprint is not the run's."""
+    """Read a run's predictions file; raise `InputError` if it is damaged, or its fingerprint is not the run's."""
+    run.check_file(path)
     predictions = read_predictions(path)
     if predictions.maker.get("fingerprint") != run.fingerprint:
         raise InputError(

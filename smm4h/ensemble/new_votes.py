@@ -137,8 +137,10 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         if name not in plan.members:
             raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
     runs, config = plan.runs_of(members or plan.members), asked_config(plan, task, asked)
+    plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))
     if plan.ensemble_file.exists() and not members and not any(asked.values()):
+        plan.derived.check(plan.ensemble_file)
         ensemble = FittedEnsemble.read(plan.ensemble_file)
         predictions = mean_predictions(runs, mean=ensemble.rule.mean)
     else:

@@ -1,5 +1,6 @@
 """Pseudo-labeling: write the pseudo-labelled part of each fold from the teachers' predictions, with counts."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from smm4h.data.dataset import column
 from smm4h.data.folds import folds_of
 from smm4h.data.pseudo_labels import PseudoLabels
 from smm4h.ensemble.member_predictions import MemberPredictions, run_predictions
-from smm4h.utils.files import read_json, write_json
-from smm4h.utils.leases import make_once
+from smm4h.utils.derived import DerivedFiles
+from smm4h.utils.durable import sync_tree
+from smm4h.utils.files import check_fence, read_json, sync_names, write_json
 
 COUNTS = "counts.json"  # in the folder of a fold seed's parts
 
@@ -66,21 +68,23 @@ class PseudoLabeler:
             prior = counts / counts.sum()
         self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior)
 
-    def write(self, folder: Path, stage: int, fold_seed: int) -> bool:
+    def write(self, folder: Path, stage: int, fold_seed: int, derived: DerivedFiles, inputs: str) -> bool:
         """Write each fold's part, in a folder that appears once it is complete.
 
         Args:
             folder: of all pseudo labels of the job.
+            derived: the job's derived files, to which this folder belongs.
+            inputs: a hash of the teachers' predictions.
 
         Returns True if this process wrote the parts, False if they were there or another process wrote them.
         """
         target, written = pseudo_labels.part_file(folder, stage, fold_seed, 0).parent, []
-        make_once(target, lambda: written.append(self._write_parts(target, fold_seed)))
+        derived.make(target, lambda: written.append(self._write_parts(target, fold_seed)), inputs)
         return bool(written)
 
     def _write_parts(self, target: Path, fold_seed: int) -> None:
         """Write the parts and their counts to a temporary folder, and rename it to `target`."""
-        settings, partial = self.settings, target.with_name(f".{target.name}.partial")
+        settings, partial = self.settings, target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         n_tweets, folds = len(self.pool), range(settings.n_folds)
         if settings.pseudo_from == "vote":
             drawn = pseudo_labels.cut_disjoint_parts(
@@ -102,7 +106,10 @@ class PseudoLabeler:
             counts[f"fold-{fold}"]["teachers"] = predictions.members
             pseudo_labels.write_part(partial / f"fold-{fold}.tsv", self.pool, part, self.task)
         write_json(partial / COUNTS, counts)
+        sync_tree(partial)
+        check_fence()
         partial.rename(target)
+        sync_names(target.parent)
 
     def _select(
         self,

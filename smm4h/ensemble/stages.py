@@ -1,5 +1,7 @@
 """The votes of a job, in the order in which its stages make them: pseudo labels, final vote, submission, scores."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -40,8 +42,9 @@ from smm4h.ensemble.member_predictions import (
 )
 from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
 from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
+from smm4h.utils.console import console
+from smm4h.utils.durable import sha256_of
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import make_once
 
 ERRORS_FILE = "errors.tsv"
 
@@ -54,7 +57,8 @@ def write_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits) -> dic
     runs, teachers = [run for run in plan.runs if run.stage == stage], teacher_runs(plan, job, stage)
     if not runs or not all(run.is_done() for run in teachers):
         return {}
-    config = VotingConfig.from_settings(job.settings, job.task)
+    config, derived = VotingConfig.from_settings(job.settings, job.task), plan.derived
+    inputs = inputs_hash(teachers, "held_out.parquet", "test.parquet", "unlabelled.parquet")
 
     def vote(part: str) -> tuple[MemberPredictions, np.ndarray]:
         """Return the teachers' predictions on the test tweets, or on the `unlabelled` ones, and their vote."""
@@ -64,11 +68,19 @@ def write_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits) -> dic
 
     if splits.test is not None:
         path = plan.output_dir / "votes" / f"stage{stage - 1}.tsv"
-        make_once(path, lambda: write_vote(path, *vote("test")))
+        derived.make(path, lambda: write_vote(path, *vote("test")), inputs)
     labeler = PseudoLabeler(job.settings, job.task, splits.labelled, splits.pool, teachers, vote)
     folder = plan.output_dir / "pseudo_labels"
     seeds = sorted({run.member.args.fold_seed for run in runs})
-    return {seed: counts_of(folder, stage, seed) for seed in seeds if labeler.write(folder, stage, seed)}
+    return {
+        seed: counts_of(folder, stage, seed) for seed in seeds if labeler.write(folder, stage, seed, derived, inputs)
+    }
+
+
+def inputs_hash(runs: Sequence[Run], *names: str) -> str:
+    """Return a hash of some files of runs, by the hashes that the runs' DONE files have of them."""
+    hashes = [[run.fingerprint, *(run.listed_files().get(name, {}).get("sha256") for name in names)] for run in runs]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 def write_vote(path: Path, predictions: MemberPredictions, predicted: np.ndarray) -> None:
@@ -100,25 +112,37 @@ class LabelledPart:
         return cls(task.indices(table["label"]), folds, None)
 
 
+def ensemble_inputs(plan: Plan, task: Task) -> str:
+    """Return what tells the files that ensemble.json is made from."""
+    return f"{inputs_hash(plan.runs, 'held_out.parquet', 'test.parquet')} {task.costs}"
+
+
 def fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
     """Write out-of-fold table, ensemble, label issues, errors, final vote and submission, once all runs are done.
 
-    An ensemble that was fitted for other costs than the task now has is made anew.
+    What is whole already, and made from the runs and files that there are now, is kept. An ensemble that was fitted for
+    other costs than the task now has is made anew.
     """
     if not all(run.is_done() for run in plan.runs):
         return
-    table, config = plan.out_of_fold_file, voting_config(plan, task)
-    make_once(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), labelled.gold))
-    if is_outdated(plan, config):
+    table, derived, held_out = plan.out_of_fold_file, plan.derived, inputs_hash(plan.runs, "held_out.parquet")
+    is_refitted = derived.reason_to_make(table, held_out) or derived.damage_of(plan.ensemble_file)
+    if plan.ensemble_file.exists() and is_refitted:  # the table has the ensemble's own columns
+        console.print(f"note: {plan.ensemble_file} is made again", markup=False, soft_wrap=True)
+        plan.ensemble_file.unlink()
+    config = voting_config(plan, task)
+    derived.make(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), labelled.gold), held_out)
+    has_test, inputs = plan.identity["data"].get("test") is not None, ensemble_inputs(plan, task)
+    if derived.reason_to_make(plan.ensemble_file, inputs) is None and is_outdated(plan, config):
         remove_votes(plan)
         plan.ensemble_file.unlink()
-    has_test = plan.identity["data"].get("test") is not None
-    make_once(plan.ensemble_file, lambda: write_ensemble(plan, config, task, has_test=has_test))
+    derived.make(plan.ensemble_file, lambda: write_ensemble(plan, config, task, has_test=has_test), inputs)
     if labelled.tweets is not None:
         issues, errors = plan.output_dir / "label_problems.tsv", plan.output_dir / ERRORS_FILE
-        make_once(issues, lambda: write_label_issues(issues, table, labelled.tweets))
+        derived.make(issues, lambda: write_label_issues(issues, table, labelled.tweets), held_out)
         if has_vote(table):
-            make_once(errors, lambda: write_errors(errors, table, labelled.tweets, task))
+            rule = f"{held_out} {sha256_of(plan.ensemble_file)}"
+            derived.make(errors, lambda: write_errors(errors, table, labelled.tweets, task), rule)
         if task.submission.validation and (part := validation_part(plan, task, config, labelled.tweets)):
             write_submissions(plan, task, [part])
     if has_test:
@@ -134,7 +158,7 @@ def write_final_vote(plan: Plan, task: Task) -> None:
         predictions = mean_predictions(plan.runs, mean=ensemble.rule.mean)
         write_vote(votes, predictions, ensemble.predict(predictions))
 
-    make_once(votes, vote)
+    plan.derived.make(votes, vote, f"{ensemble_inputs(plan, task)} {sha256_of(plan.ensemble_file)}")
     final = read_labels(votes)
     write_submissions(plan, task, parts_of(final.ids.to_pylist(), final.labels.to_pylist(), read_sources(plan)))
 
@@ -144,8 +168,10 @@ def write_submissions(plan: Plan, task: Task, parts: Sequence[Part]) -> None:
     for name, texts in submission_files(task.submission, parts).items():
         path = plan.output_dir / "submission" / name
         if path.exists() and not holds(path, texts):
+            console.print(f"note: {path} differs from the vote; it is made again", markup=False, soft_wrap=True)
             path.unlink()
-        make_once(path, partial(write_submission_file, path, texts))
+        inputs = hashlib.sha256(repr(texts).encode()).hexdigest()
+        plan.derived.make(path, partial(write_submission_file, path, texts), inputs)
 
 
 def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Dataset) -> Part | None:
@@ -189,14 +215,20 @@ def score_job(
             leaderboard.add_vote(name, runs, leaderboard.config)
     baselines = leaderboard.add_baselines()
     leaky = leaky_rows(plan, job, votes)
-    write_json(plan.output_dir / "scores.json", {leaky.get(k, k): v for k, v in leaderboard.scores.items()})
+    write_scores(plan, "scores.json", {leaky.get(k, k): v for k, v in leaderboard.scores.items()})
     if not all(run.is_done() for run in plan.runs):
         return leaderboard, leaky, None
     seeds = sorted({member.args.fold_seed for member in job.members})
     across = {} if labelled.tweets is None else across_folds(labelled.tweets, seeds)
     evaluation = leaderboard.evaluate(FINAL, baselines, across, labelled.folds)
-    write_json(plan.output_dir / "appraisal.json", evaluation)
+    write_scores(plan, "appraisal.json", evaluation)
     return leaderboard, leaky, evaluation
+
+
+def write_scores(plan: Plan, name: str, content: dict[str, Any]) -> None:
+    """Write a file of scores, which each command computes anew, and record its hash."""
+    write_json(plan.output_dir / name, content)
+    plan.derived.record(plan.output_dir / name)
 
 
 def leaky_rows(plan: Plan, job: Job, votes: Mapping[str, Sequence[Run]]) -> dict[str, str]:

@@ -30,9 +30,9 @@ from transformers import (
 
 from smm4h.config.arguments import TrainerSettings
 from smm4h.config.job import Job
-from smm4h.config.plan import LIBRARIES
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task import Task
+from smm4h.config.versions import LIBRARIES, OWN, own_version
 from smm4h.data.dataset import column, group_names, read_tweets
 from smm4h.data.folds import folds_of
 from smm4h.data.prediction_files import write_labels
@@ -174,6 +174,9 @@ class Student:
             report: called with step and number of steps.
             stop: whether to save a checkpoint and raise `Stopped`.
         """
+        folder = Path(arguments.output_dir)
+        own = checkpoints.make_own_folder(folder)
+        arguments.output_dir = str(own)
         trainer = TweetTrainer(
             model=self.model,
             args=arguments,
@@ -183,15 +186,18 @@ class Student:
             loss=Loss(),
             sampling=None,
             layer_decay=1.0,
-            fingerprint=fingerprint,
+            run_directory=folder,
+            facts={"fingerprint": fingerprint, OWN: own_version()},
             best=BestEpoch("", keep=False),
             watch=RunMonitor(report, stop, save_minutes),
         )
         trainer.model_accepts_loss_kwargs = False  # its loss is ours, divided by the tweets of a step
         trainer.remove_callback(PrinterCallback)
-        folder = Path(arguments.output_dir)
-        checkpoint = checkpoints.latest_complete(folder, fingerprint)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            checkpoint = checkpoints.adopt_latest(folder, own, trainer.facts)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            checkpoints.leave_own_folder(own)
         checkpoints.remove_all(folder)
         # Without the autocast that accelerate puts around the forward pass: users of the checkpoint do not have it.
         self.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -219,8 +225,7 @@ class Student:
         self.model.config._name_or_path = ""  # perhaps a local folder
         self.model.save_pretrained(partial)
         self.tokenizer.save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        checkpoints.move_into_place(partial, folder)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
 
 STUDENT_FILE = "student.json"  # in the folder of a student that was distilled from a job
+SCORES = ("scores.json", "appraisal.json")
 Scores = dict[str, Any]  # the result of `Task.score`
 
 
@@ -64,6 +65,8 @@ class FinishedJob:
         missing = [run.name for run in plan.runs if not run.is_done()]
         if missing:
             raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
+        for path in (plan.ensemble_file, plan.out_of_fold_file, *(folder / name for name in SCORES)):
+            plan.derived.check(path)
         ensemble = FittedEnsemble.read(plan.ensemble_file)
         predictions, gold = read_out_of_fold(plan.out_of_fold_file)
         scores = read_json(folder / "scores.json")

@@ -77,6 +77,7 @@ class EnsemblePredictor:
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
         self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
         self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
+        self.checked: set[str] = set()  # names of runs whose weights are whole
         self.cut: dict[str, CutTweets] = {}  # of the texts that were predicted last, by a member of each tokenizer
 
     def predict(
@@ -117,6 +118,9 @@ class EnsemblePredictor:
     def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
         if run.name in self.loaded:
             return self.loaded[run.name]
+        if run.name not in self.checked:  # once: reading the weights takes as long as loading them
+            run.check_file(run.model)
+            self.checked.add(run.name)
         model = load_run(run, self.device)
         if self.keeps:
             self.loaded[run.name] = model
@@ -161,6 +165,7 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
     """
     if (Path(name) / "plan.json").is_file():
         plan, task = read_plan(Path(name))
+        plan.derived.check(plan.ensemble_file)
         ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
         predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
         return predictor, task, {**_files(plan.plan_file, plan.ensemble_file), **predictor.model_files()}

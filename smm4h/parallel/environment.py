@@ -1,8 +1,11 @@
 """Distributed environment: this process among those that a launcher started, and its share of the machine."""
 
 import os
+import platform
 import signal
 from dataclasses import dataclass
+
+import psutil
 
 from smm4h.config.arguments import JobSettings
 from smm4h.config.job import Job
@@ -48,6 +51,12 @@ class LaunchEnvironment:
     def is_main_process(self) -> bool:
         """Whether this process shows the job's progress and results."""
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """Tells launches apart, and is the same in all processes of a launch on this host."""
+        process = psutil.Process(self.parent)  # None: this one
+        return f"{platform.node()} {process.pid} {process.create_time():.2f}"
 
     @property
     def flags(self) -> list[str]:

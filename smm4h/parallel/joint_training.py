@@ -5,7 +5,7 @@ import importlib
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import ModuleType
 
 import torch
@@ -15,12 +15,12 @@ from accelerate.utils import broadcast_object_list
 from smm4h.config.job import Job
 from smm4h.config.plan import Run
 from smm4h.parallel.environment import LaunchEnvironment, set_threads, threads_each
-from smm4h.parallel.run_state import TICK, unfinished
+from smm4h.parallel.run_state import TICK, unfinished, waited_for
 from smm4h.parallel.worker import acquire_next, train_and_log
 from smm4h.training.run_data import RunData
 from smm4h.training.trainer import run_arguments
 from smm4h.utils.errors import Stopped
-from smm4h.utils.leases import Lease, LeaseHolder
+from smm4h.utils.leases import Lease, LeaseHolder, Waiting
 
 # Imported before the process group exists: as default arguments of their functions, these modules keep a group from
 # being destroyed, and a thread of the group (torch 2.13, gloo) that frees a tensor after Python has ended aborts the
@@ -85,7 +85,7 @@ def train_jointly(
 
     Raises `Stopped` in all ranks once `stop` returns True in rank 0.
     """
-    leases, is_main_process = LeaseHolder(), PartialState().is_main_process
+    leases, is_main_process, waiting = LeaseHolder(), PartialState().is_main_process, Waiting()
     while True:
         step, lease = _next_step(runs, data, leases, stop) if is_main_process else (None, None)
         step = broadcast_object_list([step])[0]
@@ -94,14 +94,14 @@ def train_jointly(
         if step == STOP:
             raise Stopped
         if step == WAIT:
+            if is_main_process:
+                waiting.tell(lambda: waited_for(unfinished(runs)))
             look()
             threading.Event().wait(TICK)
             continue
-        try:
+        waiting.over()
+        with lease or nullcontext():
             train_and_log(runs[step], data, device, stop, lease, is_main_process=is_main_process)
-        finally:
-            if lease is not None:
-                lease.release()
         look()
 
 

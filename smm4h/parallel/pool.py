@@ -7,6 +7,7 @@ checkpoint.
 
 import multiprocessing
 import multiprocessing.connection
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,12 +30,18 @@ from smm4h.parallel.run_state import (
     failures,
     has_failed_for_good,
     log_event,
+    read_heartbeat,
     started_without_end,
+    try_again,
     unfinished,
+    waited_for,
 )
+from smm4h.parallel.verification import first_damage
 from smm4h.training.run_data import RunData, keep_best_model, remove_intermediate_files
+from smm4h.utils.console import console
+from smm4h.utils.durable import remove
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
-from smm4h.utils.leases import LeaseHolder
+from smm4h.utils.leases import LeaseHolder, Waiting
 
 MAX_EARLY_DEATHS = 3  # per worker: deaths in a row before a run was begun, after which the job ends with an error
 SAVE_SECONDS = 120  # for stopped workers to save their state, before they are killed
@@ -78,14 +85,27 @@ class TrainingPool:
     trainers: "Trainers"
     progress: JobProgress
 
-    def train(self, stage: int) -> None:
+    def train(self, stage: int, write_pseudo_labels: Callable[[], None]) -> None:
         """Train the runs of a stage that were asked for and are missing, shared with other jobs on the same folder.
 
         Nothing is trained where pseudo labels are missing because a teacher's run has failed for good.
 
-        Raises `InputError` where pseudo labels are missing because runs of their teachers were not asked for.
+        Args:
+            write_pseudo_labels: makes the stage's pseudo labels, where they are missing or damaged; called again where
+                they are removed meanwhile.
+
+        Raises `InputError` where pseudo labels are missing because runs of their teachers were not asked for, and where
+        another job took the folder over.
         """
         runs = [run for run in self.plan.wanted if run.stage == stage]
+        write_pseudo_labels()
+
+        def look() -> None:
+            self.data.check_claimed()
+            if not all(self.data.is_ready(run) for run in runs):
+                write_pseudo_labels()
+            self.progress.look()
+
         if unready := [run for run in runs if not self.data.is_ready(run) and not run.is_done()]:
             missing = [run for run in teacher_runs(self.plan, self.job, stage) if not run.is_done()]
             if any(has_failed_for_good(run) for run in missing):
@@ -94,9 +114,9 @@ class TrainingPool:
                 f"{unready[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
                 f"({missing[0].name}, ...); run the command without --members and --folds"
             )
-        self.trainers.finish(runs, self.progress.look)
+        self.trainers.finish(runs, look)
         for member in {run.member.name for run in runs if self.job.settings.keep_models == "best"}:
-            keep_best_model(self.plan.runs_of([member]))
+            keep_best_model(self.plan.runs_of([member]), self.data.best_by)
 
 
 @contextmanager
@@ -104,14 +124,16 @@ def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) ->
     """Start the workers or the joint training of a job, and end them with the `with` block."""
     costs = estimate_costs(plan.wanted, data)
     runs = longest_first(plan.wanted, costs)
+    reopen_damaged_runs(runs)
+    remove_damaged_pseudo_labels(plan, data)
     clean_up_finished_runs(runs)
     joint = is_joint_training(launch, job.settings)
     # The command was given again, so failed runs may be tried again. In joint training a failure ends all processes and
-    # each command is one try: failed runs are tried again only when nothing else is left to do.
-    if launch.is_main_process and not launch.is_restart and not (joint and unfinished(runs)):
+    # each command is one try: failed runs are tried again only when nothing else is left to do. Side by side, whichever
+    # rank comes first says so: another would find nothing left to train, and end the launch.
+    if not launch.is_restart and not (joint and (unfinished(runs) or not launch.is_main_process)):
         for run in runs:
-            if not run.is_done() and failures(run):
-                log_event(run, "again")
+            try_again(run, launch.name)
     if joint:
         from smm4h.parallel.joint_training import JointTraining  # imports Trainer, which only workers need otherwise
 
@@ -130,6 +152,28 @@ def clean_up_finished_runs(runs: Sequence[Run]) -> None:
         if run.is_done() and (lease := leases.try_acquire(run.lease_file)):
             with lease:
                 remove_intermediate_files(run)
+
+
+def reopen_damaged_runs(runs: Sequence[Run]) -> None:
+    """Remove DONE of finished runs with a damaged file, and say so: they are then made again.
+
+    Large weights, which no vote needs, are compared by size only: their hashes are compared when they are loaded.
+    """
+    leases = LeaseHolder()
+    for run in runs:
+        if run.done_file.exists() and (damage := first_damage(run)) and (lease := leases.try_acquire(run.lease_file)):
+            with lease:
+                if first_damage(run):
+                    console.print(f"note: {run.directory / damage}; it is made again", markup=False, soft_wrap=True)
+                    remove(run.done_file)
+
+
+def remove_damaged_pseudo_labels(plan: Plan, data: RunData) -> None:
+    """Remove pseudo labels that are not whole, and say so: runs that wait for them begin as soon as they are there."""
+    for folder in sorted(data.pseudo_folder.rglob("seed-*")):
+        if damage := plan.derived.damage_of(folder):
+            console.print(f"note: {folder} {damage}; it is made again", markup=False, soft_wrap=True)
+            remove(folder)
 
 
 @dataclass
@@ -188,6 +232,8 @@ class WorkerPool:
         try:
             for worker in self.workers:
                 worker.signal(signal.SIGTERM)
+                if hasattr(signal, "SIGCONT"):
+                    worker.signal(signal.SIGCONT)  # a worker that somebody stopped must end, too
             started = [worker.system_process for worker in self.workers if worker.system_process]
             psutil.wait_procs(started, SAVE_SECONDS)
         finally:
@@ -199,14 +245,25 @@ class WorkerPool:
 
         Raises `Stopped` when the launcher is gone, and `InputError` for what only the user can mend.
         """
-        while unfinished(runs):
+        waiting = Waiting()
+        while remaining := unfinished(runs):
             if self.launch.is_orphaned():
                 raise Stopped
             self._replace_dead_workers()
             look()
+            if self._trains_any_of(remaining):
+                waiting.over()
+            elif self.launch.is_main_process:
+                waiting.tell(lambda remaining=remaining: waited_for(remaining))
             time.sleep(TICK)
         look()
         clean_up_finished_runs(runs)
+
+    def _trains_any_of(self, runs: Sequence[Run]) -> bool:
+        """Return whether a worker of this process trains one of the runs."""
+        pids = {worker.process.pid for worker in self.workers}
+        heartbeats = [heartbeat for run in runs if (heartbeat := read_heartbeat(run))]
+        return any(heartbeat.host == platform.node() and heartbeat.pid in pids for heartbeat in heartbeats)
 
     def _replace_dead_workers(self) -> None:
         for number, worker in enumerate(self.workers):

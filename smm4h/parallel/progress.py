@@ -1,6 +1,5 @@
 """Progress of a whole job: a display while it runs, and the table of its runs' states."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,9 +144,7 @@ def state_summary(runs: Sequence[Run]) -> str:
     counts = ", ".join(f"{tally[name]} {name}" for name in ("done", "running", "failed", "missing"))
     running = [run for run in runs if states[run.name] == "running"]
     heartbeats = [heartbeat for run in running if (heartbeat := read_heartbeat(run))]
-    seconds = [
-        json.loads(run.done_file.read_text(encoding="utf-8"))["seconds"] for run in runs if states[run.name] == "done"
-    ]
+    seconds = [record["seconds"] for run in runs if (record := run.done_record())]
     if not heartbeats or not seconds:
         return counts
     runs_left = tally["missing"] + sum(1 - heartbeat.fraction for heartbeat in heartbeats)

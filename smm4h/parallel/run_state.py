@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import psutil
 
 from smm4h.config.plan import Run
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import LEASE_SECONDS, seconds_since_heartbeat
+from smm4h.utils.leases import LEASE_SECONDS, holder_of, seconds_since_heartbeat
 
 TRIES = 3  # a failed run is tried again twice
 WRITE_EVERY = 2.0  # seconds
@@ -69,8 +69,9 @@ class Heartbeat:
         return self
 
     def __exit__(self, *exception) -> None:
-        if not self.quiet:
-            self.run.running_file.unlink(missing_ok=True)
+        written = None if self.quiet else read_heartbeat(self.run)
+        if written and (written.host, written.pid) == (self.content.host, self.content.pid):
+            self.run.running_file.unlink(missing_ok=True)  # not that of a process that took the run over
 
     def update(self, step: int, steps: int) -> None:
         """Write the step and the total number of steps, at most every `WRITE_EVERY` seconds."""
@@ -83,7 +84,9 @@ class Heartbeat:
 def read_heartbeat(run: Run) -> HeartbeatRecord | None:
     """Return the content of the RUNNING file, which may be of a killed process; None if missing or unreadable."""
     try:
-        return HeartbeatRecord(**json.loads(run.running_file.read_text(encoding="utf-8")))
+        record = HeartbeatRecord(**json.loads(run.running_file.read_text(encoding="utf-8")))
+        numbers = float(record.since), int(record.pid), int(record.step), int(record.steps)
+        return replace(record, since=numbers[0], pid=numbers[1], step=numbers[2], steps=numbers[3])
     except (OSError, ValueError, TypeError):
         return None
 
@@ -97,22 +100,28 @@ def log_event(run: Run, event: Event, **facts: Any) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     when = datetime.now(timezone.utc).astimezone().isoformat(timespec="milliseconds")
     line = {"time": when, "event": event, "host": platform.node(), "pid": os.getpid(), **facts}
-    with run.attempts_file.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")
+    with run.attempts_file.open("ab+") as log:
+        size = log.seek(0, os.SEEK_END)
+        if size:
+            log.seek(size - 1)
+        is_torn = size and log.read(1) != b"\n"  # by a process that was killed while it wrote
+        log.write(b"\n" * is_torn + json.dumps(line).encode() + b"\n")
 
 
 def events(run: Run) -> list[dict[str, Any]]:
-    """Return the run's events, the oldest first, without lines that a killed process left incomplete."""
+    """Return the run's events, the oldest first, without lines that are incomplete or damaged."""
     try:
-        lines = run.attempts_file.read_text(encoding="utf-8").splitlines()
+        lines = run.attempts_file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     logged = []
     for line in lines:
         try:
-            logged.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if isinstance(event, dict) and event.keys() >= {"event", "host", "pid"}:
+            logged.append(event)
     return logged
 
 
@@ -129,8 +138,19 @@ def failures(run: Run) -> list[str]:
         if event["event"] == "again":
             errors = []
         elif event["event"] == "failed":
-            errors.append(event["error"])
+            errors.append(str(event.get("error")))
     return errors
+
+
+def try_again(run: Run, launch: str) -> None:
+    """Log that the job's command was given again, so that a failed run is tried anew; once for all ranks of a launch.
+
+    Args:
+        launch: tells launches apart.
+    """
+    was_said = any(event["event"] == "again" and event.get("launch") == launch for event in events(run))
+    if not run.is_done() and failures(run) and not was_said:
+        log_event(run, "again", launch=launch)
 
 
 def has_failed_for_good(run: Run) -> bool:
@@ -151,3 +171,15 @@ def state(run: Run) -> State:
 def unfinished(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that are neither done nor failed for good."""
     return [run for run in runs if not run.is_done() and not has_failed_for_good(run)]
+
+
+def waited_for(runs: Sequence[Run]) -> str:
+    """Return, in words, which unfinished runs are waited for and who holds the first of them."""
+    held = [run for run in runs if run.lease_file.exists()]
+    if not held:
+        return f"{_named(runs)}, which no process holds; their pseudo labels, or their teachers' runs, are missing"
+    return f"{_named(held)}, which is held by {holder_of(held[0].lease_file)}"
+
+
+def _named(runs: Sequence[Run]) -> str:
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs, the first of them {runs[0].name}"

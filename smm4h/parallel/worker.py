@@ -5,9 +5,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
+
+from accelerate import PartialState
 
 from smm4h.config.plan import Run
 from smm4h.parallel.environment import set_threads
@@ -18,12 +21,11 @@ from smm4h.training.run_data import RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
 from smm4h.utils.console import silence_libraries
 from smm4h.utils.errors import ASK_AGAIN, JobFailed, Stopped, user_message
-from smm4h.utils.leases import Lease, LeaseHolder
+from smm4h.utils.leases import Lease, LeaseHolder, LeaseLost
 from smm4h.utils.tracebacks import message_of, traceback_of
 
-
-class LeaseLost(Exception):
-    """Raised when another host holds the run: this process was cut off until its lease lapsed."""
+TAKEN_OVER = "another process took the run over while this one was stopped"
+CHECK_SECONDS = 1.0  # between two looks of a training at its lease
 
 
 class RunFailed(JobFailed):
@@ -70,7 +72,11 @@ def exit_with_parent() -> None:
 
 
 def acquire_next(runs: Sequence[Run], data: RunData, leases: LeaseHolder) -> tuple[Run, Lease] | None:
-    """Return the first run that is ready and not leased elsewhere, with its lease; None while there is none."""
+    """Return the first run that is ready and not leased elsewhere, with its lease; None while there is none.
+
+    Raises `InputError` where another job took the folder over.
+    """
+    data.check_claimed()
     for run in runs:
         if data.is_ready(run):
             run.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +101,7 @@ def train_all(runs: Sequence[Run], data: RunData, device: str, stop: threading.E
             with lease:
                 train_and_log(run, data, device, stop.is_set, lease)
             if data.keep_models == "best":
-                keep_best_model([r for r in runs if r.member.name == run.member.name])
+                keep_best_model([r for r in runs if r.member.name == run.member.name], data.best_by)
         else:
             stop.wait(TICK)
 
@@ -110,7 +116,7 @@ def trainer_of(run: Run) -> Callable[..., None]:
 def train_and_log(
     run: Run, data: RunData, device: str, stop: Callable[[], bool], lease: Lease | None, is_main_process: bool = True
 ) -> None:
-    """Train a run and log its events; a lost lease is logged and otherwise ignored.
+    """Train a run and log its events; a lost lease is logged and otherwise ignored, with all errors that follow it.
 
     Args:
         device: name of the device, for display.
@@ -125,10 +131,17 @@ def train_and_log(
         if is_main_process:
             log_event(run, event, **facts)
 
+    checked = time.monotonic()
+
     def report(step: int, steps: int) -> None:
+        nonlocal checked
+        if lease is not None and time.monotonic() - checked > CHECK_SECONDS:
+            lease.check()
+            checked = time.monotonic()
         heartbeat.update(step, steps)
-        if lease is not None and lease.compromise is not None:
-            raise LeaseLost
+
+    def is_lost() -> bool:
+        return lease is not None and not lease.is_held()
 
     with Heartbeat(run, device, quiet=not is_main_process) as heartbeat:
         log("begun", device=device)
@@ -139,11 +152,16 @@ def train_and_log(
                 tracking.log_scores()
             log("done")
         except LeaseLost:
-            log("stopped", error="another host took the run over")
+            log("stopped", error=TAKEN_OVER)
         except Stopped:
             log("stopped")
             raise
         except Exception as error:
+            if is_lost():
+                log("stopped", error=TAKEN_OVER)
+                if PartialState().num_processes == 1:
+                    return
+                raise Stopped from error  # the others wait for this process: all of them must end
             if user_message(error):
                 log("stopped", error=user_message(error))
                 raise

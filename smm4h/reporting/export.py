@@ -129,6 +129,7 @@ def _member_tensors(
     """Return the tensors of all runs by their names in the ensemble, and the keys of the config that describe them."""
     tensors, folds, model = {}, [], {}
     for number, run in enumerate(runs):
+        run.check_file(run.model)
         if run.member.has_encoder:
             parts = {k: v for file in sorted(run.model.glob("*.safetensors")) for k, v in load_file(file).items()}
             parts = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in parts.items()}
@@ -329,6 +330,7 @@ def write_for_publication(source: Path, folder: Path, name: str, dtype: str, lic
     if (source / STUDENT_FILE).is_file():
         return write_published_student(source, folder, name, dtype, license)
     job = FinishedJob.read(source)
+    job.plan.derived.check(job.plan.fingerprints_file)
     fingerprints = TweetFingerprints.read(job.plan.fingerprints_file)
     runs = runs_with_models(job.plan, job.with_models.rule.drop_zero_weight())
     write_published(folder, runs, job.with_models, job.task, dtype)
@@ -386,6 +388,8 @@ def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, 
         )
     with tempfile.TemporaryDirectory(prefix="push") as temporary:
         folder = Path(temporary)
+        run.check_file(run.model)
+        plan.derived.check(plan.fingerprints_file)
         for file in run.model.iterdir():
             if allowed(file.name):
                 shutil.copyfile(file, folder / file.name)

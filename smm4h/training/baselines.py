@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -31,8 +30,10 @@ from smm4h.models.word_models import (
     padded,
     words_of,
 )
+from smm4h.training import checkpoints
+from smm4h.training.checkpoints import ResultFiles
 from smm4h.training.losses import Loss, balanced_weights, targets_of
-from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
+from smm4h.training.run_data import RunData, training_part, write_done, write_results
 from smm4h.training.safe_terms import NoSafeTerms, SafeTerms, TermRows
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import read_json, write_json
@@ -214,10 +215,7 @@ def train_baseline(
     Training takes seconds, so nothing is saved on a stop and an interrupted run starts over. For the arguments see
     `run.train_run`.
     """
-    state = PartialState()
-    if state.is_main_process:
-        _fit_and_predict(run, data, report, stop, on_trained)
-    state.wait_for_everyone()
+    checkpoints.on_main_process(lambda: _fit_and_predict(run, data, report, stop, on_trained))
 
 
 def take_outside_predictions(
@@ -231,15 +229,17 @@ def take_outside_predictions(
 
     Nothing is trained, and no model is kept. For the arguments see `run.train_run`.
     """
-    state = PartialState()
-    if state.is_main_process:
-        started_at = time.perf_counter()
+
+    def take() -> None:
+        started_at, written = time.perf_counter(), ResultFiles(run)
         run.directory.mkdir(parents=True, exist_ok=True)
         report(0, 1)
-        write_results(run, data, data.outside_predictions(run.member.name), {"training_tweets": 0, "pseudo_tweets": 0})
+        facts = {"training_tweets": 0, "pseudo_tweets": 0}
+        write_results(run, data, data.outside_predictions(run.member.name), facts, written)
         on_trained()
-        _write_done(run, time.perf_counter() - started_at, 0.0)
-    state.wait_for_everyone()
+        _write_done(run, written, time.perf_counter() - started_at, 0.0)
+
+    checkpoints.on_main_process(take)
 
 
 def _fit_member(name, texts, authors, labels, n_classes, seed, report) -> BucketLinear | BucketEmbeddingClassifier:
@@ -289,20 +289,19 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     def predict(tweets: Dataset) -> np.ndarray:
         return model.predict_proba(column(tweets, "text").to_pylist()).astype(np.float32)
 
-    n_pseudo = 0 if pseudo is None else len(pseudo.rows)
-    write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo})
+    n_pseudo, written = 0 if pseudo is None else len(pseudo.rows), ResultFiles(run)
+    write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo}, written)
     # A baseline's model is not kept: nothing loads it, and its hashed terms could be read back.
-    if data.keep_models != "none" and not run.is_baseline and not run.model.exists():
-        partial = run.directory / ".model.partial"
-        partial.mkdir(exist_ok=True)
-        save_baseline(name, model, partial)
-        partial.rename(run.model)
-    _write_done(run, time.perf_counter() - started_at, trained_at - started_at)
+    if data.keep_models != "none" and not run.is_baseline:
+        own = checkpoints.make_own_folder(run.directory)
+        (own / "model").mkdir()
+        save_baseline(name, model, own / "model")
+        checkpoints.move_into_place(own / "model", run.model)
+    _write_done(run, written, time.perf_counter() - started_at, trained_at - started_at)
 
 
-def _write_done(run: Run, seconds: float, training_seconds: float) -> None:
+def _write_done(run: Run, written: ResultFiles, seconds: float, training_seconds: float) -> None:
     record = {
-        "fingerprint": run.fingerprint,
         "seconds": round(seconds, 2),
         "training_seconds": round(training_seconds, 2),
         "preparation_seconds": 0.0,
@@ -310,5 +309,4 @@ def _write_done(run: Run, seconds: float, training_seconds: float) -> None:
         "processes": 1,
         "threads": torch.get_num_threads(),
     }
-    write_json(run.done_file, record)
-    remove_intermediate_files(run)
+    write_done(run, record, written.files)

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
+
+from smm4h.config.job import Member
+from smm4h.config.task import Task
+from smm4h.training.sampler import ClassSampling
 
 IGNORED = -100  # label without a loss, torch's `ignore_index`
 
@@ -77,3 +82,21 @@ def log_prior(counts: torch.Tensor) -> torch.Tensor:
     An empty class counts as one tweet, since the logarithm of 0 is not finite.
     """
     return (counts.clamp_min(1) / counts.sum()).log()
+
+
+def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: ClassSampling | None, smoothing: float) -> Loss:
+    """Return the member's loss, with class weights and priors of the tweets as sampled.
+
+    Args:
+        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
+        smoothing: label smoothing, the share of each target that is spread over all classes.
+    """
+    targets = targets_of(torch.from_numpy(labels), task.n_classes).double()
+    if sampling is not None:
+        targets = targets * torch.from_numpy(sampling.shown()).unsqueeze(1)
+    counts, class_weights = targets.sum(dim=0), member.class_weights()
+    weights = balanced_weights(counts) if class_weights == "balanced" else None
+    if isinstance(class_weights, dict):
+        weights = torch.tensor([float(class_weights.get(label, 1.0)) for label in task.labels])
+    tau = member.args.logit_adjustment
+    return Loss(weights, member.args.focal_gamma, tau * log_prior(counts) if tau else None, smoothing)

@@ -1,28 +1,29 @@
 """Train one run: fine-tune, restore the best epoch, predict the held-out fold and the test set.
 
-An interrupted run resumes in any process and ends with byte-identical files. In order of appearance: complete
-checkpoints, `trained/` + TRAINED, predictions and metrics, `model/`, DONE.
+An interrupted run resumes in any process and ends with byte-identical files. In order of appearance: checkpoints,
+`trained/` + TRAINED, predictions and metrics, `model/`, DONE; what is unfinished, in this process's own folder.
 """
 
 import gc
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from heads import TweetClassifier, TweetClassifierConfig
@@ -30,6 +31,7 @@ from smm4h.config.arguments import DEFAULTS
 from smm4h.config.job import Member
 from smm4h.config.plan import Run
 from smm4h.config.task import Task
+from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names
 from smm4h.data.folds import stratified_choice
 from smm4h.data.pseudo_labels import hard_labels
@@ -38,14 +40,21 @@ from smm4h.metrics import confusion_matrix, precision, recall
 from smm4h.models.batching import PaddingCollator
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
-from smm4h.training.losses import Loss, balanced_weights, log_prior, targets_of
+from smm4h.training.checkpoints import (
+    RunFiles,
+    TrainingResult,
+    read_training_result,
+    weights_folder,
+    write_training_result,
+)
+from smm4h.training.losses import loss_of
 from smm4h.training.optim import SparseRowEmbedding
-from smm4h.training.run_data import RunData, remove_intermediate_files, training_part, write_results
-from smm4h.training.sampler import ClassSampling
+from smm4h.training.run_data import RunData, training_part, write_done, write_results
+from smm4h.training.sampler import sampling_of
 from smm4h.training.tracking import trackers_of
 from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, input_columns, run_arguments
+from smm4h.utils.durable import listing, read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import write_json
 
 MIN_AUC, AUC_TWEETS = 0.6, 100  # below this AUC a run has collapsed; training tweets of each kind to compute it on
 RESEED_OFFSET = 1000  # added to the seed of a collapsed run
@@ -99,19 +108,6 @@ def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: D
         embeddings.word_embeddings = SparseRowEmbedding(embeddings.word_embeddings, used_ids(tweets, n_rows))
 
 
-@dataclass
-class TrainingResult:
-    """Result of a run's training; the content of its TRAINED file."""
-
-    fingerprint: str
-    training_tweets: int
-    steps: int
-    checkpoint: Any  # the chosen evaluation, or "last"
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    collapsed: dict[str, float] | None = None  # seed and training AUC of a first, collapsed training
-
-
 def train_run(
     run: Run,
     data: RunData,
@@ -128,23 +124,34 @@ def train_run(
 
     Raises `Stopped` after saving on a stop, and `InputError` for settings that the user must correct.
     """
-    done = False
-    while not done:
-        done = _run_once(run, data, report, stop, on_trained)
-        gc.collect()  # or the trainer's reference cycles would keep the last model in memory
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    own = broadcast_from_main(checkpoints.make_own_folder(run.directory) if PartialState().is_main_process else None)
+    try:
+        while not _run_once(run, data, own, report, stop, on_trained):
+            _free_memory()
+    finally:
+        if PartialState().is_main_process:
+            checkpoints.leave_own_folder(own)
+        _free_memory()
 
 
-def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
-    """Complete a run's missing steps; return False if the run collapsed and must be trained with another seed."""
+def _free_memory() -> None:
+    gc.collect()  # or the trainer's reference cycles would keep the last model in memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> bool:
+    """Complete a run's missing steps; return False if the run collapsed and must be trained with another seed.
+
+    Args:
+        own: folder of this process alone, for what is unfinished.
+    """
     started_at = time.perf_counter()
-    run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    collapsed = broadcast_from_main(run.collapsed_file.is_file())
-    trainer = _trainer(_reseeded(run) if collapsed else run, data, part, report, stop)
-    trained = broadcast_from_main(_read_training_result(run))
+    collapsed = broadcast_from_main(read_checked_json(run.collapsed_file)) is not None
+    trainer = _trainer(_reseeded(run) if collapsed else run, data, own, part, report, stop)
+    trained = broadcast_from_main(read_training_result(run))
     if trained is None:
         may_collapse = run.member.args.retrain_collapsed and not collapsed
         trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
@@ -152,24 +159,24 @@ def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
             trainer.accelerator.free_memory()
             return False
         on_trained()
-    elif broadcast_from_main(run.trained_model.is_dir()):
-        trainer.model.load_state_dict(load_file(run.trained_model / "model.safetensors"))
+    else:
+        trainer.model.load_state_dict(load_file(broadcast_from_main(weights_folder(run)) / "model.safetensors"))
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # their wrappers serve training only
     predicting_since = time.perf_counter()
-    # Without trained/, an earlier process has moved it to model/, after writing predictions and metrics.
-    if broadcast_from_main(run.trained_model.is_dir()):
-        write_results(
-            run,
-            data,
-            lambda tweets: predict_proba(trainer, tweets),
-            {**asdict(trained), "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
-            is_writer=trainer.args.should_save,
-            broadcast=broadcast_from_main,
-        )
-        _keep_model(run, data, trainer)
-    if trainer.args.should_save:
+    written = RunFiles(run, trained)
+    write_results(
+        run,
+        data,
+        lambda tweets: predict_proba(trainer, tweets),
+        {**trained.facts, "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
+        written,
+        in_one_process=checkpoints.on_main_process,
+        broadcast=broadcast_from_main,
+    )
+
+    def finish() -> None:
+        _keep_model(run, data, own, trainer.processing_class)
         record = {
-            "fingerprint": run.fingerprint,
             "seconds": round(trained.seconds + time.perf_counter() - predicting_since, 2),
             "training_seconds": round(trained.seconds, 2),
             "preparation_seconds": round((trainer.watch.first_step or started_at) - started_at, 2),
@@ -178,8 +185,9 @@ def _run_once(run: Run, data: RunData, report, stop, on_trained) -> bool:
             "bf16": trainer.args.bf16,
             "threads": torch.get_num_threads(),
         }
-        write_json(run.done_file, record)
-        remove_intermediate_files(run)
+        write_done(run, record, written.files)
+
+    checkpoints.on_main_process(finish)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return True
@@ -193,8 +201,7 @@ def _reseeded(run: Run) -> Run:
 def training_auc(trainer: "TweetTrainer", task: Task) -> float:
     """Return the area under the ROC curve of rare against other training tweets, 0.5 by chance.
 
-    The sample is always the same, with equally many tweets of both kinds. The result is 1.0 where either kind is
-    missing.
+    The sample is always the same, with equally many tweets of both kinds; 1.0 where either kind is missing.
     """
     tweets = trainer.train_dataset
     labels = np.asarray(column(tweets, "labels").to_pylist())
@@ -213,15 +220,6 @@ def broadcast_from_main(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def _read_training_result(run: Run) -> TrainingResult | None:
-    """Return the content of the TRAINED file; None if it is missing, incomplete or of another fingerprint."""
-    try:
-        result = TrainingResult(**json.loads(run.trained_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return result if result.fingerprint == run.fingerprint else None
-
-
 def _train(
     run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, *, may_collapse: bool
 ) -> TrainingResult | None:
@@ -230,11 +228,13 @@ def _train(
     Returns None for a run that `may_collapse` and did: COLLAPSED is then written, and the run must be trained with
     another seed. Raises `InputError` where no evaluation was made to choose from.
     """
-    best, watch = trainer.best, trainer.watch
-    checkpoint = broadcast_from_main(checkpoints.latest_complete(run.directory, run.fingerprint))
+    best, watch, own = trainer.best, trainer.watch, Path(trainer.args.output_dir)
+    checkpoint = _adopt_checkpoint(run, trainer, own)
     if checkpoint is not None:
         best.load(checkpoint)
-        watch.seconds_before = checkpoints.completion_record(checkpoint)["training_seconds"]
+        watch.seconds_before = json.loads((checkpoint / checkpoints.COMPLETE_FILE).read_text(encoding="utf-8"))[
+            "training_seconds"
+        ]
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     steps, planned = trainer.state.global_step, trainer.state.max_steps
     if steps < planned:
@@ -244,11 +244,9 @@ def _train(
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
     if may_collapse and (auc := training_auc(trainer, task)) < MIN_AUC:
-        if trainer.args.should_save:
-            checkpoints.remove_all(run.directory)
-            write_json(run.collapsed_file, {"seed": run.member.args.seed, "auc_of_training_tweets": auc})
-        trainer.accelerator.wait_for_everyone()
+        checkpoints.on_main_process(lambda: _write_collapse(run, auc))
         return None
+    trainer.save_model(str(own / "trained"))
     trained = TrainingResult(
         run.fingerprint,
         training_tweets,
@@ -256,40 +254,60 @@ def _train(
         best.best if best.keep else "last",
         best.history,
         watch.training_seconds(),
-        broadcast_from_main(
-            json.loads(run.collapsed_file.read_text(encoding="utf-8")) if run.collapsed_file.is_file() else None
-        ),
+        broadcast_from_main(read_checked_json(run.collapsed_file)),
+        own_version(),
+        {},
     )
-    partial = run.directory / ".trained.partial"
-    trainer.save_model(str(partial))
-    if trainer.args.should_save:
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains local paths
-        shutil.rmtree(run.trained_model, ignore_errors=True)
-        partial.rename(run.trained_model)
-        write_json(run.trained_file, asdict(trained))
+
+    def publish() -> None:
+        (own / "trained" / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains local paths
+        trained.files.update(listing(own, [own / "trained"]))
+        checkpoints.move_into_place(own / "trained", run.trained_model)
+        write_training_result(run, trained)
         checkpoints.remove_all(run.directory)
-    trainer.accelerator.wait_for_everyone()
+
+    checkpoints.on_main_process(publish)
     return trained
 
 
-def _keep_model(run: Run, data: RunData, trainer: "TweetTrainer") -> None:
+def _adopt_checkpoint(run: Run, trainer: "TweetTrainer", own: Path) -> Path | None:
+    """Return the checkpoint to resume from, in this process's own folder; None without one."""
+    adopted: list[Path | None] = [None]
+
+    def adopt() -> None:
+        adopted[0] = checkpoints.adopt_latest(run.directory, own, trainer.facts)
+
+    checkpoints.on_main_process(adopt)
+    return broadcast_from_main(adopted[0])
+
+
+def _write_collapse(run: Run, auc: float) -> None:
+    """Write COLLAPSED, and remove the checkpoints of the collapsed training."""
+    write_checked_json(run.collapsed_file, {"seed": run.member.args.seed, "auc_of_training_tweets": auc})
+    checkpoints.remove_all(run.directory)
+
+
+def _keep_model(run: Run, data: RunData, own: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Move or convert the trained weights to the run's model folder, if they are to be kept."""
-    if not trainer.args.should_save or data.keep_models == "none" or run.model.exists():
+    if data.keep_models == "none" or not run.trained_model.is_dir():
         return
     if data.keep_models_in == "float32":
-        run.trained_model.rename(run.model)
+        checkpoints.move_into_place(run.trained_model, run.model)
         return
-    partial = run.directory / ".model.partial"
     model = TweetClassifier.from_pretrained(run.trained_model, dtype=getattr(torch, data.keep_models_in))
-    model.save_pretrained(partial)
-    trainer.processing_class.save_pretrained(partial)
-    partial.rename(run.model)
+    model.save_pretrained(own / "model")
+    tokenizer.save_pretrained(own / "model")
+    checkpoints.move_into_place(own / "model", run.model)
 
 
-def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "TweetTrainer":
-    """Build a run's trainer: model, tokenizer, data, metric, loss and callbacks."""
+def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report, stop) -> "TweetTrainer":
+    """Build a run's trainer: model, tokenizer, data, metric, loss and callbacks.
+
+    Args:
+        own: folder of this process alone, for what the trainer writes.
+    """
     task, member = data.task, run.member
-    arguments = run_arguments(member, run.directory)
+    arguments = run_arguments(member, own)
     if run.is_refit:
         arguments.eval_strategy = IntervalStrategy.NO  # a refitted run holds no tweets out
     arguments.run_name, arguments.report_to = run.name, trackers_of(member)
@@ -334,7 +352,8 @@ def _trainer(run: Run, data: RunData, train_dataset: Dataset, report, stop) -> "
         loss=loss_of(member, task, labels, sampling, arguments.label_smoothing_factor),
         sampling=sampling,
         layer_decay=member.args.layer_decay,
-        fingerprint=run.fingerprint,
+        run_directory=run.directory,
+        facts={"fingerprint": run.fingerprint, "seed": member.args.seed, OWN: own_version()},
         best=BestEpoch(task.measure, keep=member.args.checkpoint == "best"),
         watch=RunMonitor(report, stop, data.save_minutes),
     )
@@ -375,36 +394,6 @@ class TaskMetric(evaluate.Metric):
             "precision": float(precision(confusion, objective.positive)),
             "recall": float(recall(confusion, objective.positive)),
         }
-
-
-def sampling_of(member: Member, task: Task, labels: np.ndarray) -> ClassSampling | None:
-    """Return the member's class sampling; None if an epoch contains each tweet once.
-
-    Args:
-        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
-    """
-    per_positive, copies = member.args.negatives_per_positive, member.args.positive_copies
-    if per_positive is None and copies == 1:
-        return None
-    return ClassSampling(np.isin(hard_labels(labels), task.positive_indices), per_positive, copies)
-
-
-def loss_of(member: Member, task: Task, labels: np.ndarray, sampling: ClassSampling | None, smoothing: float) -> Loss:
-    """Return the member's loss, with class weights and priors of the tweets as sampled.
-
-    Args:
-        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
-        smoothing: label smoothing, the share of each target that is spread over all classes.
-    """
-    targets = targets_of(torch.from_numpy(labels), task.n_classes).double()
-    if sampling is not None:
-        targets = targets * torch.from_numpy(sampling.shown()).unsqueeze(1)
-    counts, class_weights = targets.sum(dim=0), member.class_weights()
-    weights = balanced_weights(counts) if class_weights == "balanced" else None
-    if isinstance(class_weights, dict):
-        weights = torch.tensor([float(class_weights.get(label, 1.0)) for label in task.labels])
-    tau = member.args.logit_adjustment
-    return Loss(weights, member.args.focal_gamma, tau * log_prior(counts) if tau else None, smoothing)
 
 
 def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:

@@ -12,19 +12,23 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Plan, Run, fold_runs
+from smm4h.config.plan import Plan, Run, fold_runs, identity_hash, identity_in
 from smm4h.config.task import Task
+from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names, groups_of
 from smm4h.data.extra_tweets import extra_rows, write_extra_tweets
 from smm4h.data.folds import fold_column
-from smm4h.data.prediction_files import Predictions, is_complete, read_predictions, write_predictions
+from smm4h.data.prediction_files import Predictions, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
 from smm4h.data.splits import Splits
 from smm4h.data.tokenization import token_table, tokenise
 from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
+from smm4h.training.checkpoints import ResultFiles
+from smm4h.utils.derived import DerivedFiles
+from smm4h.utils.durable import listing, remove, write_checked_json
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
-from smm4h.utils.leases import make_once
 
 PART_OF = {"held_out": "out_of_fold"}  # where a member from elsewhere has the probabilities of a run's part
 
@@ -39,6 +43,8 @@ class RunData:
         max_eval_samples: held-out tweets that an evaluation during training uses at most; None: all.
         keep_models: `all`, `best` of each member, or `none`.
         keep_models_in: the dtype of kept weights.
+        best_by: the held-out score by which a member's best run is chosen: the task's metric, or average precision
+            where the decision is tuned, since the metric is that of labels by argmax.
         save_minutes: minutes between checkpoints.
         outside_folder: predictions of members from elsewhere; None without such a member.
         extra_file: which extra tweets each run trains on; None without any.
@@ -54,16 +60,28 @@ class RunData:
     max_eval_samples: int | None = None
     keep_models: str = "all"
     keep_models_in: str = "float32"
+    best_by: str = "average_precision"
     save_minutes: float = 5.0
     extra_file: Path | None = None
     outside_folder: Path | None = None
+    plan_file: Path | None = None
+    identity: str = ""  # hash of the recipe, task and data that the folder must be of
+
+    def check_claimed(self) -> None:
+        """Raise `InputError` where another job took the folder over, while this one was stopped."""
+        if self.plan_file is not None and identity_in(self.plan_file) not in (None, self.identity):
+            raise InputError(
+                f"{self.plan_file.parent} was taken over by a job of another recipe, task or data while this one was "
+                "stopped; choose another --output_dir"
+            )
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
         """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1."""
         if run.stage == 1:
             return None
-        tweets = token_table(self.token_folder, self.pool, run.member)
-        return read_part(self.pseudo_file(run), column(tweets, "id"), self.task)
+        tweets, path = token_table(self.token_folder, self.pool, run.member), self.pseudo_file(run)
+        DerivedFiles(self.pseudo_folder.parent).check(path)
+        return read_part(path, column(tweets, "id"), self.task)
 
     def pseudo_file(self, run: Run) -> Path:
         """Return the path of the pseudo-labelled tweets for the run's stage and fold."""
@@ -121,25 +139,31 @@ def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Datas
     return Dataset(table.replace_schema_metadata(None))
 
 
+def _in_this_process(action: Callable[[], None]) -> None:
+    action()
+
+
 def write_results(
     run: Run,
     data: RunData,
     predict: Callable[[Dataset], np.ndarray] | dict[str, np.ndarray],
     result: dict[str, Any],
+    written: ResultFiles,
     *,
-    is_writer: bool = True,
+    in_one_process: Callable[[Callable[[], None]], None] = _in_this_process,
     broadcast: Callable[[bool], bool] = bool,
 ) -> None:
     """Write a run's predictions and metrics.
 
     The run predicts the held-out fold, unless it is a refit, the test tweets and, as a teacher, a pool of unlabelled
-    tweets. Files that are complete already are kept.
+    tweets. Files that are whole already are kept.
 
     Args:
         predict: returns the probabilities (n_tweets, n_classes) of a token table's tweets; or probabilities of all
             tweets by part, of a member from elsewhere.
         result: facts about the training, added to the metrics.
-        is_writer: whether this process writes files; where several train the run jointly, all predict and one writes.
+        written: the run's files so far, to which those of this function are added.
+        in_one_process: has one process write; where several train the run jointly, all predict.
         broadcast: returns the main process's value in all processes, so that all predict the same tables.
     """
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
@@ -151,21 +175,37 @@ def write_results(
     if data.pool == "unlabelled" and run.member.name in data.teachers:
         parts.append(("unlabelled", run.unlabelled_file, token_table(data.token_folder, "unlabelled", run.member)))
     for name, path, tweets in parts:
-        if broadcast(is_complete(path, {**maker, "part": name})):
+        part_maker = {**maker, "part": name}
+        if broadcast(written.is_whole(path, part_maker)):
             continue
-        if callable(predict):
-            predicted = predict(tweets)
-        else:
-            predicted = predict[PART_OF.get(name, name)][column(tweets, "row").to_numpy()]
-        if is_writer:
+        predicted = predict(tweets) if callable(predict) else predict[PART_OF.get(name, name)]
+        if not callable(predict):
+            predicted = predicted[column(tweets, "row").to_numpy()]
+
+        def write(path=path, tweets=tweets, predicted=predicted, part_maker=part_maker) -> None:
             rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
-            own, groups = {**maker, "part": name}, groups_of(tweets)
-            write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, own, groups))
-    if is_writer:
-        facts = {name: value for name, value in result.items() if name not in ("fingerprint", "seconds")}
+            groups = groups_of(tweets)
+            write_predictions(path, Predictions(rows, ids, predicted, data.task.labels, part_maker, groups))
+            written.add(path)
+
+        in_one_process(write)
+
+    def write_metrics() -> None:
+        facts = dict(result)
         facts |= {} if data.extra_file is None else {"extra_tweets": len(data.extra_rows(run))}
         facts |= {} if run.is_refit else {"held_out": _held_out_score(run, held_out, data.task)}
         write_json(run.metrics_file, {**maker, "held_out_tweets": len(held_out), **facts})
+        written.add(run.metrics_file)
+
+    in_one_process(write_metrics)
+
+
+def write_done(run: Run, record: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
+    """Write DONE, with what made the run and the list of its files, and remove what is not needed any more."""
+    model = listing(run.directory, [run.model]) if run.model.is_dir() else {}
+    made_by = {"fingerprint": run.fingerprint, OWN: own_version()}
+    write_checked_json(run.done_file, {**made_by, **record, "files": {**files, **model}})
+    remove_intermediate_files(run)
 
 
 def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
@@ -176,13 +216,15 @@ def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
 
 
 def remove_intermediate_files(run: Run) -> None:
-    """Remove what a finished run no longer needs: checkpoints, and weights that are not to be kept."""
+    """Remove what a finished run no longer needs: checkpoints, weights that are not to be kept, hidden leftovers."""
     checkpoints.remove_all(run.directory)
-    for path in (run.trained_model, run.trained_file, run.collapsed_file, run.running_file, *run.directory.glob(".*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in (run.trained_model, run.trained_file, run.collapsed_file, run.running_file):
+        remove(path)
+    for path in run.directory.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def keep_best_model(runs: Sequence[Run]) -> None:
+def keep_best_model(runs: Sequence[Run], score: str) -> None:
     """Remove the weights of a member's fold runs except the highest-scoring held-out fold, the first of ties.
 
     A run that scores lower than another finished run cannot become the best, so any process may call this at any time,
@@ -191,12 +233,13 @@ def keep_best_model(runs: Sequence[Run]) -> None:
 
     Args:
         runs: all runs of one member.
+        score: key of the held-out score; see `RunData.best_by`.
     """
     done = sorted((run for run in fold_runs(runs) if run.is_done()), key=lambda run: run.fold)
-    scores = [next(iter(run.measures()["held_out"].values())) for run in done]
+    scores = [run.measures()["held_out"][score] for run in done]
     for index, run in enumerate(done):
         if index != scores.index(max(scores)):
-            shutil.rmtree(run.model, ignore_errors=True)
+            remove(run.model)
 
 
 def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
@@ -205,15 +248,15 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
     members = list({run.member.name: run.member for run in plan.wanted}.values())
     for part in ("labelled", "test", "unlabelled"):
         if (tweets := getattr(splits, part)) is not None:
-            tokenise(folder, part, tweets, members)
+            tokenise(folder, part, tweets, members, plan.derived)
     if (extra := splits.extra) is not None:
-        tokenise(folder, "extra", extra.tweets, members)
+        tokenise(folder, "extra", extra.tweets, members, plan.derived)
         seeds = sorted({member.args.fold_seed for member in job.members})
         given = extra, splits.labelled, splits.test, seeds, job
-        make_once(plan.extra_file, lambda: write_extra_tweets(plan.extra_file, *given))
+        plan.derived.make(plan.extra_file, lambda: write_extra_tweets(plan.extra_file, *given))
     for name, predictions in (splits.outside or {}).items():
         for part, probabilities in predictions.items():
-            _write_outside(plan.outside_folder / name / f"{part}.parquet", name, part, probabilities, splits, job.task)
+            _write_outside(plan, name, part, probabilities, splits, job.task)
     return RunData(
         task=job.task,
         folds_file=plan.folds_file,
@@ -225,15 +268,19 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         max_eval_samples=job.settings.max_eval_samples,
         keep_models=job.settings.keep_models,
         keep_models_in=job.settings.keep_models_in,
+        best_by="average_precision" if job.settings.decision == "tuned" else job.task.measure,
         save_minutes=job.settings.save_minutes,
         extra_file=None if splits.extra is None else plan.extra_file,
         outside_folder=plan.outside_folder if splits.outside else None,
+        plan_file=plan.plan_file,
+        identity=identity_hash(plan.identity),
     )
 
 
-def _write_outside(path: Path, name: str, part: str, probabilities: np.ndarray, splits: Splits, task: Task) -> None:
+def _write_outside(plan: Plan, name: str, part: str, probabilities: np.ndarray, splits: Splits, task: Task) -> None:
     """Write a member's predictions from elsewhere into the job's folder, in the first process that asks."""
     tweets = splits.labelled if part == "out_of_fold" else getattr(splits, part)
     rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
     predictions = Predictions(rows, ids, probabilities, task.labels, {"member": name, "part": part}, groups_of(tweets))
-    make_once(path, lambda: write_predictions(path, predictions))
+    path = plan.outside_folder / name / f"{part}.parquet"
+    plan.derived.make(path, lambda: write_predictions(path, predictions))

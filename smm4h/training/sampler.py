@@ -8,6 +8,10 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from smm4h.config.job import Member
+from smm4h.config.task import Task
+from smm4h.data.pseudo_labels import hard_labels
+
 FILLER = -1  # index of an unlabelled row, for a process that gets no tweet of a short last batch
 
 
@@ -123,3 +127,15 @@ class ResumableBatchSampler(Sampler[list[int]]):
             size = -(-len(batch) // self.n_processes)
             share = batch[self.rank :: self.n_processes]
             yield share + [FILLER] * (size - len(share))
+
+
+def sampling_of(member: Member, task: Task, labels: np.ndarray) -> ClassSampling | None:
+    """Return the member's class sampling; None if an epoch contains each tweet once.
+
+    Args:
+        labels: (n_tweets,) class indices, or (n_tweets, n_classes) probabilities.
+    """
+    per_positive, copies = member.args.negatives_per_positive, member.args.positive_copies
+    if per_positive is None and copies == 1:
+        return None
+    return ClassSampling(np.isin(hard_labels(labels), task.positive_indices), per_positive, copies)

@@ -27,6 +27,7 @@ from smm4h.training.optim import RAdam
 from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import write_json
+from smm4h.utils.leases import LeaseLost
 
 INPUTS = ("input_ids", "second", "windows")  # columns of a token table, as far as it has them
 HUB_SETTINGS = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # the job uploads, Trainer does not
@@ -99,7 +100,8 @@ class TweetTrainer(Trainer):
         loss: loss of each tweet.
         sampling: which tweets an epoch contains; None: each tweet once.
         layer_decay: factor by which each layer learns slower than the layer above it; 1.0: none.
-        fingerprint: the run's, written into its checkpoints.
+        run_directory: the run's folder, to which complete checkpoints are moved.
+        facts: written into the checkpoints, such as the run's fingerprint.
         best: keeps the best epoch's weights.
         watch: reports progress and asks for checkpoints.
     """
@@ -110,14 +112,15 @@ class TweetTrainer(Trainer):
         loss: Loss,
         sampling: ClassSampling | None,
         layer_decay: float,
-        fingerprint: str,
+        run_directory: Path,
+        facts: dict[str, Any],
         best: "BestEpoch",
         watch: "RunMonitor",
         **kwargs,
     ):
         super().__init__(*args, compute_loss_func=self.mean_over_step, callbacks=[best, watch], **kwargs)
         self.loss, self.sampling, self.layer_decay = loss, sampling, layer_decay
-        self.fingerprint, self.best, self.watch = fingerprint, best, watch
+        self.run_directory, self.facts, self.best, self.watch = run_directory, facts, best, watch
 
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
         """Return the summed loss of a micro-batch, divided by the normalizer of the whole step."""
@@ -203,12 +206,14 @@ class TweetTrainer(Trainer):
         """Save a complete checkpoint with the best epoch so far, then raise `Stopped` if the process must stop."""
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
+        self.accelerator.wait_for_everyone()  # each process writes its part
+
+        def complete() -> None:
             self.best.save(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            record = {"fingerprint": self.fingerprint, "training_seconds": self.watch.training_seconds()}
-            checkpoints.mark_complete(folder, record)
+            checkpoints.mark_complete(folder, {**self.facts, "training_seconds": self.watch.training_seconds()})
+            checkpoints.publish(folder, self.run_directory)
+
+        checkpoints.on_main_process(complete)
         if self.watch.stopping:
             raise Stopped
 
@@ -341,7 +346,7 @@ class RunMonitor(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.training = True
-        self.report(state.global_step, state.max_steps)
+        checkpoints.on_main_process(lambda: self.report(state.global_step, state.max_steps))
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.batches.epoch = int(state.epoch or 0)
@@ -351,12 +356,22 @@ class RunMonitor(TrainerCallback):
             self.first_step = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.report(state.global_step, state.max_steps)
+        is_lost = self._report_and_see(state)
         is_time = self.save_seconds > 0 and time.perf_counter() - self.saved > self.save_seconds
-        is_time, self.stopping = any_process(args, is_time, self.stop())
+        is_time, self.stopping, is_lost = any_process(args, is_time, self.stop(), is_lost)
+        if is_lost:  # to one process, which alone holds it: all must end at the same step
+            raise LeaseLost("another process took the run over")
         self.due = control.should_save or is_time or self.stopping
         last_of_epoch = state.global_step >= state.max_steps or float(state.epoch).is_integer()
         control.should_save = self.due and not last_of_epoch
+
+    def _report_and_see(self, state) -> bool:
+        """Report the step; return whether this process has lost the run's lease."""
+        try:
+            self.report(state.global_step, state.max_steps)
+        except LeaseLost:
+            return True
+        return False
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_save = (control.should_save or self.due) and state.global_step < state.max_steps

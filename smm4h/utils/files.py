@@ -5,7 +5,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ UMASK_AT_START = os.umask(0)
 os.umask(UMASK_AT_START)  # asked once, before there are threads
 UMASK_VARIABLE = "SMM4H_UMASK"  # of files with tweets
 SURROGATE = re.compile("[\ud800-\udfff]")
+_fence: ContextVar[Callable[[], None]] = ContextVar("fence", default=lambda: None)
 LONG_NAME = 128  # bytes; a temporary file's name holds the name and more, and file systems allow 255
 
 
@@ -222,9 +225,44 @@ def write_atomically(path: str | Path, write: Callable[[Path], None], *, private
         write(partial)
         sync(partial)
         partial.chmod(private_mode() if private else 0o666 & ~umask())  # mkstemp's 0600 would lock other users out
+        check_fence()
         partial.replace(path)
+        sync_names(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_names(folder: Path) -> None:
+    """Flush a folder's names to the disk, or a power cut may take a file that was moved there."""
+    if os.name != "nt":  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems can't flush a folder
+            os.fsync(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """Have `check` called just before each write or removal of the `with` block; it raises where the right is lost.
+
+    The checks of blocks around this one are called, too.
+    """
+    outer = _fence.get()
+
+    def check_all() -> None:
+        outer()
+        check()
+
+    token = _fence.set(check_all)
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+def check_fence() -> None:
+    """Raise what the checks of the `fenced` blocks raise, where this process lost its right to write."""
+    _fence.get()()
 
 
 def sync(path: Path) -> None:

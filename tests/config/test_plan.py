@@ -77,13 +77,6 @@ def test_the_folder_of_a_run_that_is_trained_is_not_taken_over(begun_words, call
     assert "was made with another data: data labelled was" in result.err
 
 
-def test_a_plan_that_is_not_readable_is_named(begun_words, call, tmp_path):
-    (tmp_path / "out" / "plan.json").write_text("{")
-    result = call(main, *begun_words)
-    assert result.code == 2
-    assert "plan.json is not readable; choose another --output_dir" in result.err
-
-
 def test_settings_without_effect_do_not_make_another_job(copied_job, call):
     result = call(main, *copied_job.words, "--logging_steps", 7, "--token", "hf_secret", "--list")
     assert result.code == 0, result.err

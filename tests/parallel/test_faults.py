@@ -1,10 +1,17 @@
 """The short fault campaign; `make faults` is the long one."""
 
 import pytest
-from faults import campaign
+from faults import campaign, stop_campaign, stops_of
 
 
 @pytest.mark.slow
 def test_ten_kills_leave_no_trace_in_the_result(finished_job, tiny_encoder, tmp_path):
     hits = campaign(tmp_path, tiny_encoder, finished_job.folder, 10, seed=3)
     assert hits.total() - hits["jobs"] == 10
+
+
+@pytest.mark.slow
+def test_processes_that_were_stopped_beyond_their_leases_leave_no_trace_either(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMM4H_LEASE_SECONDS", "90")  # which the campaign changes, and this puts back
+    hits = stop_campaign(tmp_path, tiny_encoder, 5, seed=3)
+    assert stops_of(hits) - hits["jobs"] == 5

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 
+from smm4h.parallel.verification import unfinished_damages
 from smm4h.training import checkpoints
-from smm4h.training.run import remove_intermediate_files, train_run
+from smm4h.training.run import train_run
+from smm4h.training.run_data import remove_intermediate_files
 from smm4h.utils.errors import Stopped
+from smm4h.utils.leases import LeaseHolder, LeaseLost
 
 LONG = {"num_train_epochs": 2, "per_device_train_batch_size": 8}  # 48 tweets: 6 steps an epoch
 
@@ -80,23 +84,85 @@ def test_a_stop_between_accumulated_batches_and_evaluations_changes_no_byte(prep
     assert files_of(stopped.runs[7]) == files_of(undisturbed.runs[7])
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGE = {
+    "without its list": lambda folder: (folder / "SEALED").unlink(),
+    "with a cut list": lambda folder: (folder / "SEALED").write_text("{"),
+    "with a changed list": lambda folder: flip_a_bit(folder / "SEALED"),
+    "without the state of chance": lambda folder: (folder / "rng_state.pth").unlink(),
+    "with a cut file": lambda folder: (folder / "optimizer.pt").write_bytes(b"cut"),
+    "with a flipped bit": lambda folder: flip_a_bit(folder / "optimizer.pt"),
+    "with a file too many": lambda folder: (folder / "more").touch(),
+}
+
+
 def test_incomplete_checkpoints_are_ignored(prepare_job):
     undisturbed, stopped = prepare_job("undisturbed", **LONG), prepare_job("stopped", **LONG)
     train_run(undisturbed.runs[0], undisturbed.data)
     run = stopped.runs[0]
     train_and_stop(run, stopped.data, 4)
     complete = run.directory / "checkpoint-4"
-    assert checkpoints.latest_complete(run.directory, run.fingerprint) == complete
-    without_mark, with_cut_file = (run.directory / f"checkpoint-{step}" for step in (7, 9))
-    for incomplete in (without_mark, with_cut_file):
-        shutil.copytree(complete, incomplete)
-    (without_mark / "SEALED").unlink()
-    optimizer_file = with_cut_file / "optimizer.pt"
-    optimizer_file.write_bytes(optimizer_file.read_bytes()[:-1])
-    assert checkpoints.latest_complete(run.directory, run.fingerprint) == complete
-    assert checkpoints.latest_complete(run.directory, "another recipe's") is None
+    assert [path.name for path in run.directory.iterdir()] == ["checkpoint-4"]
+    assert checkpoints.completion_record(complete)["fingerprint"] == run.fingerprint
+    for step, (name, damage) in enumerate(DAMAGE.items(), start=5):
+        shutil.copytree(complete, run.directory / f"checkpoint-{step}")
+        damage(run.directory / f"checkpoint-{step}")
+        assert checkpoints.completion_record(run.directory / f"checkpoint-{step}") is None, name
+    of_another_recipe = run.directory / "checkpoint-99"
+    shutil.copytree(complete, of_another_recipe)
+    checkpoints.mark_complete(of_another_recipe, {"fingerprint": "another recipe's", "training_seconds": 1.0})
     assert train_to_the_end(run, stopped.data) == 4
     assert files_of(run) == files_of(undisturbed.runs[0])
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken_by_its_sizes(prepare_job):
+    job = prepare_job(**LONG)
+    run = job.runs[0]
+    train_and_stop(run, job.data, 4)
+    record = json.loads((run.directory / "checkpoint-4" / "SEALED").read_text())
+    sizes = {name: listed["bytes"] for name, listed in record["files"].items()}
+    old = {"fingerprint": run.fingerprint, "training_seconds": record["training_seconds"], "files": sizes}
+    (run.directory / "checkpoint-4" / "SEALED").write_text(json.dumps(old))
+    assert train_to_the_end(run, job.data) == 4
+
+
+def test_a_run_is_made_by_one_state_of_the_code(prepare_job, monkeypatch):
+    """A checkpoint and weights of another state are not continued: half of the run would be of either."""
+    job = prepare_job(**LONG)
+    run = job.runs[0]
+    monkeypatch.setattr("smm4h.training.run.own_version", lambda: "0.1.0+another")
+    train_and_stop(run, job.data, 4)
+    monkeypatch.undo()
+    assert train_to_the_end(run, job.data) == 0
+    assert json.loads(run.done_file.read_text())["smm4h"].startswith("0.")
+
+
+def test_a_run_that_another_process_took_over_changes_nothing_any_more(prepare_job, tmp_path):
+    """The process is stopped with SIGSTOP, say, beyond the lease: here the lease goes to another holder meanwhile."""
+    undisturbed, shared = prepare_job("undisturbed", **LONG), prepare_job("shared", **LONG)
+    train_run(undisturbed.runs[0], undisturbed.data)
+    run = shared.runs[0]
+
+    def train_under_lease():
+        with LeaseHolder().try_acquire(run.lease_file):
+            train_run(run, shared.data)
+
+    def take_over(step, n_steps):
+        if step == 3:
+            run.lease_file.unlink()
+            successor = threading.Thread(target=train_under_lease)  # not under this thread's lease
+            successor.start()
+            successor.join()
+
+    with LeaseHolder().try_acquire(run.lease_file), pytest.raises(LeaseLost):
+        train_run(run, shared.data, report=take_over, stop=lambda: False)
+    assert files_of(run) == files_of(undisturbed.runs[0])
+    assert not list(run.directory.glob(".*"))
 
 
 @pytest.mark.parametrize("lost", ["predictions", "one part", "metrics", "only DONE"])
@@ -135,3 +201,19 @@ def test_intermediate_files_of_a_finished_run_are_removed(prepare_job):
     run.trained_file.write_text("{}")
     remove_intermediate_files(run)
     assert files_of(run) == before
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda path: path.write_bytes(b"")], ids=["flipped", "empty"])
+def test_damaged_files_of_a_half_finished_run_are_made_again(prepare_job, damage):
+    """The run was stopped when it had predicted its held-out tweets, and not yet the test tweets."""
+    undisturbed, stopped = prepare_job("undisturbed"), prepare_job("stopped")
+    train_run(undisturbed.runs[0], undisturbed.data)
+    run = stopped.runs[0]
+    for name, is_trained_again in (("held_out.parquet", False), ("TRAINED", True), ("trained/model.safetensors", True)):
+        with pytest.raises(Stopped):
+            train_run(run, stopped.data, stop=run.held_out_file.exists)
+        damage(run.directory / name)
+        assert list(unfinished_damages(run)) or not is_trained_again
+        assert (train_to_the_end(run, stopped.data) is not None) == is_trained_again
+        assert files_of(run) == files_of(undisturbed.runs[0])
+        shutil.rmtree(run.directory)
