@@ -123,7 +123,7 @@ class JobSettings:
     group_column_name: str | None = setting(None, "column of the group, instead of the task's `by`", effect=False)
     context_column_name: str | None = setting(None, "column of the second text, instead of the task's", effect=False)
     unlabelled_rows: Literal["leave_out", "pool"] = setting(
-        "leave_out", "rows of labelled files without a label: left out, or pooled with the tweets to pseudo-label", DATA
+        "leave_out", "rows without a label in labelled files: leave_out, or pool", DATA
     )
     max_train_samples: int | None = setting(None, "labelled tweets kept: a stratified random choice", DATA)
     max_eval_samples: int | None = setting(None, "held-out tweets scored after each epoch")
@@ -173,9 +173,9 @@ class JobSettings:
         parse=canonical_decision,
     )
     group_cuts: int = setting(
-        0, "with a tuned decision, a cut for each group of so many rare tweets or more (0: one for all)", VOTE, ge=0
+        0, "rare tweets from which a group has a tuned cut of its own (0: one for all)", VOTE, ge=0
     )
-    ties: Literal[TIES] = setting("probability", "hard vote's ties: highest mean probability or lowest class", VOTE)
+    ties: Literal[TIES] = setting("probability", "hard vote's ties: highest mean probability or lowest class")
     pseudo_teachers: list[str] = setting([], "members whose vote labels the pseudo tweets", PSEUDO)
     pseudo_fraction: float = setting(0.1, "share of the voted tweets that joins each training part", PSEUDO, ge=0, le=1)
     pseudo_seed: int = setting(42, "seed that cuts the voted tweets into parts")
@@ -229,7 +229,7 @@ class MemberSettings:
     pseudo_round: int = setting(1, "round of pseudo labels; round 2 is taught by round 1")
     max_seq_length: int = setting(110, "longest input in word pieces", TRAINING)
     truncation: Literal[TRUNCATIONS] = setting(
-        "head", "what is read of a longer tweet: head, tail, head_tail, or windows over all of it", TRAINING
+        "head", "read of a longer tweet: head, tail, head_tail or windows", TRAINING
     )
     max_windows: int = setting(8, "windows of a tweet; of a longer one they leave gaps", ge=1)
     window_pooling: Literal["max", "mean"] = setting(
@@ -273,16 +273,16 @@ class TrainerSettings:
     optim_args: str | None = setting(None, "arguments of the optimizer")
     optim_target_modules: str | None = setting(None, "modules that GaLore and the like optimize")
     adam_beta1: float = setting(0.9, "decay of the first moment")
-    adam_beta2: float = setting(0.999, "decay of the second moment; 0.95 to 0.98 for short runs", TRAINING)
+    adam_beta2: float = setting(0.999, "decay of the second moment; 0.95 to 0.98 for short runs")
     adam_epsilon: float = setting(1e-6, "epsilon of the optimizer")
     weight_decay: float = setting(0.0, "decoupled weight decay")
     max_grad_norm: float = setting(1.0, "gradients are clipped at this norm")
-    lr_scheduler_type: Literal[SCHEDULERS] = setting("linear", "learning-rate schedule", TRAINING)
+    lr_scheduler_type: Literal[SCHEDULERS] = setting("linear", "learning-rate schedule")
     lr_scheduler_kwargs: str | None = setting(None, "arguments of the schedule, as JSON")
     warmup_steps: float = setting(0, "steps of warm-up; below 1, their share of all steps", TRAINING)
     label_smoothing_factor: float = setting(0.0, "label smoothing")
     neftune_noise_alpha: float | None = setting(None, "noise on embeddings (NEFTune)")
-    train_sampling_strategy: str = setting("random", "random, group_by_length or sequential", TRAINING)
+    train_sampling_strategy: str = setting("random", "random, group_by_length or sequential")
     length_column_name: str = setting("length", "column of precomputed lengths")
     average_tokens_across_devices: bool = setting(True, "count the tokens of a step over all devices")
     bf16: bool | None = setting(None, "bf16 autocast (where the machine has it)", MACHINES)
@@ -303,7 +303,7 @@ class TrainerSettings:
     liger_kernel_config: str | None = setting(None, "their configuration, as JSON")
     use_cache: bool = setting(False, "key-value cache of the model")
     full_determinism: bool = setting(False, "deterministic kernels on GPUs, slower")
-    eval_strategy: str = setting("epoch", "when held-out tweets are scored: epoch, steps or no", TRAINING)
+    eval_strategy: str = setting("epoch", "when held-out tweets are scored: epoch, steps or no")
     eval_steps: float | None = setting(None, "steps between two scorings")
     eval_delay: float = setting(0, "epochs or steps before the first scoring")
     eval_on_start: bool = setting(False, "score once before training")
