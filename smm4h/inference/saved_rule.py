@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from smm4h.config.job import Job
-from smm4h.config.plan import JOB_LEASE, Plan, difference_from_stored, make_plan, read_plan
+from smm4h.config.plan import Plan, difference_from_stored, make_plan, read_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.prediction_files import in_order_of, read_labels, read_predictions
 from smm4h.data.splits import load_splits, read_gold
@@ -16,7 +16,7 @@ from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, remove_votes, score_job
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
-from smm4h.utils.leases import LeaseHolder
+from smm4h.utils.leases import LeaseHolder, lease_file_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:
     """
     plan, task = parts.plan, parts.job.task
     config = asked_config(plan, task, asked)
-    lease = LeaseHolder().try_acquire(plan.output_dir / JOB_LEASE)
+    lease = LeaseHolder().try_acquire(lease_file_of(plan.plan_file))
     if lease is None:
         raise InputError(f"{plan.output_dir}: the job is running; wait until it has ended, then repeat")
     with lease:

@@ -116,7 +116,7 @@ class LeakCheck:
         except (ValueError, AttributeError, TypeError):
             return False
         text = json.dumps(added, ensure_ascii=False, indent=1).encode()
-        return next(self._leaks(text, file.suffix, is_vocabulary=True), None) is None
+        return next(self._leaks(text, file.suffix, is_vocabulary=file.name in VOCABULARIES), None) is None
 
     def find_leaks(self, file: Path) -> Iterator[tuple[int, str]]:
         """Yield line and kind of each leak in a file; of safetensors only the header is searched."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, ROOT
+from conftest import QUICKSTART, ROOT, accept_changed_files
 from datasets import Dataset
 
 from smm4h.cli.publish import main
@@ -63,6 +63,8 @@ def test_what_is_planted_is_refused_with_file_and_line(tuned_job, tmp_path, call
     monkeypatch.setenv("WANDB_API_KEY", "not-a-known-shape-of-token")
     if file == "config.json":  # a published member has the config of its last run
         shutil.copy(path, folder / "encoder" / "refit" / "model" / file)
+    for run in ("fold-0", "refit"):
+        accept_changed_files(folder / "encoder" / run)
     result = call(main, folder, "--to_folder", tmp_path / "published")
     assert result.code == 2
     assert f"holds {what}" in result.err
