@@ -120,8 +120,8 @@ def test_a_student_predicts_from_its_folder_its_model_and_as_published(student, 
     result = call(publish.main, student.folder, "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err
     expected = read_labels(student.folder / "test.tsv")
-    for name in (student.folder, student.folder / "model", tmp_path / "published"):
-        output = tmp_path / "labels.tsv"
+    for number, name in enumerate((student.folder, student.folder / "model", tmp_path / "published")):
+        output = tmp_path / f"labels-{number}.tsv"
         result = call(predict.main, name, new_tweets, "--output", output, "--columns", "label", "--use_cpu")
         assert result.code == 0, result.err
         assert read_labels(output).ids.to_pylist() == expected.ids.to_pylist()

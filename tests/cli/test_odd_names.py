@@ -12,6 +12,7 @@ from conftest import ROOT, shell, train
 from smm4h.cli import predict, pseudo_label, report, vote
 
 LABELS = ["[/old]", "$a_b$", "_none"]
+WORDS = ["headache", "summer", "coffee"]  # of each label, without digits, which members do not read
 TASK = """
 name: "[/task] $x$"
 labels: ["[/old]", "$a_b$", _none]
@@ -38,7 +39,7 @@ class OddJob:
 def train_job(home: Path, name: str, *words) -> OddJob:
     (home / "task.yaml").write_text(TASK, encoding="utf-8")
     (home / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    rows = [{"id": f"1{i:03}", "text": f"word{i % 3} some text {i}", "label": LABELS[i % 3]} for i in range(60)]
+    rows = [{"id": f"1{i:03}", "text": f"{WORDS[i % 3]} some text {i}", "label": LABELS[i % 3]} for i in range(60)]
     frame = pd.DataFrame(rows)
     frame.to_csv(home / "train.csv", index=False)
     frame["id"] = [f"2{i:03}" for i in range(60)]

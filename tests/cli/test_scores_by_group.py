@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 import smm4h
 from smm4h.cli import predict
 from smm4h.cli import train as train_command
+from smm4h.config.plan import read_plan
 
 pytestmark = pytest.mark.slow
 TASK = """name: ade
@@ -69,6 +70,7 @@ def decided_by_group(job, tmp_path):
     content = json.loads(path.read_text())
     content["rule"] |= {"decision": [[1e-6, 1e6]], "cuts": {"de": [[1e6, 1e-6]]}}
     path.write_text(json.dumps(content))
+    read_plan(tmp_path / "out")[0].derived.record(path)  # else it is refused as damaged
     return tmp_path / "out"
 
 

@@ -18,6 +18,7 @@ from smm4h.data.streaming import read_blocks
 from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
 from smm4h.inference.predictor import load_predictor
 from smm4h.utils.content import hash_files
+from smm4h.utils.durable import listing, read_checked_json, write_checked_json
 from smm4h.utils.files import beside
 from smm4h.utils.leases import LeaseHolder
 
@@ -70,10 +71,19 @@ def change_a_tweet(job: Interrupted) -> dict:
     return {}
 
 
-def change_weights(job: Interrupted) -> dict:
+def damage_weights(job: Interrupted) -> Path:
+    """Change the last weights of a run, and return its folder."""
     weights = next(job.job.glob("encoder/fold-1/model/*.safetensors"))
     end = weights.read_bytes()[-8:]
     replace_keeping_size_and_time(weights, end, bytes(8))
+    return weights.parents[1]
+
+
+def change_weights(job: Interrupted) -> dict:
+    """Leave a run as one that was made again, whose DONE lists the files that are there now."""
+    run = damage_weights(job)
+    record = read_checked_json(run / "DONE")
+    write_checked_json(run / "DONE", {**record, "files": listing(run, [run / name for name in record["files"]])})
     return {}
 
 
@@ -105,6 +115,15 @@ def test_with_anything_changed_it_begins_anew_and_says_so(interrupted, call, cha
     assert "it is begun anew" in result.err
     assert FORGED not in interrupted.labels()
     assert len(interrupted.labels()) == 40
+
+
+def test_damaged_weights_predict_nothing(interrupted, call):
+    run = damage_weights(interrupted)
+    result = call(main, *interrupted.words())
+    assert result.code == 2
+    assert f"{run}/model/" in result.err
+    assert "has another content than was written" in result.err
+    assert not interrupted.output.exists()
 
 
 def copy_of_all(job: Interrupted) -> dict:
