@@ -5,6 +5,7 @@ letter, words grow from pieces, or are taken from a dictionary, pairs come from 
 """
 
 import itertools
+import math
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from smm4h.utils.files import read_json
 LETTERS = string.ascii_lowercase + string.digits + "_'"
 MOST_WORDS = 2_000  # an attack that finds more words than this has found all there are, and learnt nothing
 LONGEST_WORD = 16
+N_INVENTED = 10_000  # pairs of invented words
 
 Trace = Callable[[str, str], bool]  # of a kind and a term: whether the model shows that training tweets had it
 
@@ -73,9 +75,17 @@ def read_back(trace: Trace, dictionary: Iterable[str]) -> ReadBack:
     for left, right in itertools.product(found.words, repeat=2):
         if trace("words", f"{left} {right}"):
             after.setdefault(left, []).append(right)
-    if sum(map(len, after.values())) < 20 * len(found.words):  # pairs that all fit tell no order
+    if is_beyond_chance(sum(map(len, after.values())), len(found.words) ** 2, trace):  # else pairs tell no order
         found.sentences = set(_sentences(after))
     return found
+
+
+def is_beyond_chance(n_fitting: int, n_pairs: int, trace: Trace) -> bool:
+    """Return whether more pairs of words fit than of pairs that no tweet has, of which used buckets fit some, too."""
+    invented = [trace("words", f"{number}qx {number}xq") for number in range(N_INVENTED)]
+    share = sum(invented) / N_INVENTED
+    deviation = math.sqrt(share * (1 - share) * (n_pairs + n_pairs**2 / N_INVENTED))
+    return n_fitting > share * n_pairs + 5 * deviation
 
 
 def spell_words(trace: Trace) -> set[str] | None:
