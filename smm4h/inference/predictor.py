@@ -115,12 +115,21 @@ class EnsemblePredictor:
         models = [run for runs in self.runs.values() for run in runs]
         return {f"{run.name}/{name}": path for run in models for name, path in _files_in(run.model).items()}
 
-    def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
-        if run.name in self.loaded:
-            return self.loaded[run.name]
+    def check(self) -> None:
+        """Raise `InputError` for a damaged model, before anything depends on it."""
+        for runs in self.runs.values():
+            for run in runs:
+                self._check(run)
+
+    def _check(self, run: Run) -> None:
         if run.name not in self.checked:  # once: reading the weights takes as long as loading them
             run.check_file(run.model)
             self.checked.add(run.name)
+
+    def _load(self, run: Run) -> EncoderPredictor | TextPredictor:
+        if run.name in self.loaded:
+            return self.loaded[run.name]
+        self._check(run)
         model = load_run(run, self.device)
         if self.keeps:
             self.loaded[run.name] = model

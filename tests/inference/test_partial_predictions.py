@@ -117,13 +117,14 @@ def test_with_anything_changed_it_begins_anew_and_says_so(interrupted, call, cha
     assert len(interrupted.labels()) == 40
 
 
-def test_damaged_weights_predict_nothing(interrupted, call):
+def test_damaged_weights_predict_nothing_and_cost_nothing(interrupted, call):
     run = damage_weights(interrupted)
     result = call(main, *interrupted.words())
     assert result.code == 2
     assert f"{run}/model/" in result.err
     assert "has another content than was written" in result.err
     assert not interrupted.output.exists()
+    assert (parts_folder(str(interrupted.output)) / "00000000.parquet").is_file()
 
 
 def copy_of_all(job: Interrupted) -> dict:
