@@ -120,7 +120,7 @@ class World:
         self.run.member.settings["packed"] = packed
         self.run.member.settings["eval_strategy"] = "no"
         self.run.member.settings["checkpoint"] = "last"
-        return _trainer(self.run, self.data, self.part, lambda step, steps: None, lambda: False)
+        return _trainer(self.run, self.data, self.run.directory, self.part, lambda step, steps: None, lambda: False)
 
 
 def encoder_folder(shape: str, folder: Path) -> str:

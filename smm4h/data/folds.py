@@ -95,7 +95,9 @@ def stratified_choice(labels: np.ndarray, n_kept: int, seed: int) -> np.ndarray:
 
 
 def read_fold_labels(path: Path) -> list[str]:
-    """Return the label of each labelled tweet, from a job's folds file."""
+    """Return the label of each labelled tweet, from a job's folds file; raise `InputError` where it is missing."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing; give the job's command, which makes it again")
     return pd.read_parquet(path, columns=["label"])["label"].tolist()
 
 

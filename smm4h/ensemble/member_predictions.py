@@ -77,14 +77,19 @@ class MemberPredictions:
         return np.asarray(self.labels, dtype=object)[classes].tolist()
 
 
-def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs by member; raise `InputError` if any of them is not done."""
+def check_done(runs: Sequence[Run]) -> None:
+    """Raise `InputError` if any of the runs is not done."""
     missing = [run.name for run in runs if not run.is_done()]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(runs)} runs are missing ({missing[0]}, ...); "
             "train them, or vote with --members that are done"
         )
+
+
+def _by_member(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs by member; raise `InputError` if any of them is not done."""
+    check_done(runs)
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.member.name, []).append(run)

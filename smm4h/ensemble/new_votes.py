@@ -18,6 +18,7 @@ from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ens
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
+    check_done,
     mean_predictions,
     out_of_fold_predictions,
     predictions_from_files,
@@ -137,6 +138,7 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         if name not in plan.members:
             raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
     runs, config = plan.runs_of(members or plan.members), asked_config(plan, task, asked)
+    check_done(runs)
     plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))
     if plan.ensemble_file.exists() and not members and not any(asked.values()):

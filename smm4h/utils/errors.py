@@ -98,6 +98,8 @@ def path_message(error: BaseException) -> str | None:
     """
     if isinstance(error, OSError) and error.errno in PATH_ERRORS and (path := _path_of(error)):
         return f"{path} {PATH_ERRORS[error.errno]}"
+    if isinstance(error, FileNotFoundError) and error.errno is None and error.args:  # pyarrow's, with the path alone
+        return f"{error.args[0]} {PATH_ERRORS[errno.ENOENT]}"
     if isinstance(error, KeyError) and "does not exist in schema" in str(error):  # pyarrow, whose message has no path
         return f"a Parquet file lacks a column ({error.args[0]}); it was made by another program or version"
     return None

@@ -10,7 +10,7 @@ from smm4h.cli.publish import main
     ("words", "message"),
     [
         ([], "say where to: --hub_model_id me/name, or --to_folder FOLDER"),
-        (["--to_folder", "{tmp}"], "is there already; name a new one"),
+        (["--to_folder", "{tmp}"], "is there already, and no earlier publication; name a new one"),
         (["--hub_model_id", "a b"], "--hub_model_id a b: "),
     ],
 )
