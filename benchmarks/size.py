@@ -98,7 +98,7 @@ def read_check_and_fold(folder: Path) -> None:
 
 
 def vote_on_label_files(folder: Path) -> None:
-    import ensemble
+    from smm4h.cli import vote
 
     sys.argv = [
         "ensemble.py",
@@ -107,14 +107,14 @@ def vote_on_label_files(folder: Path) -> None:
         str(folder / "elected.tsv"),
         "--overwrite",
     ]
-    ensemble.main()
+    vote.main()
     write_peak(folder / "vote.peak")
 
 
 def vote_on_predictions(folder: Path) -> None:
     import numpy as np
 
-    import ensemble
+    from smm4h.cli import vote
     from smm4h.data.prediction_files import Predictions, read_labels, write_predictions
 
     ids = read_labels(folder / "vote-0.tsv").ids
@@ -125,7 +125,7 @@ def vote_on_predictions(folder: Path) -> None:
     started = time.perf_counter()
     files = sorted(map(str, folder.glob("voter-*.parquet")))
     sys.argv = ["ensemble.py", *files, "--method", "hard", "--output", str(folder / "elected.tsv"), "--overwrite"]
-    ensemble.main()
+    vote.main()
     print(f"voting alone {time.perf_counter() - started:.1f} s", file=sys.stderr)
     write_peak(folder / "vote_probabilities.peak")
 
