@@ -140,7 +140,7 @@ def predict_killed_and_resumed(folder: Path) -> None:
     def run(blocks: int) -> int | None:
         """Until so many blocks are answered, or to its end; notes the most memory for each fifth of the blocks."""
         process = psutil.Popen([str(word) for word in command], cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (done := len(list(parts.glob("*.parquet")))) < blocks:
+        while process.poll() is None and (done := len(list(parts.glob("[0-9]*.parquet")))) < blocks:
             fifth = 5 * done // n_blocks
             with contextlib.suppress(psutil.Error):  # it has just ended
                 memory[fifth] = max(memory.get(fifth, 0), process.memory_info().rss)
@@ -149,7 +149,7 @@ def predict_killed_and_resumed(folder: Path) -> None:
             process.kill()
         return process.wait()
 
-    killed, kept = run(n_blocks // 3), len(list(parts.glob("*.parquet")))
+    killed, kept = run(n_blocks // 3), len(list(parts.glob("[0-9]*.parquet")))
     finished = run(n_blocks + 1)
     found = [line.split("\t", 1)[0] for line in labels.read_text().splitlines()[1:]]
     if killed == 0 or finished != 0 or found != ids:
