@@ -101,7 +101,7 @@ class RunData:
 
     def outside_predictions(self, member: str) -> dict[str, np.ndarray]:
         """Return a member's probabilities (n_tweets, n_classes) from elsewhere by part, in the order of the tweets."""
-        files = sorted((self.outside_folder / member).glob("*.parquet"))
+        files = sorted((self.outside_folder / member).glob("[!.]*.parquet"))
         return {file.stem: read_predictions(file).probabilities for file in files}
 
     def held_out(self, run: Run) -> np.ndarray:
