@@ -25,6 +25,13 @@ ENVIRONMENT_ERRORS = {
     errno.ENFILE: "close other programs that hold files open",
     errno.EFBIG: "name a place on a file system that allows so large a file",
 }
+# Texts of a full disk in errors without errno: of safetensors, and of torch.save, whose text depends on the byte that
+# finds no room; where it fails to close the file, too, the first error is the context of the second.
+FULL_DISK = (
+    os.strerror(errno.ENOSPC),
+    "PytorchStreamWriter failed writing",
+    "basic_ios::clear: iostream error",
+)
 # Of other errors that the operating system reports about a path: what is wrong, and what to do.
 PATH_ERRORS = {
     errno.ENOENT: "is not there; name an existing file or folder",
@@ -82,11 +89,10 @@ def user_message(error: BaseException) -> str | None:
     """
     if isinstance(error, InputError) or (isinstance(error, ImportError) and getattr(error, "for_user", False)):
         return str(error)  # smm4h.models cannot import InputError: its files are published without this package
-    text = str(error)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         where = f" ({path})" if (path := _path_of(error)) else ""
         return f"{error.strerror}{where}; {ENVIRONMENT_ERRORS[error.errno]}, then repeat"
-    if os.strerror(errno.ENOSPC) in text or "PytorchStreamWriter failed writing" in text:  # safetensors, torch.save
+    if any(text in str(one) for one in (error, error.__context__) for text in FULL_DISK):
         return f"{os.strerror(errno.ENOSPC)}; make room, then repeat"
     return None
 

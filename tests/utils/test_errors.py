@@ -6,6 +6,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 
 from smm4h.utils.errors import path_message, user_message
 
@@ -52,6 +53,15 @@ def test_a_missing_column_of_a_parquet_file_is_named(tmp_path):
 )
 def test_missing_rights_and_space_have_their_own_remedies(number, message):
     assert user_message(OSError(number, os.strerror(number), "a.tsv")) == message
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a file on a full disk")
+@pytest.mark.parametrize("size", [1, 100_000])  # fails when the file is closed, and before, so that closing fails, too
+def test_a_full_disk_is_named_whichever_library_meets_it(size):
+    full = "No space left on device; make room, then repeat"
+    assert message_of(lambda: torch.save(torch.zeros(size), "/dev/full")) == full
+    with open("/dev/full", "wb", buffering=0) as stream:
+        assert message_of(lambda: stream.write(bytes(size))) == full
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():
