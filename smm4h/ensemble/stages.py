@@ -45,8 +45,10 @@ from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
 from smm4h.utils.console import console
 from smm4h.utils.durable import sha256_of
 from smm4h.utils.files import write_json
+from smm4h.utils.leases import wait_for_lease
 
 ERRORS_FILE = "errors.tsv"
+FIT_LEASE = ".fit.claim"  # of the process that fits the ensemble, and makes what follows from it
 
 
 def write_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits) -> dict[int, dict[str, Any]]:
@@ -122,9 +124,25 @@ def fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
 
     What is whole already, and made from the runs and files that there are now, is kept. An ensemble that was fitted for
     other costs than the task now has is made anew.
+
+    One process at a time: the ensemble's own columns join the out-of-fold table, and another process that looked at it
+    meanwhile would take it for damaged and make it again without them.
     """
     if not all(run.is_done() for run in plan.runs):
         return
+    is_done = False
+    while not is_done:
+        with wait_for_lease(plan.output_dir / FIT_LEASE, plan.ensemble_file) as lease:
+            try:
+                _fit_and_vote(plan, task, labelled)
+                is_done = True
+            except Exception:
+                if lease.is_held():
+                    raise
+
+
+def _fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
+    """Make what is missing of the files that `fit_and_vote` names."""
     table, derived, held_out = plan.out_of_fold_file, plan.derived, inputs_hash(plan.runs, "held_out.parquet")
     is_refitted = derived.reason_to_make(table, held_out) or derived.damage_of(plan.ensemble_file)
     if plan.ensemble_file.exists() and is_refitted:  # the table has the ensemble's own columns
