@@ -133,7 +133,9 @@ def reaches(job: psutil.Popen, output: Path, phase: str, seconds: float) -> bool
     """Wait until files younger than the job show that it is in `phase`; return whether it is in time."""
 
     def reached() -> bool:
-        return any(younger(path, job.create_time()) for path in output.glob(PHASES[phase]))
+        with suppress(FileNotFoundError):  # a folder that was removed while Python 3.11 looked into it
+            return any(younger(path, job.create_time()) for path in output.glob(PHASES[phase]))
+        return False
 
     wait_for(lambda: job.poll() is not None or reached(), 20 if phase == "training" else seconds)
     return job.poll() is None and reached()
