@@ -26,10 +26,10 @@ from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
-from smm4h.data.prediction_files import read_labels
-from smm4h.ensemble.decisions import adjust_for_averaging
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.ensemble.decisions.fit import adjust_for_averaging
+from smm4h.ensemble.decisions.operating_points import promise_of
 from smm4h.ensemble.fitting import VotingConfig
-from smm4h.ensemble.operating_points import promise_of
 from smm4h.metrics import confusion_matrix, flagged, precision, recall
 from smm4h.models.cleaning import clean
 from smm4h.models.voting import MEANS, softmax

@@ -22,12 +22,12 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
 from smm4h.config.arguments import BASELINE_CLEANING
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
-from smm4h.data.prediction_files import read_labels, write_labels
+from smm4h.data.outputs.label_files import read_labels, write_labels
 from smm4h.data.readers.tables import wrap_quotes
 from smm4h.metrics import format_interval, paired_bootstrap
 from smm4h.models.batching import PaddingCollator

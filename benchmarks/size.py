@@ -115,7 +115,8 @@ def vote_on_predictions(folder: Path) -> None:
     import numpy as np
 
     from smm4h.cli import vote
-    from smm4h.data.prediction_files import Predictions, read_labels, write_predictions
+    from smm4h.data.outputs.label_files import read_labels
+    from smm4h.data.outputs.predictions import Predictions, write_predictions
 
     ids = read_labels(folder / "vote-0.tsv").ids
     for voter in range(9):

@@ -31,7 +31,7 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, TrainerCallback
 
 from smm4h.config.job import Job
-from smm4h.config.plan import make_plan
+from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column
 from smm4h.data.folds import write_folds

@@ -392,7 +392,7 @@ class PreparedJob:
 @pytest.fixture
 def prepare_job(tiny_encoder, tmp_path) -> Callable[..., PreparedJob]:
     """Prepare the runs of the thinned quickstart with some flags, in a folder of a name."""
-    from smm4h.config.plan import make_plan
+    from smm4h.config.plans.plan import make_plan
     from smm4h.config.recipe import read_command_line
     from smm4h.data.folds import write_folds
     from smm4h.data.splits import load_splits

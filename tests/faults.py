@@ -38,7 +38,7 @@ from conftest import (
     wait_for,
 )
 
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 from smm4h.parallel.run_state import events
 from smm4h.parallel.verification import all_damages
 from smm4h.parallel.worker import TAKEN_OVER

@@ -13,7 +13,7 @@ from datasets import Dataset
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 
 
 @dataclass

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from smm4h.cli.train_job import check_optimizers, print_findings
 from smm4h.config.job import Job, Member
-from smm4h.config.plan import Plan, Run, difference_from_stored, make_plan
+from smm4h.config.plans.plan import Plan, make_plan
+from smm4h.config.plans.run import Run
+from smm4h.config.plans.stored import difference_from_stored
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_lengths
 from smm4h.parallel.environment import LaunchEnvironment

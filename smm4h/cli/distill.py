@@ -179,7 +179,7 @@ def all_tables(splits, task, unlabelled_files: Sequence[str]) -> list:
 
 def write_fingerprints(tables: list, path: Path) -> None:
     """Write the fingerprints of what must not be published with the student."""
-    from smm4h.reporting.fingerprints import TweetFingerprints
+    from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 
     TweetFingerprints.from_tables(tables).write(path)
 

@@ -28,7 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
     from smm4h.config.job import with_columns
     from smm4h.config.task_file import read_task
     from smm4h.data.dataset import column, read_tweets
-    from smm4h.data.prediction_files import in_order_of, read_labels
+    from smm4h.data.outputs.label_files import read_labels
+    from smm4h.data.outputs.labels import in_order_of
     from smm4h.data.pseudo_labels import PseudoLabels, counts_by_label, cut_disjoint_parts, is_held_out, write_part
     from smm4h.reporting.terminal import print_findings
     from smm4h.utils.console import console

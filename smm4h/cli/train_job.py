@@ -13,11 +13,12 @@ import torch
 from smm4h.cli.flags import command_name
 from smm4h.config.claim import lock_output_dir
 from smm4h.config.job import Job, Member
-from smm4h.config.plan import Plan, is_stored, make_plan, read_plan, wanted_of
+from smm4h.config.plans.plan import Plan, make_plan, read_plan, wanted_of
+from smm4h.config.plans.stored import is_stored
 from smm4h.data.folds import write_folds
+from smm4h.data.outputs.submissions import write_shape
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
-from smm4h.data.submissions import write_shape
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
 from smm4h.ensemble.fitted_ensemble import saved_rule_note
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_pseudo_labels
@@ -26,7 +27,7 @@ from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
 from smm4h.parallel.verification import all_damages
-from smm4h.reporting.fingerprints import TweetFingerprints
+from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.terminal import counts_table, print_evaluation, print_scores
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers

@@ -28,8 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
     from smm4h.config.output_paths import check_not_of_job
-    from smm4h.config.plan import read_plan
-    from smm4h.data.prediction_files import check_label_output
+    from smm4h.config.plans.plan import read_plan
+    from smm4h.data.outputs.label_files import check_label_output
     from smm4h.ensemble.new_votes import hold_vote
     from smm4h.reporting.terminal import print_findings, print_vote, print_vote_scores
 

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from smm4h.config.job import Job
-from smm4h.config.plan import DESCRIPTIVE, READING, REFIT, Plan, Run, code_commit, difference_from_stored, stored_plan
+from smm4h.config.plans.identity import DESCRIPTIVE, READING, code_commit
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import REFIT, Run
+from smm4h.config.plans.stored import difference_from_stored, stored_plan
 from smm4h.config.versions import OWN, own_version, versions
 from smm4h.utils.durable import read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError

@@ -16,7 +16,7 @@ import pandas as pd
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import NUMBERED, PART, column, content_hash, read_tweets, renumbered
 from smm4h.data.duplicates import normalized_texts

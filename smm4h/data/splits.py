@@ -23,7 +23,8 @@ from smm4h.data.dataset import (
 from smm4h.data.duplicates import cross_findings, leak_groups
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
-from smm4h.data.prediction_files import in_order_of, joined, read_labels
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.labels import in_order_of, joined
 from smm4h.data.readers.outside import OutsidePredictions, content_hashes, copy_of_gold, read_outside
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError

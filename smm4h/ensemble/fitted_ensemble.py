@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.plan import Plan, Run
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
-from smm4h.ensemble.decisions import adjust_for_averaging
+from smm4h.ensemble.decisions.fit import adjust_for_averaging
+from smm4h.ensemble.decisions.operating_points import promise_of
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
@@ -18,7 +20,6 @@ from smm4h.ensemble.member_predictions import (
     read_out_of_fold,
     write_out_of_fold,
 )
-from smm4h.ensemble.operating_points import promise_of
 from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json

@@ -19,7 +19,7 @@ from smm4h.config.decision import (
     parse_decision,
 )
 from smm4h.config.task import Task
-from smm4h.ensemble.decisions import (
+from smm4h.ensemble.decisions.fit import (
     fit_decision,
     objective_of,
     parts_of,
@@ -28,7 +28,7 @@ from smm4h.ensemble.decisions import (
     tune_cuts,
     tune_decision,
 )
-from smm4h.ensemble.thresholds import (
+from smm4h.ensemble.decisions.thresholds import (
     N_SAMPLES,
 )
 from smm4h.metrics import Objective, average_precision

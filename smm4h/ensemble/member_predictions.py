@@ -9,18 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from smm4h.config.plan import Run, fold_runs
+from smm4h.config.plans.plan import fold_runs
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import GROUP
-from smm4h.data.prediction_files import (
-    MAKER,
-    Predictions,
-    first_difference,
-    in_order_of,
-    labels_of,
-    read_labels,
-    read_predictions,
-)
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.labels import first_difference, in_order_of, labels_of
+from smm4h.data.outputs.predictions import MAKER, Predictions, read_predictions
 from smm4h.data.readers.tables import Finding
 from smm4h.models import voting
 from smm4h.utils.errors import InputError

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.plan import Run, read_plan
+from smm4h.config.plans.plan import read_plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.folds import read_fold_labels
-from smm4h.data.prediction_files import in_order_of, read_labels, write_labels
+from smm4h.data.outputs.label_files import read_labels, write_labels
+from smm4h.data.outputs.labels import in_order_of
+from smm4h.data.outputs.submissions import parts_of, read_sources, submission_files, write_submission_file
 from smm4h.data.readers.tables import Finding
-from smm4h.data.submissions import parts_of, read_sources, submission_files, write_submission_file
+from smm4h.ensemble.decisions.operating_points import promise_of
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -23,7 +26,6 @@ from smm4h.ensemble.member_predictions import (
     out_of_fold_predictions,
     predictions_from_files,
 )
-from smm4h.ensemble.operating_points import promise_of
 from smm4h.utils.errors import InputError, nearest
 
 

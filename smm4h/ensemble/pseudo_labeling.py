@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from smm4h.config.arguments import JobSettings
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data import pseudo_labels
 from smm4h.data.dataset import column

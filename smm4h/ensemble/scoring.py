@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from smm4h.config.decision import Target
-from smm4h.config.plan import Plan, Run
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
+from smm4h.ensemble.decisions.operating_points import TestPart, operating_points
 from smm4h.ensemble.fitted_ensemble import fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -18,7 +20,6 @@ from smm4h.ensemble.member_predictions import (
     out_of_fold_predictions,
     read_out_of_fold,
 )
-from smm4h.ensemble.operating_points import TestPart, operating_points
 from smm4h.models.voting import METHODS
 
 FINAL = VOTE

@@ -14,14 +14,14 @@ import pyarrow as pa
 from datasets import Dataset
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Plan, Run, teacher_runs
+from smm4h.config.plans.plan import Plan, teacher_runs
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import PART, column
 from smm4h.data.duplicates import across_folds
 from smm4h.data.folds import folds_of
-from smm4h.data.prediction_files import read_labels, write_labels
-from smm4h.data.splits import Splits
-from smm4h.data.submissions import (
+from smm4h.data.outputs.label_files import read_labels, write_labels
+from smm4h.data.outputs.submissions import (
     VALIDATION,
     Part,
     holds,
@@ -30,6 +30,7 @@ from smm4h.data.submissions import (
     submission_files,
     write_submission_file,
 )
+from smm4h.data.splits import Splits
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, is_outdated, voting_config, write_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.label_issues import has_vote, write_errors, write_label_issues

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from heads import TweetClassifier, TweetClassifierConfig
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import load_saved_tokenizer
 from smm4h.inference.finished_job import STUDENT_FILE

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smm4h.config.plan import Plan, read_plan
+from smm4h.config.plans.plan import Plan, read_plan
 from smm4h.config.task import Task
-from smm4h.data.prediction_files import in_order_of, read_labels
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.labels import in_order_of
 from smm4h.ensemble.fitted_ensemble import voting_config
 from smm4h.ensemble.member_predictions import VOTE, read_out_of_fold
 from smm4h.inference.saved_rule import JobParts

@@ -35,14 +35,14 @@ from smm4h.config.task import Task
 from smm4h.config.versions import LIBRARIES, OWN, own_version
 from smm4h.data.dataset import column, group_names, read_tweets
 from smm4h.data.folds import folds_of
-from smm4h.data.prediction_files import write_labels
+from smm4h.data.outputs.label_files import write_labels
 from smm4h.data.pseudo_labels import held_out_keys_by_fold, is_held_out
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits
 from smm4h.data.tokenization import CHECKED_TWEETS, loading_error, prefer_cache_without_network
+from smm4h.ensemble.decisions.thresholds import class_shares, match_class_shares
 from smm4h.ensemble.fitted_ensemble import fit_ensemble, voting_config
 from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
-from smm4h.ensemble.thresholds import class_shares, match_class_shares
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import EnsemblePredictor
 from smm4h.models import encoder_check

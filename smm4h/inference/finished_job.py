@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.plan import Plan, Run, fold_runs, read_plan
+from smm4h.config.plans.plan import Plan, fold_runs, read_plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold

@@ -12,7 +12,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig
 
 from heads import TweetClassifier
-from smm4h.config.plan import Plan, Run, read_plan
+from smm4h.config.plans.plan import Plan, read_plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble

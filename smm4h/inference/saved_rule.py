@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Plan, difference_from_stored, make_plan, read_plan
+from smm4h.config.plans.plan import Plan, make_plan, read_plan
+from smm4h.config.plans.stored import difference_from_stored
 from smm4h.config.recipe import read_command_line
-from smm4h.data.prediction_files import in_order_of, read_labels, read_predictions
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.labels import in_order_of
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits, read_gold
 from smm4h.ensemble.fitted_ensemble import asked_config, write_ensemble
 from smm4h.ensemble.fitting import VotingConfig

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import LaunchEnvironment, set_threads, threads_each
 from smm4h.parallel.run_state import TICK, unfinished, waited_for
 from smm4h.parallel.worker import acquire_next, train_and_log

@@ -18,7 +18,8 @@ from typing import Protocol
 import psutil
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Plan, Run, teacher_runs
+from smm4h.config.plans.plan import Plan, teacher_runs
+from smm4h.config.plans.run import Run
 from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.parallel.run_state import HeartbeatRecord, failures, read_heartbeat, state
 from smm4h.utils.console import console
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import LEASE_SECONDS, holder_of, seconds_since_heartbeat
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from smm4h.config.plan import Plan, Run
-from smm4h.data.prediction_files import is_complete
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import Run
+from smm4h.data.outputs.predictions import is_complete
 from smm4h.training import checkpoints
 from smm4h.utils.durable import damages, read_checked_json
 from smm4h.utils.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import set_threads
 from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
 from smm4h.training.baselines import take_outside_predictions, train_baseline

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from smm4h.config.job import Member
-from smm4h.config.plan import Plan, Run
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.tokenization import VARIANT
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
@@ -37,10 +38,10 @@ from smm4h.models.word_models import (
     HashedTfidf,
     WordEmbeddingClassifier,
 )
-from smm4h.reporting.fingerprints import TweetFingerprints
 from smm4h.reporting.hub import display_name, upload
+from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
+from smm4h.reporting.leak_check.privacy import LeakCheck
 from smm4h.reporting.model_card import ensemble_card, run_card, student_card
-from smm4h.reporting.privacy import LeakCheck
 from smm4h.training.baselines import WordModel, load_baseline
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text

@@ -12,9 +12,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from smm4h.config.arguments import WITHOUT_EFFECT
 from smm4h.config.job import Member
-from smm4h.config.plan import Plan, Run
+from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval

@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.data.dataset import column
 from smm4h.data.pseudo_labels import hard_labels
 from smm4h.models.word_models import (

@@ -18,9 +18,9 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.config.versions import is_same_code
-from smm4h.data.prediction_files import is_complete
+from smm4h.data.outputs.predictions import is_complete
 from smm4h.utils.durable import damages, listing, read_checked_json, remove, sync_tree, write_checked_json
 from smm4h.utils.files import check_fence, sync_names
 from smm4h.utils.leases import LeaseLost

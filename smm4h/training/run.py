@@ -29,7 +29,7 @@ from transformers.trainer_utils import IntervalStrategy
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.config.arguments import DEFAULTS
 from smm4h.config.job import Member
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names

@@ -12,13 +12,15 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job
-from smm4h.config.plan import Plan, Run, fold_runs, identity_hash, identity_in
+from smm4h.config.plans.identity import identity_hash, identity_in
+from smm4h.config.plans.plan import Plan, fold_runs
+from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names, groups_of
 from smm4h.data.extra_tweets import extra_rows, write_extra_tweets
 from smm4h.data.folds import fold_column
-from smm4h.data.prediction_files import Predictions, read_predictions, write_predictions
+from smm4h.data.outputs.predictions import Predictions, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
 from smm4h.data.splits import Splits
 from smm4h.data.tokenization import token_table, tokenise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smm4h.config.job import Member
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.utils.errors import InputError, nearest
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}

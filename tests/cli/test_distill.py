@@ -18,7 +18,7 @@ import smm4h
 from smm4h.cli import distill, predict, publish
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import pseudo_label, vote
-from smm4h.data.prediction_files import read_labels
-from smm4h.data.prediction_files import write_labels as write_label_file
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.label_files import write_labels as write_label_file
 
 COMMA_IDS = ['1,5"', "2"]
 

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, TASK5
 
 from smm4h.cli import predict
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.readers.formats import read_tsv
 from smm4h.parallel.environment import LaunchEnvironment
 

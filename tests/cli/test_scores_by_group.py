@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 import smm4h
 from smm4h.cli import predict
 from smm4h.cli import train as train_command
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 
 pytestmark = pytest.mark.slow
 TASK = """name: ade

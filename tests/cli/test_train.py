@@ -13,7 +13,7 @@ from conftest import QUICKSTART, ROOT, all_files, job_words, launch, recipe_of, 
 from tweet_files import tweets_with_duplicates
 
 from smm4h.cli.train import main
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.readers.formats import read_tsv
 
 

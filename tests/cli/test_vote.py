@@ -9,7 +9,7 @@ from tweet_files import write_labels
 
 from smm4h.cli.vote import main
 from smm4h.config.output_paths import check_not_of_job
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.utils.errors import InputError
 
 

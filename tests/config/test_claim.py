@@ -9,7 +9,8 @@ import pytest
 from conftest import job_words
 
 from smm4h.config.claim import lock_output_dir
-from smm4h.config.plan import identity_hash, make_plan
+from smm4h.config.plans.identity import identity_hash
+from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.training.run_data import RunData
 from smm4h.utils.errors import InputError

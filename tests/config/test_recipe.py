@@ -8,7 +8,7 @@ from tweet_files import write_labels
 
 from smm4h.cli import vote
 from smm4h.cli.train import main
-from smm4h.config.plan import make_plan
+from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_yaml

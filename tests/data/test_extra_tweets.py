@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from smm4h.cli.train import main
-from smm4h.config.plan import make_plan
+from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.config.validation import check_input_files
 from smm4h.data.dataset import column

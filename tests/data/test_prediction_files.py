@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from smm4h.cli.vote import main
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 
 
 def test_an_untidy_label_file_is_read_and_a_broken_one_is_named(tmp_path, call):

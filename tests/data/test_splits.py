@@ -10,7 +10,7 @@ from conftest import job_words, recipe_of
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column, read_tweets
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits, read_gold
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from conftest import train
 from sklearn.metrics import f1_score
 
 from smm4h.cli import vote
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 from smm4h.config.task_file import find_task
 
 IDS = [str(9_000_000_000_000_000_000 + 17 * i) for i in range(12)]

@@ -18,7 +18,7 @@ from tweet_files import HEADER, OWN_DATA, TASK, UNLABELLED_HEADER, counts_of, re
 
 from smm4h.config.task import Columns
 from smm4h.data.dataset import content_hash, read_labelled_tweets, read_tweets
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.readers.formats import read_table, read_tables
 from smm4h.data.readers.tables import Findings
 from smm4h.data.streaming import inputs_of, read_blocks

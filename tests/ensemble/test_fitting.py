@@ -7,7 +7,7 @@ import pytest
 from simulated import RARE, TWO_RARE, binary, noisy_folds, two_groups
 
 from smm4h.config.decision import Argmax, Tuned, parse_decision
-from smm4h.ensemble.decisions import adjust_for_averaging
+from smm4h.ensemble.decisions.fit import adjust_for_averaging
 from smm4h.ensemble.fitting import (
     VotingConfig,
     cross_fitted_predictions,

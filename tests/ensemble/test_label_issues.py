@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from tweet_files import TASK, labelled_tweets
 
-from smm4h.data.prediction_files import MAKER
+from smm4h.data.outputs.predictions import MAKER
 from smm4h.data.readers.formats import read_tsv
 from smm4h.data.readers.spreadsheets import protect, unprotect
 from smm4h.ensemble.label_issues import find_label_issues, write_label_issues

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
 from smm4h.models import voting

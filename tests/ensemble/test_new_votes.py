@@ -1,7 +1,7 @@
 """Other votes over a finished job."""
 
 from smm4h.cli.vote import main
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 
 
 def test_another_vote_of_a_job_is_fitted_and_scored_out_of_fold(tuned_job, tmp_path, call):

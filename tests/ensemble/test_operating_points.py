@@ -9,8 +9,8 @@ from sklearn.metrics import fbeta_score
 
 from smm4h import metrics
 from smm4h.config.decision import Costs, LeastCost, Target, Threshold, Tuned, Weights, parse_decision
+from smm4h.ensemble.decisions.operating_points import operating_points, promise_of, shares_of
 from smm4h.ensemble.fitting import VotingConfig
-from smm4h.ensemble.operating_points import operating_points, promise_of, shares_of
 from smm4h.metrics import confusion_matrix
 from smm4h.models.voting import METHODS, binary_threshold
 

@@ -13,7 +13,7 @@ from smm4h.cli import predict, publish
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
 from smm4h.config.validation import check_input_files
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits
 from smm4h.utils.errors import InputError
 

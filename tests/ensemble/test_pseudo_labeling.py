@@ -12,7 +12,7 @@ from conftest import QUICKSTART, job_words, recipe_of, train
 from tweet_files import tweets_with_duplicates
 
 from smm4h.config.job import Member
-from smm4h.config.plan import Run
+from smm4h.config.plans.run import Run
 from smm4h.config.recipe import read_command_line
 from smm4h.data.duplicates import normalized_text
 from smm4h.data.folds import add_folds, folds_of

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 
 
 def test_the_final_vote_is_the_majority_of_the_members_mean_probabilities(finished_job):

@@ -7,8 +7,8 @@ import pytest
 from simulated import RARE, TWO_RARE, binary, three_classes
 
 from smm4h import metrics
+from smm4h.ensemble.decisions.thresholds import match_class_shares, tune_class_weights
 from smm4h.ensemble.fitting import fit_rule
-from smm4h.ensemble.thresholds import match_class_shares, tune_class_weights
 from smm4h.models.voting import METHODS, binary_threshold, decide
 
 

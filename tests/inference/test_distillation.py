@@ -8,9 +8,9 @@ from conftest import QUICKSTART, ROOT
 from smm4h.cli.distill import main
 from smm4h.config.task_file import read_task
 from smm4h.data.readers.formats import read_tsv
+from smm4h.ensemble.decisions.thresholds import class_shares
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
-from smm4h.ensemble.thresholds import class_shares
 from smm4h.inference import distillation
 from smm4h.inference.distillation import DistillationSet, Student
 

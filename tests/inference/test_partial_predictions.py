@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, start, wait_for
 
 from smm4h.cli.predict import main
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.streaming import read_blocks
 from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
 from smm4h.inference.predictor import load_predictor

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from smm4h.cli import predict, report, train, vote
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.ensemble.member_predictions import VOTE
 
 RULE = ("--decision", "recall>=0.8")

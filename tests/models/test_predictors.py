@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smm4h.cli.predict import main
-from smm4h.config.plan import read_plan
+from smm4h.config.plans.plan import read_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import mean_predictions

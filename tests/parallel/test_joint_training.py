@@ -22,7 +22,7 @@ from conftest import (
     wait_for,
 )
 
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 
 pytestmark = pytest.mark.slow
 DDP, ZERO2 = ROOT / "accelerate_config.yaml", ROOT / "cluster" / "deepspeed_zero2.yaml"

@@ -23,7 +23,7 @@ from conftest import (
     wait_for,
 )
 
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.utils import leases
 
 pytestmark = pytest.mark.slow

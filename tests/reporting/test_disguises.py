@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from smm4h.reporting.fingerprints import FORMS, TweetFingerprints, phrase_hashes, word_hashes
-from smm4h.reporting.privacy import LeakCheck
+from smm4h.reporting.leak_check.fingerprints import FORMS, TweetFingerprints, phrase_hashes, word_hashes
+from smm4h.reporting.leak_check.privacy import LeakCheck
 from smm4h.utils.errors import InputError
 
 TWEET = "Après Zürich my naïve café doctor said stop"

@@ -8,7 +8,7 @@ from conftest import job_words, recipe_of
 from fresh_process import labels_in_a_fresh_process
 
 from smm4h.cli import predict, publish, train
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 from smm4h.models.cleaning import emoji_namer
 from smm4h.reporting.export import TOKENIZER_FILES, source_files
 

@@ -5,7 +5,7 @@ from conftest import job_words, python, train
 from fake_hub import Repository
 from fresh_process import labels_in_a_fresh_process
 
-from smm4h.data.prediction_files import read_labels
+from smm4h.data.outputs.label_files import read_labels
 
 
 def test_one_commit_makes_a_private_repository_that_loads_by_name(tuned_job, hub, new_tweets, tmp_path):

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from smm4h.cli.publish import main
 from smm4h.data.readers.formats import read_tsv
-from smm4h.reporting.privacy import LeakCheck, TweetFingerprints
+from smm4h.reporting.leak_check.privacy import LeakCheck, TweetFingerprints
 from smm4h.utils.errors import InputError
 
 TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)

@@ -7,7 +7,7 @@ from conftest import QUICKSTART, TASK5, recipe_of
 
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.tokenization import token_findings
 from smm4h.inference.predictor import load_run
 from smm4h.models.encoding import TextEncoder

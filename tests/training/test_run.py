@@ -15,7 +15,7 @@ from smm4h.cli.train import main
 from smm4h.config.job import Member
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task_file import read_task
-from smm4h.data.prediction_files import read_predictions
+from smm4h.data.outputs.predictions import read_predictions
 from smm4h.training.run import (
     TaskMetric,
     build_model,

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from smm4h.config.job import Member
 from smm4h.config.task import Task
-from smm4h.data.prediction_files import LabelFile, in_order_of, read_labels
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.data.outputs.labels import LabelFile, in_order_of
 from smm4h.data.readers.formats import read_table
 from smm4h.utils.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from smm4h.config.decision import SIDES, Decision, Target
-from smm4h.ensemble.decisions import adjust_for_averaging
+from smm4h.ensemble.decisions.fit import adjust_for_averaging
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.metrics import confusion_matrix, least_shown, sample_interval
 

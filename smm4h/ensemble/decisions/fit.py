@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from smm4h.config.decision import Argmax, Costs, Decision, LeastCost, Target, Threshold, Tuned, Weights
-from smm4h.ensemble.thresholds import (
+from smm4h.ensemble.decisions.thresholds import (
     CUTS,
     N_SAMPLES,
     FlagPath,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import get_token
 
-from smm4h.reporting.disguises import DEEPEST, texts_in
-from smm4h.reporting.fingerprints import (
+from smm4h.reporting.leak_check.disguises import DEEPEST, texts_in
+from smm4h.reporting.leak_check.fingerprints import (
     FORMS,
     MENTION,
     MIN_ID,

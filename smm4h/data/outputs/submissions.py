@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from smm4h.config.plan import Plan
+from smm4h.config.plans.plan import Plan
 from smm4h.config.task import Submission
 from smm4h.data.dataset import column
 from smm4h.utils.errors import InputError
