@@ -201,6 +201,8 @@ def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> str
     """Return this process's device: of several processes that were launched, each gets its own GPU."""
     import torch
 
+    from smm4h.utils.devices import prepare_gpu
+
     if launch.world_size > 1 and arguments.input == PIPE:
         raise InputError("several processes can't read one pipe; write it to a file first")
     names = devices(launch, arguments.use_cpu or launch.use_cpu)
@@ -208,6 +210,7 @@ def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> str
     clear_launcher_variables()
     if names[0] is None:
         return "cpu"
+    prepare_gpu()
     torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
     return f"cuda:{torch.cuda.current_device()}"
 

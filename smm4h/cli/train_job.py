@@ -32,6 +32,7 @@ from smm4h.reporting.terminal import counts_table, print_evaluation, print_score
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
+from smm4h.utils.devices import check_gpus, unused_gpus_note
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.utils.files import read_json, write_json
 from smm4h.utils.leases import POLL_SECONDS, Waiting, lease_file_of, wait_for_lease
@@ -51,8 +52,7 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
     with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra) as notices:
         data = prepare_output_dir(plan, job, splits, launch, notices)
         with make_pool(launch, job, plan, data) as pool:
-            for stage in job.stages:
-                pool.train(stage, partial(make_pseudo_labels, stage, plan, job, splits, launch))
+            pool.train(partial(make_pseudo_labels, plan=plan, job=job, splits=splits, launch=launch))
             data.check_claimed()
             fit_and_vote(plan, job.task, LabelledPart.of_splits(splits))
         if launch.is_main_process:
@@ -70,6 +70,8 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
     if launch.local_rank:
         return wait_for_plan(plan, launch)
     missing = {run.member.name: run.member for run in plan.wanted if not run.is_done()}.values()
+    if missing and not job.members[0].args.use_cpu:
+        check_gpus()
     check_optimizers(missing, plan.output_dir)
     if is_stored(plan):
         missing = [member for member in missing if not has_token_table(plan.token_folder, "labelled", member)]
@@ -174,7 +176,8 @@ def prepare_output_dir(
     if launch.is_main_process:
         counts = np.bincount(splits.gold, minlength=job.task.n_classes)
         shares = ", ".join(f"{name}: {count}" for name, count in zip(job.task.labels, counts, strict=True))
-        for notice in [*job.notices, *notices]:
+        unused = unused_gpus_note()
+        for notice in [*job.notices, *notices, *([unused] if unused else [])]:
             console.print(f"note: {notice}", markup=False)
         console.print(f"{job.task.name}: {len(labelled)} labelled tweets ({shares})", markup=False)
         print_findings(splits.findings)

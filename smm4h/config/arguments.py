@@ -323,7 +323,7 @@ class TrainerSettings:
     logging_steps: float = setting(10, "steps between two losses that trackers get", effect=False)
     logging_strategy: Literal[INTERVALS] = setting("steps", "when trackers get losses", effect=False)
     logging_first_step: bool = setting(False, "report the first step's loss", effect=False)
-    logging_nan_inf_filter: bool = setting(True, "leave losses that are not finite out of the report", effect=False)
+    logging_nan_inf_filter: bool = setting(False, "leave losses that are not finite out of the report", effect=False)
     log_level: str = setting("passive", "log level of transformers", effect=False)
     log_level_replica: str = setting("warning", "log level on the other processes", effect=False)
     log_on_each_node: bool = setting(True, "log on each node", effect=False)

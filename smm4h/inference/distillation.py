@@ -51,6 +51,7 @@ from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
 from smm4h.training.losses import Loss
 from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
+from smm4h.utils.devices import default_device
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import read_json, write_json
 
@@ -345,7 +346,7 @@ class Distillation:
 
     def predictor(self) -> EnsemblePredictor:
         """Return the job's ensemble; raise `InputError` where its models were not kept."""
-        device = "cuda:0" if torch.cuda.is_available() and not self.settings.use_cpu else "cpu"
+        device = default_device(use_cpu=bool(self.settings.use_cpu))
         return EnsemblePredictor(self.job.plan, self.job.with_models.rule, self.job.task.labels, device)
 
     def train(

@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.predictor import left_out_notices, load_predictor
 from smm4h.utils.console import silence_libraries
+from smm4h.utils.devices import default_device
 from smm4h.utils.errors import InputError
 
 
@@ -38,7 +38,7 @@ class LoadedEnsemble:
     def __init__(self, name: str, device: str | None = None) -> None:
         silence_libraries()
         self.name = name
-        device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        device = device or default_device()
         self._predictor, self.task, _ = load_predictor(name, device)
         for notice in left_out_notices(name):
             warnings.warn(notice, stacklevel=3)

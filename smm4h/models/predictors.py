@@ -23,6 +23,18 @@ def has_bf16(device: str) -> bool:
     return device == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def best_precision(device: str) -> str:
+    """Return the number format of fast matrix products on a kind of device of this machine.
+
+    That is `bfloat16` where the hardware has it, `float16` on GPUs with tensor cores for nothing else (V100, T4, RTX
+    20), and `float32` on all others.
+    """
+    if has_bf16(device):
+        return "bfloat16"
+    has_tensor_cores = device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability() >= (7, 0)
+    return "float16" if has_tensor_cores else "float32"
+
+
 # Token ids or cleaned texts by preprocessing variant, shared by predictors with the same tokenizer and cleaning.
 TokenCache = dict[str, list]
 
@@ -72,10 +84,9 @@ def dtype_for(precision: str | None, device: str) -> torch.dtype:
     A run in float16 was trained on a GPU; on any other device it predicts in float32.
 
     Args:
-        precision: `float32`, `bfloat16`, `float16`, or None: bf16 where the device has it, else float32.
+        precision: `float32`, `bfloat16`, `float16`, or None: `best_precision` of the device.
     """
-    if precision is None:
-        precision = "bfloat16" if has_bf16(device) else "float32"
+    precision = precision or best_precision(device)
     return torch.float32 if precision == "float16" and device != "cuda" else getattr(torch, precision)
 
 
@@ -85,7 +96,7 @@ class EncoderPredictor:
     Args:
         cleaning: cleaning steps for texts before the tokenizer.
         variant: name of the preprocessing, equal for members whose tokenizers give equal token ids.
-        precision: `float32`, `bfloat16` or `float16`, of matrix products; None: bf16 where the device has it.
+        precision: `float32`, `bfloat16` or `float16`, of matrix products; None: `best_precision`.
         packed: whether a CPU may compute the encoder by `smm4h.models.padding_free`.
     """
 

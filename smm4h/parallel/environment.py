@@ -10,6 +10,7 @@ import psutil
 from smm4h.config.arguments import JobSettings
 from smm4h.config.job import Job
 from smm4h.parallel import fork_server
+from smm4h.utils.devices import check_gpus
 from smm4h.utils.errors import InputError, Stopped
 
 # Variables that accelerate and torchrun set. A Trainer that saw them would make every run a distributed one.
@@ -111,16 +112,20 @@ def clear_launcher_variables() -> None:
 def devices(launch: LaunchEnvironment, use_cpu: bool) -> list[str | None]:
     """Return the GPUs of this process's workers, as CUDA_VISIBLE_DEVICES names them; [None] where there is no GPU.
 
-    A process that was launched beside others has one of them; one that nobody launched has all.
+    A process that was launched beside others of this machine has one of them; any other has all.
+
+    Raises `InputError` for GPUs that torch can't use.
     """
     import torch
 
     n_gpus = 0 if use_cpu else torch.cuda.device_count()  # asks the driver, starts nothing
+    if n_gpus:
+        check_gpus()
     if not n_gpus:
         return [None]
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     names = visible or [str(i) for i in range(n_gpus)]
-    return [names[launch.local_rank % n_gpus]] if launch.parent is not None else names[:n_gpus]
+    return [names[launch.local_rank % n_gpus]] if launch.local_world_size > 1 else names[:n_gpus]
 
 
 def threads_each(launch: LaunchEnvironment, n_workers: int, threads_per_worker: int) -> int:

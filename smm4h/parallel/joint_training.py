@@ -19,6 +19,7 @@ from smm4h.parallel.run_state import TICK, unfinished, waited_for
 from smm4h.parallel.worker import acquire_next, train_and_log
 from smm4h.training.run_data import RunData
 from smm4h.training.trainer import run_arguments
+from smm4h.utils.devices import prepare_gpu
 from smm4h.utils.errors import Stopped
 from smm4h.utils.leases import Lease, LeaseHolder, Waiting
 
@@ -42,6 +43,7 @@ class JointTraining:
         for module in GROUP_KEEPING_MODULES:
             with suppress(ImportError):
                 importlib.import_module(module)
+        prepare_gpu()
         PartialState(cpu=self.job.members[0].args.use_cpu)
         for member in self.job.members:  # a batch that cannot be shared stops the job before anything is trained
             run_arguments(member, self.job.output_dir)

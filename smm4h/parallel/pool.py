@@ -10,7 +10,7 @@ import multiprocessing.connection
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,9 +59,13 @@ class Trainers(Protocol):
         """Return when all the runs are done or have failed for good; `look` is called repeatedly meanwhile."""
 
 
-def longest_first(runs: Sequence[Run], costs: Mapping[str, float]) -> list[Run]:
-    """Return the runs by stage, longest first within a stage, so that the last worker to finish holds a short run."""
-    return sorted(runs, key=lambda run: (run.stage, -costs[run.name]))
+def longest_first(runs: Sequence[Run], costs: Mapping[str, float], teachers: Collection[str] = ()) -> list[Run]:
+    """Return the runs by stage, longest first within a stage, so that the last worker to finish holds a short run.
+
+    Args:
+        teachers: names of the members that a later stage waits for; within a stage, they come before all others.
+    """
+    return sorted(runs, key=lambda run: (run.stage, run.member.name not in teachers, -costs[run.name]))
 
 
 def estimate_costs(runs: Sequence[Run], data: RunData) -> dict[str, float]:
@@ -78,7 +82,7 @@ def estimate_costs(runs: Sequence[Run], data: RunData) -> dict[str, float]:
 
 @dataclass
 class TrainingPool:
-    """A job's workers, or its joint training, which train the runs stage by stage, with the progress display."""
+    """A job's workers, or its joint training, which train the runs of all stages, with the progress display."""
 
     plan: Plan
     job: Job
@@ -86,45 +90,64 @@ class TrainingPool:
     trainers: "Trainers"
     progress: JobProgress
 
-    def train(self, stage: int, write_pseudo_labels: Callable[[], None]) -> None:
-        """Train the runs of a stage that were asked for and are missing, shared with other jobs on the same folder.
+    def train(self, write_pseudo_labels: Callable[[int], None]) -> None:
+        """Train the runs that were asked for and are missing, shared with other jobs on the same folder.
 
-        Nothing is trained where pseudo labels are missing because a teacher's run has failed for good.
+        Learners begin as soon as the last of their teachers is done, whatever other runs are still trained. Those whose
+        pseudo labels are missing because a teacher's run has failed for good are not trained.
 
         Args:
-            write_pseudo_labels: makes the stage's pseudo labels, where they are missing or damaged; called again where
+            write_pseudo_labels: makes a stage's pseudo labels, where they are missing or damaged; called again where
                 they are removed meanwhile.
 
         Raises `InputError` where pseudo labels are missing because runs of their teachers were not asked for, and where
         another job took the folder over.
         """
-        runs = [run for run in self.plan.wanted if run.stage == stage]
-        write_pseudo_labels()
+        taught: list[int] = []
+        for stage in self.job.stages:
+            teachers = {run.directory for run in teacher_runs(self.plan, self.job, stage)} if stage > 1 else set()
+            self._finish([run for run in self.plan.wanted if run.directory in teachers], taught, write_pseudo_labels)
+            write_pseudo_labels(stage)
+            unready = [run for run in self._of([stage]) if not self.data.is_ready(run) and not run.is_done()]
+            if unready:
+                self._finish(self._of(taught), taught, write_pseudo_labels)
+                return self._check_teachers(stage, unready[0])
+            taught.append(stage)
+        self._finish(self._of(taught), taught, write_pseudo_labels)
+
+    def _of(self, stages: Collection[int]) -> list[Run]:
+        """Return the runs of some stages that were asked for."""
+        return [run for run in self.plan.wanted if run.stage in stages]
+
+    def _finish(self, runs: Sequence[Run], taught: Collection[int], write_pseudo_labels: Callable[[int], None]) -> None:
+        """Return when the runs are done or have failed for good, with the pseudo labels of the stages `taught` kept."""
 
         def look() -> None:
             self.data.check_claimed()
-            if not all(self.data.is_ready(run) for run in runs):
-                write_pseudo_labels()
+            for stage in taught:
+                if not all(self.data.is_ready(run) for run in self._of([stage])):
+                    write_pseudo_labels(stage)
             self.progress.look()
 
-        if unready := [run for run in runs if not self.data.is_ready(run) and not run.is_done()]:
-            missing = [run for run in teacher_runs(self.plan, self.job, stage) if not run.is_done()]
-            if any(has_failed_for_good(run) for run in missing):
-                return
-            raise InputError(
-                f"{unready[0].member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
-                f"({missing[0].name}, ...); run the command without --members and --folds"
-            )
         self.trainers.finish(runs, look)
         for member in {run.member.name for run in runs if self.job.settings.keep_models == "best"}:
             keep_best_model(self.plan.runs_of([member]), self.data.best_by)
+
+    def _check_teachers(self, stage: int, unready: Run) -> None:
+        """Raise `InputError` where teachers of a stage were not asked for, which none of them has failed instead."""
+        missing = [run for run in teacher_runs(self.plan, self.job, stage) if not run.is_done()]
+        if not any(has_failed_for_good(run) for run in missing):
+            raise InputError(
+                f"{unready.member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
+                f"({missing[0].name}, ...); run the command without --members and --folds"
+            )
 
 
 @contextmanager
 def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) -> Iterator[TrainingPool]:
     """Start the workers or the joint training of a job, and end them with the `with` block."""
     costs = estimate_costs(plan.wanted, data)
-    runs = longest_first(plan.wanted, costs)
+    runs = longest_first(plan.wanted, costs, data.teachers)
     reopen_damaged_runs(runs)
     remove_damaged_pseudo_labels(plan, data)
     clean_up_finished_runs(runs)
@@ -177,6 +200,25 @@ def remove_damaged_pseudo_labels(plan: Plan, data: RunData) -> None:
             remove(folder)
 
 
+def share_out(
+    runs: Sequence[Run], places: Sequence[str | None], *, has_cpu_worker: bool
+) -> list[tuple[str | None, list[Run]]]:
+    """Return for each worker its device and the runs that it may train.
+
+    Runs without an encoder use no GPU: where there are GPUs, one more worker trains them, so that none waits for them.
+
+    Args:
+        places: device of each worker; None: the CPU.
+        has_cpu_worker: whether that further worker is one of this process's.
+    """
+    on_cpu = [run for run in runs if not run.member.has_encoder]
+    if None in places or not on_cpu:
+        return [(place, list(runs)) for place in places]
+    on_gpu = [run for run in runs if run.member.has_encoder]
+    shares: list[tuple[str | None, list[Run]]] = [(place, on_gpu) for place in places] if on_gpu else []
+    return [*shares, (None, on_cpu)] if has_cpu_worker else shares
+
+
 @dataclass
 class Worker:
     """A worker process.
@@ -185,6 +227,7 @@ class Worker:
     """
 
     device: str | None
+    runs: Sequence[Run]  # that it may train
     process: multiprocessing.Process
     system_process: psutil.Process | None  # None: it had ended before psutil could find it
     messages: multiprocessing.connection.Connection  # receives errors that only the user can mend
@@ -206,27 +249,28 @@ class WorkerPool:
 
     def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.runs, self.data = launch, list(runs), data
-        self.devices = devices(launch, job.members[0].args.use_cpu) * job.settings.runs_per_device
-        self.threads = threads_each(launch, len(self.devices), job.settings.threads_per_worker)
+        places = devices(launch, job.members[0].args.use_cpu) * job.settings.runs_per_device
+        self.shares = share_out(self.runs, places, has_cpu_worker=launch.local_rank == 0)
+        self.threads = threads_each(launch, len(self.shares), job.settings.threads_per_worker)
         self.workers: list[Worker] = []
         self.early_deaths = 0  # in a row, of workers that had not begun a run
 
     def __enter__(self) -> "WorkerPool":
         if unfinished(self.runs):
             self.context = fork_server.context()
-            self.workers = [self._start(device) for device in self.devices]
+            self.workers = [self._start(device, runs) for device, runs in self.shares]
         return self
 
-    def _start(self, device: str | None) -> Worker:
+    def _start(self, device: str | None, runs: Sequence[Run]) -> Worker:
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        arguments = (device, self.threads, self.runs, self.data, theirs)
+        arguments = (device, self.threads, runs, self.data, theirs)
         process = self.context.Process(target=fork_server.run_worker, args=arguments)
         process.start()
         theirs.close()
         system_process = None
         with suppress(psutil.NoSuchProcess):
             system_process = psutil.Process(process.pid)
-        return Worker(device, process, system_process, ours)
+        return Worker(device, runs, process, system_process, ours)
 
     def __exit__(self, *exception) -> None:
         """Stop the workers by SIGTERM, upon which they save their state; kill those left after `SAVE_SECONDS`."""
@@ -268,9 +312,9 @@ class WorkerPool:
 
     def _replace_dead_workers(self) -> None:
         for number, worker in enumerate(self.workers):
-            if not worker.is_alive():
+            if not worker.is_alive() and unfinished(worker.runs):
                 self._log_end(worker)
-                self.workers[number] = self._start(worker.device)
+                self.workers[number] = self._start(worker.device, worker.runs)
 
     def _log_end(self, worker: Worker) -> None:
         """Log the failure of a run whose worker died; raise `InputError` for what only the user can mend."""

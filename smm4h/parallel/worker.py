@@ -20,6 +20,7 @@ from smm4h.training.run import train_run
 from smm4h.training.run_data import RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
 from smm4h.utils.console import silence_libraries
+from smm4h.utils.devices import prepare_gpu
 from smm4h.utils.errors import ASK_AGAIN, JobFailed, Stopped, user_message
 from smm4h.utils.leases import Lease, LeaseHolder, LeaseLost
 from smm4h.utils.tracebacks import message_of, traceback_of
@@ -50,6 +51,7 @@ def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, p
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops workers by SIGTERM
     silence_libraries()
     set_threads(threads)
+    prepare_gpu()
     try:
         train_all(runs, data, device or "cpu", stop)
     except Stopped:

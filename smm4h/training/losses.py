@@ -1,6 +1,6 @@
 """Losses for rare classes: logits and targets in, one loss per tweet out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ class Loss:
         if self.focal_gamma:
             parts = parts * (-log_p.expm1()).clamp_min(1e-7) ** self.focal_gamma  # 1 - p, with a finite slope at 0
         return -parts.sum(dim=-1)
+
+    def to(self, device: torch.device) -> "Loss":
+        """Return the loss with its weights and adjustment on a device, in the precision of the logits."""
+        moved = {name: getattr(self, name) for name in ("weights", "adjustment")}
+        return replace(self, **{name: None if t is None else t.to(device).float() for name, t in moved.items()})
 
     def normalizer(self, targets: torch.Tensor) -> torch.Tensor:
         """Return the scalar that divides summed losses: the number of tweets, or the sum of their class weights.

@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from smm4h.config.arguments import TRAINER_NAMES, TrainerSettings
 from smm4h.config.job import Member
 from smm4h.data.dataset import column
-from smm4h.models.predictors import has_bf16
+from smm4h.models.predictors import best_precision
 from smm4h.training import checkpoints
 from smm4h.training.losses import IGNORED, Loss, targets_of
 from smm4h.training.optim import RAdam
@@ -36,7 +36,7 @@ LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.comp
 
 @dataclass
 class RunArguments(TrainingArguments):
-    """TrainingArguments that accept `optim: radam` and, by default, choose bf16 where the device supports it.
+    """TrainingArguments that accept `optim: radam` and, by default, choose the device's `best_precision`.
 
     `run_arguments` makes them of a member's settings.
     """
@@ -49,7 +49,8 @@ class RunArguments(TrainingArguments):
             self.use_cpu = True
         if self.bf16 is None:
             device = "cpu" if self.use_cpu else torch.accelerator.current_accelerator().type
-            self.bf16 = not self.fp16 and has_bf16(device)
+            best = "float16" if self.fp16 else best_precision(device)
+            self.bf16, self.fp16 = best == "bfloat16", best == "float16"
         super().__post_init__()
         if is_radam:
             self.optim = "radam"
@@ -120,14 +121,15 @@ class TweetTrainer(Trainer):
     ):
         super().__init__(*args, compute_loss_func=self.mean_over_step, callbacks=[best, watch], **kwargs)
         self.loss, self.sampling, self.layer_decay = loss, sampling, layer_decay
+        self.loss_on_device = loss.to(self.args.device)
         self.run_directory, self.facts, self.best, self.watch = run_directory, facts, best, watch
 
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
         """Return the summed loss of a micro-batch, divided by the normalizer of the whole step."""
         logits = outputs["logits"].float()
         targets = targets_of(labels, logits.shape[-1])
-        divisor = self.loss.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
-        return self.loss(logits, targets).sum() / divisor
+        divisor = self.loss_on_device.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
+        return self.loss_on_device(logits, targets).sum() / divisor
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Return the loss normalizer of a step: the number, or summed weight, of all its tweets in all processes."""
@@ -135,10 +137,19 @@ class TweetTrainer(Trainer):
         if not labels:
             return None
         n_classes = self.accelerator.unwrap_model(self.model).config.num_labels
-        divisor = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum().to(device)
+        divisor = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum()
+        divisor = self._prepare_input(divisor)
         if self.args.world_size > 1:
             divisor = self.accelerator.gather(divisor).sum()
         return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)  # not 0 / 0 in a step where all weights are 0
+
+    def _prepare_input(self, data):
+        """Return data on the run's device; a GPU is not waited for, which copies from pinned memory allow."""
+        if not isinstance(data, torch.Tensor) or self.args.device.type != "cuda" or self.is_deepspeed_enabled:
+            return super()._prepare_input(data)
+        if data.device.type == "cpu" and not data.is_pinned():
+            data = data.pin_memory()
+        return data.to(self.args.device, non_blocking=True)
 
     def create_optimizer(self, model=None):
         """Return Trainer's optimizer; with layer decay, its parameter groups are split by depth."""
@@ -273,6 +284,14 @@ class TrainingRows(TorchDataset):
         return [0.0] * len(label) if isinstance(label, list) else IGNORED
 
 
+def copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a copy of a model's weights: where they are if there is room for twice their size, else on the CPU."""
+    device = next(iter(weights.values())).device
+    size = sum(tensor.nbytes for tensor in weights.values())
+    stays = device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > 2 * size
+    return {name: tensor.detach().to(device if stays else "cpu", copy=True) for name, tensor in weights.items()}
+
+
 class BestEpoch(TrainerCallback):
     """Callback that keeps, in memory, the weights of the evaluation with the highest metric.
 
@@ -299,7 +318,7 @@ class BestEpoch(TrainerCallback):
         self.history.append(scores)
         if self.keep and (self.best is None or scores[self.measure] >= self.best[self.measure]):
             self.best = scores
-            self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+            self.weights = copied(model.state_dict())
 
     def restore(self, model: nn.Module) -> None:
         """Load the best weights into the model, and free them here."""

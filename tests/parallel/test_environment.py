@@ -1,6 +1,7 @@
 """Distributed environment: a process's rank, its GPU, and joint training."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,13 +35,19 @@ def test_a_process_without_a_launcher_is_the_main_process(monkeypatch):
     assert launch.flags == []
 
 
+def pretend_gpus(monkeypatch, n_gpus):
+    """Have torch answer as on a machine with GPUs, of which it asks no more here."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+
+
 def one_of_eight(local_rank, *, launched=True):
     """Return a process of eight on one machine."""
     return LaunchEnvironment(
         rank=local_rank,
         world_size=8,
         local_rank=local_rank,
-        local_world_size=8,
+        local_world_size=8 if launched else 1,
         use_cpu=False,
         sharded=None,
         parent=1 if launched else None,
@@ -52,14 +59,30 @@ def one_of_eight(local_rank, *, launched=True):
     [("", 0, 8, "0"), ("", 5, 8, "5"), ("2,3", 1, 2, "3"), ("", 3, 2, "1"), ("GPU-a,GPU-b", 0, 2, "GPU-a")],
 )
 def test_each_launched_process_gets_one_gpu_of_those_it_may_see(monkeypatch, visible, local_rank, n_gpus, own):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    pretend_gpus(monkeypatch, n_gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert environment.devices(one_of_eight(local_rank), use_cpu=False) == [own]
     assert environment.devices(one_of_eight(local_rank), use_cpu=True) == [None]
 
 
+def test_the_only_process_of_a_launch_gets_all_gpus(monkeypatch):
+    pretend_gpus(monkeypatch, 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    alone = replace(one_of_eight(0), world_size=1, local_world_size=1)
+    assert environment.devices(alone, use_cpu=False) == [str(number) for number in range(8)]
+
+
+def test_a_gpu_that_torch_cannot_use_is_told_with_its_remedy(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # NVML's answer, which needs no CUDA
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(InputError, match=r"for CUDA 13\.0.* can't use the 2 GPUs .*driver is too old.*--use_cpu"):
+        environment.devices(one_of_eight(0), use_cpu=False)
+    assert environment.devices(one_of_eight(0), use_cpu=True) == [None]
+
+
 def test_a_process_without_a_launcher_gets_all_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    pretend_gpus(monkeypatch, 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment.devices(one_of_eight(0, launched=False), use_cpu=False) == ["0", "1", "2"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import (
@@ -23,10 +24,14 @@ from conftest import (
     wait_for,
 )
 
+from smm4h.config.job import Member
+from smm4h.config.plans.run import Run
 from smm4h.data.outputs.predictions import read_predictions
+from smm4h.parallel.pool import share_out
 from smm4h.utils import leases
 
 pytestmark = pytest.mark.slow
+SETTINGS = {"encoder": {"head": "last3"}, "words": {"classifier": "tfidf-svm"}, "elsewhere": {"predictions": "{}"}}
 
 
 def test_two_jobs_on_one_folder_share_the_runs_and_take_over_those_of_a_dead_host(finished_job, tiny_encoder, tmp_path):
@@ -61,6 +66,30 @@ def test_several_runs_on_one_device_are_trained_side_by_side(finished_job, tiny_
     for folder in folders:  # the same bytes as with another number of workers
         name = f"last3-42/{folder.name}/test.parquet"
         assert (tmp_path / "out" / name).read_bytes() == (finished_job.folder / name).read_bytes()
+
+
+def test_learners_do_not_wait_for_runs_that_teach_nobody(tiny_encoder, tmp_path):
+    """A run that somebody else trains for ever holds up the end of the job and nothing before it."""
+    rows = {"teacher": "{classifier: tfidf-logistic}", "learner": "{head: last3, pseudo_labels: true}"}
+    output = tmp_path / "out"
+    words = job_words(tiny_encoder, output, recipe=recipe_of(tmp_path, **rows), n_folds=2, baselines="tfidf-svm")
+    run = output / "baselines" / "tfidf-svm" / "fold-0"
+    run.parent.mkdir(parents=True)
+    with leases.LeaseHolder().try_acquire(leases.lease_file_of(run)):
+        job = start(train_words(words), tmp_path / "log")
+        assert wait_for(lambda: len(list(output.glob("learner/fold-*/DONE"))) == 2, 120), (tmp_path / "log").read_text()
+        assert not (run / "DONE").exists()
+    assert job.wait(120) == 0, (tmp_path / "log").read_text()
+    assert (run / "DONE").exists()
+
+
+def test_runs_without_an_encoder_have_a_worker_beside_the_gpus():
+    runs = [Run(Member(name, settings), 0, Path(name), "") for name, settings in SETTINGS.items()]
+    encoder, others = runs[:1], runs[1:]
+    assert share_out(runs, ["0", "1"], has_cpu_worker=True) == [("0", encoder), ("1", encoder), (None, others)]
+    assert share_out(runs, ["1"], has_cpu_worker=False) == [("1", encoder)]
+    assert share_out(runs, [None, None], has_cpu_worker=True) == [(None, runs)] * 2
+    assert share_out(others, ["0", "1"], has_cpu_worker=True) == [(None, others)]
 
 
 def test_a_run_that_fails_every_time_is_named_and_all_others_finish(tiny_encoder, tmp_path):
