@@ -28,6 +28,12 @@ def check_job(job: Job, launch: LaunchEnvironment) -> None:
     """
     if not launch.is_main_process:
         return
+    check_input(job)
+    console.print("Nothing was trained. The same command without --check trains.")
+
+
+def check_input(job: Job) -> Splits:
+    """Read and check all of a job's input, print what was found, and return its tweets."""
     silence_libraries()
     check_trackers(job.members)
     check_optimizers(job.members, job.output_dir)
@@ -39,7 +45,7 @@ def check_job(job: Job, launch: LaunchEnvironment) -> None:
     print_tweets(job, splits, gold)
     print_encoders(check_encoders(job.members, job.task, splits.labelled), job.members, splits)
     print_plan(plan)
-    console.print("Nothing was trained. The same command without --check trains.")
+    return splits
 
 
 def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Sequence
 
 from smm4h.cli.flags import words_of
+from smm4h.cli.subtasks.command import subtask_jobs_of
 from smm4h.config.arguments import FIELDS, GROUPS, default_of
 from smm4h.config.recipe import read_command_line, without_none
 from smm4h.config.validation import check_input_files, check_packages
@@ -27,7 +28,12 @@ def main(words: Sequence[str] | None = None) -> None:
     if {"-h", "--help", "--help-all"}.intersection(words):
         return print(help_text(everything="--help-all" in words))
     launch = LaunchEnvironment.detect()
-    job = read_command_line([*words, *launch.flags])
+    words = [*words, *launch.flags]
+    if jobs := subtask_jobs_of(words):
+        from smm4h.cli.subtasks.train import run_subtasks  # few tasks have subtasks
+
+        return run_subtasks(jobs, words, launch)
+    job = read_command_line(words)
     if job.settings.init:
         from smm4h.cli.init_task import draft_task_file  # pandas and Arrow take a second to import
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,38 @@ from smm4h.utils.leases import POLL_SECONDS, Waiting, lease_file_of, wait_for_le
 OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
 
 
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job whose input has been read and checked."""
+
+    job: Job
+    splits: Splits  # labelled tweets with their folds, test and unlabelled tweets
+    plan: Plan  # members x folds -> runs
+    test_gold: np.ndarray | None  # (n_test_tweets,) class indices
+
+    @classmethod
+    def of(cls, job: Job) -> "PreparedJob":
+        """Read all of a job's input; raise `InputError` for what is wrong with it."""
+        silence_libraries()
+        check_trackers(job.members)
+        splits = load_splits(job)
+        plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())
+        return cls(job, splits, plan, read_gold(job, splits.test))
+
+
 def train_job(job: Job, launch: LaunchEnvironment) -> None:
     """Train what is missing of a job, vote, and report; raise `JobFailed` where runs failed for good."""
-    silence_libraries()
-    check_trackers(job.members)
-    splits = load_splits(job)  # labelled tweets with their folds, test and unlabelled tweets
-    plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())  # members x folds -> runs
-    test_gold = read_gold(job, splits.test)
-    check_before_training(plan, job, splits, launch)
+    prepared = PreparedJob.of(job)
+    check_before_training(prepared.plan, job, prepared.splits, launch)
+    train_prepared(prepared, launch)
+    if launch.is_main_process and (prepared.plan.output_dir / "scores.json").exists():
+        print_next_steps(prepared.plan)
+    raise_for_failures(prepared.plan.wanted)
+
+
+def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
+    """Train what is missing of a job whose input is checked, vote, and report."""
+    job, splits, plan = prepared.job, prepared.splits, prepared.plan
     n_extra = splits.extra.counts if splits.extra is not None else []
     with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra) as notices:
         data = prepare_output_dir(plan, job, splits, launch, notices)
@@ -57,8 +82,7 @@ def train_job(job: Job, launch: LaunchEnvironment) -> None:
             fit_and_vote(plan, job.task, LabelledPart.of_splits(splits))
         if launch.is_main_process:
             push_run(plan, job)
-            print_summary(plan, job, splits, test_gold)
-    raise_for_failures(plan.wanted)
+            print_summary(plan, job, splits, prepared.test_gold)
 
 
 def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> None:
@@ -260,20 +284,27 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
         from smm4h.reporting.html_report import write_report  # matplotlib would hold up the first step
 
         write_report(FinishedJob.read(plan.output_dir))
-        plan.derived.record(plan.output_dir / "report.html")
-    print_next_steps(plan)
 
 
 def print_next_steps(plan: Plan) -> None:
     """Print what to do with the output folder: read, submit, predict, publish, as far as it has what that needs."""
     folder = plan.output_dir
     steps = [("read", str(folder / "report.html"))] if (folder / "report.html").exists() else []
-    files = (path for path in sorted((folder / "submission").rglob("[!.]*")) if path.is_file())
-    steps += [("submit", str(path)) for path in files]
+    steps += submit_steps(folder)
     if any((run.directory / "model").exists() for run in plan.runs):
         steps.append(("predict", f"{command_name('predict')} {folder} new_tweets.csv --output labels.csv"))
         steps.append(("publish", f"{command_name('publish')} {folder} --to_folder published/{folder.name}"))
     steps.append(("all files", f"{folder}; docs/pipeline.md says what each of them holds"))
+    print_steps(steps)
+
+
+def submit_steps(folder: Path) -> list[tuple[str, str]]:
+    """Return a step for each file of a folder's submission."""
+    return [("submit", str(path)) for path in sorted((folder / "submission").rglob("[!.]*")) if path.is_file()]
+
+
+def print_steps(steps: Iterable[tuple[str, str]]) -> None:
+    """Print steps, each as its name and what to read, hand in or run."""
     console.print()
     for step, what in steps:
         console.print(f"{step:9}  {what}", markup=False, soft_wrap=True)

@@ -83,6 +83,8 @@ def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:
 
 def save(arguments: argparse.Namespace) -> None:
     """Make the asked rule the job's own, and print what it promises."""
+    from smm4h.config.plans.subtask_jobs import SubtaskJobs
+    from smm4h.ensemble.subtask_votes import score_subtasks, write_joint_submission
     from smm4h.inference.finished_job import FinishedJob
     from smm4h.inference.saved_rule import JobParts, save_rule
     from smm4h.reporting.html_report import write_report
@@ -98,6 +100,10 @@ def save(arguments: argparse.Namespace) -> None:
     job = FinishedJob.read(folder)
     write_report(job)
     print_saved_rule(job, parts.notices)
+    if jobs := SubtaskJobs.around(folder):
+        score_subtasks(jobs)
+        for path in write_joint_submission(jobs):
+            print(f"{path} has the new labels of {folder.name}")
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:

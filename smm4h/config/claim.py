@@ -56,6 +56,12 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[i
             lease.release()
 
 
+def check_claimable(plan: Plan) -> None:
+    """Raise `InputError` where the output folder has results of another recipe, task or data, before it is claimed."""
+    if (difference := difference_from_stored(plan)) and _holds_results(plan.output_dir):
+        raise InputError(difference)
+
+
 def _lease_or_plan(plan: Plan) -> Lease | None:
     """Return the job's lease; None where another job has it and has written its plan."""
     leases, lease_file, waiting = LeaseHolder(), lease_file_of(plan.plan_file), Waiting()

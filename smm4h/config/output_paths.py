@@ -13,6 +13,8 @@ JOB_NAMES = (
     *("report.html", "made.json", "errors.tsv", "submission.json", "outside", "extra.parquet"),
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz", "test.tsv")
+SUBTASKS_FILE = "subtasks.json"
+WHOLE_NAMES = (SUBTASKS_FILE, "submission", "scores.json", "made.json")  # of a folder with a job for each subtask
 
 
 def check_not_of_job(output: str | Path, flag: str = "--output") -> None:
@@ -32,6 +34,8 @@ def _names_of(folder: Path) -> set[str]:
     names = STUDENT_NAMES if (folder / "student.json").is_file() else ()
     if (folder / "plan.json").is_file():
         names = (*names, *JOB_NAMES, *_members_of(folder / "plan.json"))
+    if (folder / SUBTASKS_FILE).is_file():
+        names = (*names, *WHOLE_NAMES)
     return {name.casefold() for name in names}
 
 

@@ -13,6 +13,7 @@ from smm4h.config.task import Columns, Task, TaskFile
 from smm4h.config.task_keys.content import Content
 from smm4h.config.task_keys.labels import read_labels, read_meanings, read_positive, read_spellings
 from smm4h.config.task_keys.submission import read_submission
+from smm4h.config.task_keys.subtasks import NAME, Subtasks, content_of_subtask, read_subtasks_of
 from smm4h.metrics import MEASURES, find_measure
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import read_yaml
@@ -20,6 +21,7 @@ from smm4h.utils.files import read_yaml
 TASKS = Path(__file__).parents[1] / "tasks"  # a link to the checkout's folder; pip installs what it leads to
 FIRST_YEAR = "2020"  # of the task files that lie in no year's folder
 OWN_DATA = "own_data"  # the template for tasks of one's own
+NEEDED = "the task needs `{}:`; tasks/own_data.yaml shows all keys"
 FILE_PARTS = ("training", "training_labels", "validation", "validation_labels", "test", "gold")
 
 
@@ -35,7 +37,13 @@ def known_tasks() -> dict[str, Path]:
 
 
 def find_task(name: str | Path) -> Path:
-    """Return the task file of a path or a name; raise `InputError` with the nearest name for one that there is not."""
+    """Return the task file of a path or a name; raise `InputError` with the nearest name for one that there is not.
+
+    A subtask that the name ends in, such as `2026/task6:T`, is what the result ends in, too.
+    """
+    plain, subtask = split_subtask(name)
+    if subtask:
+        return Path(f"{find_task(plain)}:{subtask}")
     if Path(name).exists():
         return Path(name)
     tasks, asked = known_tasks(), Path(name).as_posix().removeprefix("./").removeprefix("tasks/").removesuffix(".yaml")
@@ -45,17 +53,66 @@ def find_task(name: str | Path) -> Path:
     raise InputError(f"--task {name}: there is no such task file{hint}")
 
 
+def split_subtask(name: str | Path) -> tuple[str, str]:
+    """Return the task file's name and the subtask that follows it after a colon; without one, an empty subtask."""
+    plain, _, subtask = str(name).rpartition(":")
+    is_subtask = bool(plain) and NAME.fullmatch(subtask) is not None and not Path(name).exists()
+    return (plain, subtask) if is_subtask else (str(name), "")
+
+
 def read_task(name: str | Path) -> Task:
-    """Read and check a task file, by its path or its name; raise `InputError` with file, line and remedy."""
-    path = find_task(name)
-    content = Content(path, *read_yaml(path))
-    known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA]
+    """Read and check a task file, by its path or its name; raise `InputError` with file, line and remedy.
+
+    Of a task file with subtasks, the name must say which one is meant: `2026/task6:T`.
+    """
+    plain, subtask = split_subtask(find_task(name))
+    content = _content_of(plain)
+    if content.get("subtasks") is None:
+        if subtask:
+            content.fail("name", f"the task has no subtasks, and {subtask} is meant to be one; leave `:{subtask}` out")
+        return _task_of(content)
+    subtasks = read_subtasks_of(content)
+    if not subtask:
+        content.fail("subtasks", f"the task has subtasks; name one of them, such as {name}:{subtasks.names[0]}")
+    return _task_of(content_of_subtask(content, subtask))
+
+
+def read_subtasks(name: str | Path) -> Subtasks | None:
+    """Return the subtasks of a task file by its path or its name; None where it has none, or the name says which.
+
+    Raises `InputError` with file, line and remedy, for what is wrong with any of them.
+    """
+    plain, subtask = split_subtask(find_task(name))
+    content = _content_of(plain)
+    if subtask or content.get("subtasks") is None:
+        return None
+    subtasks = read_subtasks_of(content)
+    for one in subtasks.names:
+        _task_of(content_of_subtask(content, one))
+    return subtasks
+
+
+def _content_of(path: str) -> Content:
+    """Return the content of a task file; raise `InputError` for a key that there is not."""
+    content = Content(Path(path), *read_yaml(path))
+    known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA, "subtasks"]
     for key in content.keys:
         if key not in known:
             content.fail(str(key), f"a task has no key {key}{nearest(str(key), known)}")
-    for key in ("name", "labels", "columns"):
+    if content.get("name") is None:
+        content.fail("name", NEEDED.format("name"))
+    return content
+
+
+def _task_of(content: Content) -> Task:
+    """Return the task of a file's content, or of one subtask's; raise `InputError` for what is wrong or missing."""
+    known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA]
+    for key in content.keys:
+        if key not in known:
+            content.fail(str(key), f"a subtask has no key {key}{nearest(str(key), known)}")
+    for key in ("labels", "columns"):
         if content.get(key) is None:
-            content.fail(key, f"the task needs `{key}:`; tasks/own_data.yaml shows all keys")
+            content.fail(key, NEEDED.format(key))
     return Task(**{field: read(content) for field, read in KEYS.items()})
 
 

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 from heads import TweetClassifier
 from smm4h.config.plans.plan import Plan, read_plan
 from smm4h.config.plans.run import Run
+from smm4h.config.plans.subtask_jobs import check_one_subtask
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
@@ -173,6 +174,7 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
 
     Raises `InputError` for a name that is none of these.
     """
+    check_one_subtask(Path(name))
     if (Path(name) / "plan.json").is_file():
         plan, task = read_plan(Path(name))
         plan.derived.check(plan.ensemble_file)

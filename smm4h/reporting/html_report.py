@@ -37,10 +37,11 @@ SECTIONS = [
 
 
 def write_report(job: FinishedJob) -> Path:
-    """Write report.html into the job's folder and return its path."""
+    """Write report.html into the job's folder, record its hash, and return its path."""
     path = job.plan.output_dir / "report.html"
     template = environment(autoescape=True).get_template("report.html")
     write_text(path, template.render(**_content(job)), private=True)
+    job.plan.derived.record(path)
     return path
 
 

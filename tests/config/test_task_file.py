@@ -3,7 +3,7 @@
 import pytest
 from conftest import ROOT, TASK5
 
-from smm4h.config.task_file import find_task, known_tasks, read_task
+from smm4h.config.task_file import find_task, known_tasks, read_subtasks, read_task
 from smm4h.utils.errors import InputError
 
 
@@ -48,7 +48,9 @@ def test_a_task_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", known_tasks())
 def test_every_task_file_that_comes_along_can_be_read(name):
-    assert read_task(name).n_classes > 1
+    subtasks = read_subtasks(name)
+    for one in [f"{name}:{subtask}" for subtask in subtasks.names] if subtasks else [name]:
+        assert read_task(one).n_classes > 1
 
 
 def test_labels_may_have_several_spellings(tmp_path):

@@ -12,6 +12,7 @@ from smm4h.config.decision import Costs
 from smm4h.config.job import Job, Member
 from smm4h.config.plans.identity import effective_settings, fingerprint_of, shared_settings, task_identity
 from smm4h.config.plans.run import REFIT, Run
+from smm4h.config.plans.subtask_jobs import check_one_subtask
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.config.versions import OWN
 from smm4h.utils.derived import DerivedFiles
@@ -158,7 +159,8 @@ def _shape_of(output_dir: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_plan(output_dir: Path) -> tuple[Plan, Task]:
-    """Read the plan and the task of a job; raise `InputError` where `output_dir` is not a job's output folder."""
+    """Read the plan and the task of a job; raise `InputError` where `output_dir` is not one job's output folder."""
+    check_one_subtask(output_dir)
     content = read_checked_json(output_dir / "plan.json")
     if content is None and (output_dir / "plan.json").is_file():
         raise InputError(f"{output_dir / 'plan.json'} is damaged; give the job's command, which makes it again")

@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +30,11 @@ class Part:
 
     source: str  # as the task names the file; empty: it does not
     ids: Sequence[str]
-    labels: Sequence[str]  # as the task names them
+    labels: Sequence[str] | Mapping[str, Sequence[str]]  # as the task names them; of subtasks, those of each
+
+    def answers(self) -> dict[str, Sequence[str]]:
+        """Return the labels by what a column of them holds: `label`, or the name of a subtask."""
+        return dict(self.labels) if isinstance(self.labels, Mapping) else {"label": self.labels}
 
 
 def write_shape(plan: Plan, submission: Submission, test: Dataset | None) -> None:
@@ -53,11 +57,16 @@ def read_sources(plan: Plan) -> list[tuple[str, int]]:
     return [(source, count) for source, count in read_json(plan.shape_file)["sources"]]
 
 
-def parts_of(ids: Sequence[str], labels: Sequence[str], sources: Sequence[tuple[str, int]]) -> list[Part]:
-    """Return the answers on the test tweets, a part for each source in a row."""
+def parts_of(
+    ids: Sequence[str], labels: Sequence[str] | Mapping[str, Sequence[str]], sources: Sequence[tuple[str, int]]
+) -> list[Part]:
+    """Return the answers on the test tweets, a part for each source in a row; of subtasks, labels of each."""
     parts, start = [], 0
     for source, count in sources or [("", len(ids))]:
-        parts.append(Part(source, ids[start : start + count], labels[start : start + count]))
+        rows = slice(start, start + count)
+        several = isinstance(labels, Mapping)
+        own = {name: values[rows] for name, values in labels.items()} if several else labels[rows]
+        parts.append(Part(source, ids[rows], own))
         start += count
     return parts
 
@@ -72,10 +81,8 @@ def submission_text(submission: Submission, name: str, parts: Sequence[Part]) ->
         InputError: for an id that stands there with two labels, in JSON by id, and a tab or line end in a field between
             tabs.
     """
-    layout, written = submission.layout, submission.labels
-    tweets = [(i, label, part.source) for part in parts for i, label in zip(part.ids, part.labels, strict=True)]
-    values = ({"id": i, "label": written.get(label, label), "source": source} for i, label, source in tweets)
-    rows = [[known.get(held, held) for held in layout.values()] for known in values]
+    layout = submission.layout
+    rows = [[known.get(held, held) for held in layout.values()] for part in parts for known in _known(part, submission)]
     kind = Path(name).suffix.lower()
     if kind == ".json":
         return _json_by_id(list(layout), rows, list(layout.values()).index("id"))
@@ -83,6 +90,14 @@ def submission_text(submission: Submission, name: str, parts: Sequence[Part]) ->
         objects = (dict(zip(layout, row, strict=True)) for row in rows)
         return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in objects)
     return _separated([list(layout)] * submission.header + rows, submission.separator_of(name), name)
+
+
+def _known(part: Part, submission: Submission) -> Iterator[dict[str, str]]:
+    """Yield for each tweet what the columns of a submission may hold, but for constant texts."""
+    written, answers = submission.labels, part.answers()
+    for i, *labels in zip(part.ids, *answers.values(), strict=True):
+        named = (written.get(label, label) for label in labels)
+        yield {"id": i, "source": part.source, **dict(zip(answers, named, strict=True))}
 
 
 def _separated(rows: Sequence[Sequence[str]], separator: str, name: str) -> str:
