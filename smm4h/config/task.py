@@ -100,6 +100,7 @@ class Task:
     about: str = ""  # the goal in one line, for report and model card
     meanings: dict[str, str] = field(default_factory=dict)  # of labels that need an explanation
     published: dict[str, float] = field(default_factory=dict)  # scores of other systems, by their names
+    official_test_rows: int | None = None  # of the test file that `published` is about; None: unknown
     costs: Costs | None = None  # of errors, which `decision: costs` makes least
     further_measures: list[str] = field(default_factory=list)  # scored beside the metric, without effect
     average: str = "pooled"  # or "groups": the metric is the mean over the groups

@@ -224,6 +224,13 @@ def _published(content: Content) -> dict[str, float]:
     return {str(name): float(score) for name, score in value.items()}
 
 
+def _official_test_rows(content: Content) -> int | None:
+    value = content.get("official_test_rows")
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        content.fail("official_test_rows", "a number of rows is expected, such as 4602")
+    return value
+
+
 def _costs(content: Content) -> Costs | None:
     value = content.get("costs")
     try:
@@ -249,6 +256,7 @@ KEYS: dict[str, Callable[[Content], Any]] = {
     "about": _about,
     "meanings": read_meanings,
     "published": _published,
+    "official_test_rows": _official_test_rows,
     "costs": _costs,
     "further_measures": _further_measures,
     "average": _average,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from smm4h.config.plans.plan import Plan, fold_runs, read_plan
 from smm4h.config.plans.run import Run
@@ -111,6 +112,16 @@ class FinishedJob:
     def without_models(self) -> list[str]:
         """Return the names of the members that are predictions from elsewhere."""
         return [name for name in self.names if name not in self.plan.members_with_models]
+
+    @cached_property
+    def published(self) -> dict[str, float]:
+        """Scores of other systems by their names; none unless the test tweets are the official ones, by their number.
+
+        A score on other tweets, such as invented ones or a part, must not stand beside them.
+        """
+        run = self.plan.runs[0]
+        n_test = pq.read_metadata(run.test_file).num_rows if run.test_file.exists() else None
+        return self.task.published if n_test and n_test == self.task.official_test_rows else {}
 
     @property
     def best_member(self) -> str:

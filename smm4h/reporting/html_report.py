@@ -147,7 +147,7 @@ def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
     by_label = {task.named(task.labels[i]): (job.combined[:, i], job.gold == i) for i in positive}
     labels = [task.named(label) for label in task.labels]
     pictures = [
-        figures.scores(rows, measure, {} if for_card else task.published),
+        figures.scores(rows, measure, {} if for_card else job.published),
         figures.confusion(job.confusion("out_of_fold"), labels, "out of fold"),
         figures.precision_recall_curves(by_label, job.final["out_of_fold"]),
         figures.calibration_curves(by_label),

@@ -17,6 +17,10 @@ from smm4h.utils.errors import InputError
         ),
         ("name: t\nlabels: [a, b]\npositive: [c]\ncolumns: {text: t, label: l}\n", "line 3: c is none of the labels"),
         ("name: t\nlabels: [a, b]\nmeasure: g2\ncolumns: {text: t, label: l}\n", "line 4|line 3: no measure g2"),
+        (
+            "name: t\nlabels: [a, b]\nofficial_test_rows: all\ncolumns: {text: t, label: l}\n",
+            "line 3: a number of rows is expected",
+        ),
         ("name: t\nname: u\n", "line 2: name stands here a second time"),
         ("name: [\n", "this is not YAML"),
     ],

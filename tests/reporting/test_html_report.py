@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html.parser import HTMLParser
 
@@ -15,6 +15,7 @@ from conftest import QUICKSTART, ExampleJob, job_words, recipe_of, train
 
 from smm4h.cli.report import main
 from smm4h.data.readers.formats import read_tsv
+from smm4h.inference.finished_job import FinishedJob
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -95,7 +96,14 @@ def test_the_report_has_the_scores_of_scores_json(report):
         assert name in text
         assert f"{parts['out_of_fold']['f1']:.3f}" in text
         assert f"{parts['test']['f1']:.3f}" in text
-    assert "0.690" in text  # the paper's
+    assert "Bai & Zhou" not in text  # whose score is of the official test tweets, not of 40 invented ones
+
+
+def test_published_scores_stand_only_beside_those_on_the_official_test_tweets(tuned_job):
+    job = FinishedJob.read(tuned_job.folder)
+    assert job.published == {}
+    of_40_tweets = replace(job, task=replace(job.task, official_test_rows=40))
+    assert of_40_tweets.published["Bai & Zhou 2020"] == 0.69
 
 
 def test_all_parts_of_the_report_score_members_by_one_decision(either_job):

@@ -12,7 +12,14 @@ from smm4h.config.job import Member
 from smm4h.config.plans.run import checked_json
 from smm4h.config.task import Task
 
-DESCRIPTIVE = ("about", "meanings", "published", "costs", "further_measures")  # keys of a task without effect on runs
+DESCRIPTIVE = (
+    "about",
+    "meanings",
+    "published",
+    "official_test_rows",
+    "costs",
+    "further_measures",
+)  # keys of a task without effect on runs
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
 LATER = ("average", "unscored")  # keys that older jobs did not know; without effect as long as they are not given
