@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from smm4h.cli.flags import CommandParser
 from smm4h.config.job import with_columns
+from smm4h.config.output_paths import SUBTASKS_FILE, check_not_of_job
 from smm4h.parallel.environment import (
     LaunchEnvironment,
     clear_launcher_variables,
@@ -45,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
     before = state_of(arguments.output)
 
-    from smm4h.config.output_paths import check_not_of_job
+    from smm4h.config.plans.subtask_jobs import SubtaskJobs
     from smm4h.data import streaming
 
     streaming.check_output(arguments.output)
@@ -54,10 +55,34 @@ def main(words: Sequence[str] | None = None) -> None:
     if launch.is_main_process and arguments.output != PIPE:
         check_new(arguments.output, arguments.overwrite)
     stop_on_signals()
+    jobs = SubtaskJobs.read(Path(arguments.ensemble))
     device = take_device(launch, arguments)
     silence_libraries()
+    with only_writer(arguments.output, launch):
+        if jobs is None:
+            predict_file(arguments, launch, device, before)
+        else:
+            from smm4h.cli.subtasks.predict import predict_subtasks  # few tasks have subtasks
+
+            def predict_one(own: argparse.Namespace) -> None:
+                if launch.is_main_process or state_of(arguments.output) == before:
+                    predict_file(own, launch, device, state_of(own.output))
+
+            predict_subtasks(jobs, arguments, predict_one, is_main=launch.is_main_process)
+    if launch.is_main_process and arguments.output != PIPE:
+        console.print(f"written to {arguments.output}", markup=False)
+
+
+def predict_file(
+    arguments: argparse.Namespace, launch: LaunchEnvironment, device: str, before: tuple[int, int] | None
+) -> None:
+    """Predict the tweets by one ensemble, and write the predictions in the main process.
+
+    Args:
+        before: the state of the output when the process began.
+    """
     place = tempfile.gettempdir() if arguments.output == PIPE else Path(arguments.output).parent
-    with only_writer(arguments.output, launch), private_folder(Path(place)) as private:
+    with private_folder(Path(place)) as private:
         predict(arguments, launch, device, private, is_late=lambda: state_of(arguments.output) != before)
 
 
@@ -108,8 +133,6 @@ def predict(
     cut = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
     print_findings(findings.summed(), console)
     print_notices(cut)
-    if arguments.output != PIPE:
-        console.print(f"written to {arguments.output}", markup=False)
 
 
 def state_of(path: str) -> tuple[int, int] | None:
@@ -184,7 +207,7 @@ def check_not_an_input(arguments: argparse.Namespace) -> None:
     if arguments.input == PIPE and is_standard_input(arguments.output):
         raise InputError(f"--output {arguments.output} is standard input, which this command reads; name another file")
     is_file = arguments.input != PIPE and not Path(arguments.input).is_dir()
-    is_job = (Path(arguments.ensemble) / "plan.json").is_file()
+    is_job = any((Path(arguments.ensemble) / name).is_file() for name in ("plan.json", SUBTASKS_FILE))
     inputs = [None if is_job else arguments.ensemble, arguments.input if is_file else None]
     check_output(arguments.output, inputs)
 

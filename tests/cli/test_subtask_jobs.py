@@ -12,7 +12,7 @@ from conftest import CommandResult
 from conftest import train as train_apart
 
 import smm4h
-from smm4h.cli import distill, publish, report, train, vote
+from smm4h.cli import distill, predict, publish, report, train, vote
 from smm4h.config.plans.plan import read_plan
 from smm4h.utils.errors import InputError
 
@@ -240,3 +240,33 @@ def test_folders_of_one_subtask_and_of_several_are_not_mixed(copied, tmp_path, c
     result = call(train.main, *copied.words, "--output_dir", tmp_path / "one", "--check")
     assert result.code == 2
     assert "holds a job with one subtask" in result.err
+
+
+@pytest.mark.slow
+def test_new_posts_get_the_labels_of_all_subtasks_in_the_shape_of_the_submission(subtask_job, tmp_path, call):
+    words = [subtask_job.out, subtask_job.folder / "test.csv", "--use_cpu"]
+    result = call(predict.main, *words, "--output", tmp_path / "answer.csv", "--columns", "label")
+    assert result.code == 0, result.err
+    submitted = subtask_job.out / "submission" / "answer.csv"
+    assert (tmp_path / "answer.csv").read_bytes() == submitted.read_bytes()
+    result = call(predict.main, *words, "--output", tmp_path / "all.csv", "--columns", "label,probability")
+    assert result.code == 0, result.err
+    header = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "patient_filename,T_label,T_probability,N_label,N_probability"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "answer.csv"]
+
+
+@pytest.mark.slow
+def test_a_subtask_that_was_predicted_before_a_failure_is_not_predicted_again(copied, subtask_job, tmp_path, call):
+    t_model, n_model = (next((copied.out / name / "counts").rglob("model/*.safetensors")) for name in "TN")
+    words = [copied.out, subtask_job.folder / "test.csv", "--use_cpu", "--output", tmp_path / "labels.csv"]
+    whole = n_model.read_bytes()
+    n_model.write_bytes(b"damaged")
+    result = call(predict.main, *words)
+    assert result.code == 2
+    assert str(n_model) in result.err
+    n_model.write_bytes(whole)
+    t_model.write_bytes(b"damaged")  # what is predicted again would be refused
+    result = call(predict.main, *words)
+    assert result.code == 0, result.err
+    assert len((tmp_path / "labels.csv").read_text(encoding="utf-8").splitlines()) == N_TEST + 1
