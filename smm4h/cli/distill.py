@@ -40,7 +40,13 @@ def main(words: Sequence[str] | None = None) -> None:
     take_device(launch, arguments)
 
     from smm4h.data.splits import read_gold
-    from smm4h.inference.distillation import Distillation, StudentSettings, command_of_job, load_job_splits
+    from smm4h.inference.distillation import (
+        Distillation,
+        StudentSettings,
+        command_of_job,
+        load_job_splits,
+        one_decision_note,
+    )
     from smm4h.inference.finished_job import FinishedJob
     from smm4h.reporting.terminal import print_findings
 
@@ -55,6 +61,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
     command = command_of_job(job, moved_files(arguments))
     splits = load_job_splits(job, command)
+    if job.rule.cuts:
+        console.print(f"note: {one_decision_note(job.task.by, job.rule.cuts)}", markup=False, soft_wrap=True)
     gold = read_gold(command, splits.test)
     settings = StudentSettings(**{name: getattr(arguments, name) for name in StudentSettings.__dataclass_fields__})
     with StepDisplay() as display:

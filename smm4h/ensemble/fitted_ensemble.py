@@ -132,6 +132,17 @@ def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None]) -> Vot
     return VotingConfig.for_task(task, **given, group_cuts=own.group_cuts)
 
 
+def unadjusted_note(plan: Plan, rule: VotingRule) -> str | None:
+    """Return a notice on a decision that no test tweets could adjust; None for any other one."""
+    if plan.identity["data"].get("test") is not None or rule.is_argmax or rule.by_hand:
+        return None
+    return (
+        "the decision was fitted to tweets that one fold's model of each member predicts; new tweets are predicted by "
+        "the mean of all its models, which may flag another share of them. With test tweets (--test_file, labels are "
+        "not needed) it would have been adjusted to the mean"
+    )
+
+
 def saved_rule_note(plan: Plan, task: Task) -> str | None:
     """Return a notice on a rule that wins over the recipe's; None where the recipe's is in use."""
     own, recipe = voting_config(plan, task), VotingConfig.from_settings(plan.settings, task)

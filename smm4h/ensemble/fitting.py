@@ -278,6 +278,11 @@ class VotingConfig:
         """Whether fitting a rule uses gold labels."""
         return self.decision.is_fitted or METHODS[self.method].is_fitted
 
+    @property
+    def pools_groups(self) -> bool:
+        """Whether cuts by group are asked for, and the decision is of a kind that is one for all groups."""
+        return bool(self.group_cuts) and not isinstance(self.decision, Tuned | LeastCost)
+
     def cut_groups(self, gold: np.ndarray, groups: np.ndarray | None) -> list[str]:
         """Return the groups that get a cut of their own: those that are scored and have enough rare tweets.
 
@@ -285,7 +290,7 @@ class VotingConfig:
             gold: class indices (n_tweets,).
             groups: (n_tweets,) of strings, or None.
         """
-        if not self.group_cuts or groups is None or not isinstance(self.decision, Tuned | LeastCost):
+        if not self.group_cuts or groups is None or self.pools_groups:
             return []
         is_positive = np.isin(gold, self.objective.positive)
         return [

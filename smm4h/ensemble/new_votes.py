@@ -28,6 +28,8 @@ from smm4h.ensemble.member_predictions import (
 )
 from smm4h.utils.errors import InputError, nearest
 
+POOLED = "one decision for all groups: cuts by group are for tuned, an F-beta and costs"
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -153,6 +155,7 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         ensemble, predictions = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
+    description += f", {POOLED}" if config.pools_groups else ""
     predicted, sources = ensemble.predict(predictions), read_sources(plan)
     return Vote(predictions, predicted, description, task, ensemble, runs, config, gold, sources)
 

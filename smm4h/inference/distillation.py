@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,19 @@ from smm4h.utils.files import read_json, write_json
 SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
 SAVE_MINUTES = 5.0
 SPEED_TWEETS, REPEATS = 512, 3
+
+
+def one_decision_note(by: str, groups: Iterable[str]) -> str:
+    """Return what a student of an ensemble with cuts by group does otherwise, in a sentence.
+
+    Args:
+        by: what groups are, such as `language`.
+        groups: those that the ensemble has cuts for.
+    """
+    return (
+        f"the ensemble decides by {by} ({', '.join(groups)}); the student, an ordinary checkpoint, is not told "
+        f"the {by} and has one decision for all"
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 from smm4h.data.readers.spreadsheets import unprotect
+from smm4h.ensemble.fitted_ensemble import unadjusted_note
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.ensemble.stages import ERRORS_FILE
 from smm4h.inference.finished_job import FinishedJob
@@ -136,8 +137,9 @@ def _rows(path: Path) -> list[dict[str, str]] | None:
 
 def rule_text(job: FinishedJob, rule: VotingRule | None = None) -> str:
     """Return a description of how the members' probabilities become a label, by the job's rule or another."""
-    has_refits = any(run.is_refit for run in job.plan.runs)
-    return (rule or job.rule).describe(job.task.labels, has_refits=has_refits)
+    has_refits, rule = any(run.is_refit for run in job.plan.runs), rule or job.rule
+    text, note = rule.describe(job.task.labels, has_refits=has_refits), unadjusted_note(job.plan, rule)
+    return f"{text} There were no test tweets: {note}." if note else text
 
 
 def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:

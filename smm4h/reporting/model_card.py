@@ -17,6 +17,7 @@ from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
+from smm4h.inference.distillation import one_decision_note
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
@@ -311,6 +312,9 @@ def student_card(job: FinishedJob, about: Mapping[str, Any], name: str, license:
     rows = [(f"**{n}**" if n == "student" else n, [check["scores"].get(n) for check in checks]) for n in names]
     speeds = about["tweets_per_second"]
     notes = [f"Tweets a second on the same machine: {', '.join(f'{n} {speed:.0f}' for n, speed in speeds.items())}."]
+    if job.rule.cuts:
+        note = one_decision_note(task.by, job.rule.cuts)
+        notes.append(f"{note[0].upper()}{note[1:]}.")
     if not checks:
         rows, notes = [("**student**", [])], [*notes, "Nobody has scored it: it was made without a check."]
     confusion = (
