@@ -1,9 +1,11 @@
 """The benchmarks run from end to end and print all of their rows."""
 
 import re
+import runpy
+import sys
 
 import pytest
-from conftest import python
+from conftest import QUICKSTART, ROOT, TASK5, python
 
 pytestmark = pytest.mark.slow
 
@@ -25,3 +27,13 @@ def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_predictio
         row = rf"^40,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
         assert re.search(row, result.out, re.MULTILINE), result.out
     assert re.search(r"^killed after [123] of 4 blocks; most GB in each fifth", result.err, re.MULTILINE), result.err
+
+
+def test_the_benchmark_of_labelling_prints_both_arms_and_their_difference(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    words = ["--tiny", "--task", str(TASK5), "--data_dir", str(QUICKSTART)]
+    monkeypatch.setattr(sys, "argv", ["label_next.py", *words])
+    runpy.run_path(str(ROOT / "benchmarks" / "label_next.py"), run_name="__main__")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == ["| the 40 tweets", "| gain", "| random", "| gain against random"]
+    assert all(len(row.split(" | ")) == 4 for row in rows)

@@ -20,6 +20,7 @@ MISSPELT = {
     "ensemble.py": ("--metod", "--method"),
     "pseudo_label.py": ("--fracton", "--fraction"),
     "predict.py": ("--colums", "--columns"),
+    "label_next.py": ("--sugest", "--suggest"),
     "publish.py": ("--to_foldr", "--to_folder"),
     "distill.py": ("--lerning_rate", "--learning_rate"),
     "report.py": ("--halp", "--help"),
@@ -61,11 +62,11 @@ def test_the_examples_of_a_loaded_ensemble_run(tuned_job):
 @pytest.mark.parametrize(
     "command", [[Path(sys.executable).parent / "smm4h"], [sys.executable, "-m", "smm4h"]], ids=["smm4h", "python -m"]
 )
-def test_the_command_lists_its_seven_subcommands(command):
+def test_the_command_lists_its_eight_subcommands(command):
     result = shell(*command)
     assert result.code == 0, result.err
     assert re.findall(r"^  ([a-z-]+)  ", result.out, re.MULTILINE) == list(COMMANDS)
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     assert shell(*command, "--version").out == f"smm4h {smm4h.__version__}\n"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smm4h.cli.flags import CommandParser
+from smm4h.cli.flags import CommandParser, moved_files
 from smm4h.config.output_paths import check_not_of_job
 from smm4h.metrics import format_interval
 from smm4h.parallel.environment import (
@@ -28,8 +28,6 @@ from smm4h.parallel.environment import (
 from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_output_folder
-
-TWEET_FLAGS = ("data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name", "encoding")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -59,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )
     if arguments.checks > (n_folds := job.plan.settings.n_folds):
         raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
-    command = command_of_job(job, moved_files(arguments))
+    command = command_of_job(job, moved_files(arguments, "encoding"))
     splits = load_job_splits(job, command)
     if job.rule.cuts:
         console.print(f"note: {one_decision_note(job.task.by, job.rule.cuts)}", markup=False, soft_wrap=True)
@@ -89,8 +87,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--model_name_or_path", required=True, help="the student's encoder: a name on the Hub or a folder")
     add("--output_dir", type=Path, help="the student's folder (default: `student` in the job's)")
     add("--unlabelled_file", action="append", default=[], help="more tweets for the ensemble to label; may be repeated")
-    for name in TWEET_FLAGS:
-        add(f"--{name}", help="where the job's own has moved")
+    parser.add_moved_files()
+    add("--encoding", help="encoding of the job's files, where it is another one now")
     add("--learning_rate", type=float, default=1e-4)
     add("--num_train_epochs", type=float, default=4.0)
     add("--per_device_train_batch_size", type=int, default=32)
@@ -120,12 +118,6 @@ def check_student_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(
             f"--output_dir {folder} holds a student already; name another folder, or replace it with --overwrite"
         )
-
-
-def moved_files(arguments: argparse.Namespace) -> list[str]:
-    """Return the flags for the job's own tweets that were given here."""
-    given = {name: getattr(arguments, name) for name in TWEET_FLAGS if getattr(arguments, name) is not None}
-    return [word for name, value in given.items() for word in (f"--{name}", value)]
 
 
 def take_device(launch: LaunchEnvironment, arguments: argparse.Namespace) -> None:

@@ -37,6 +37,20 @@ class CommandParser(argparse.ArgumentParser):
         """Add the flag of commands that write where the user names a place."""
         self.add_argument("--overwrite", action="store_true", help="replace an output that is there; never an input")
 
+    def add_tweet_columns(self) -> None:
+        """Add the flags of commands that read files of tweets, for their columns and their encoding."""
+        add = self.add_argument
+        add("--id_column_name", help="column of the tweet id, instead of the task's")
+        add("--text_column_name", help="column of the text, instead of the task's")
+        add("--context_column_name", help="column of the second text (claim, title, ...), instead of the task's")
+        add("--group_column_name", help="column of the group (language, claim, ...), instead of the task's")
+        add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
+
+    def add_moved_files(self) -> None:
+        """Add the flags of commands that read a job's own tweets once more, see `moved_files`."""
+        for name in MOVABLE:
+            self.add_argument(f"--{name}", nargs="+" if name in SEVERAL else None, help="where the job's own has moved")
+
     def error(self, message: str) -> None:
         raise InputError(message)
 
@@ -52,6 +66,19 @@ class CommandParser(argparse.ArgumentParser):
         for name, value in vars(arguments).items():
             setattr(arguments, name, _with_home(value))
         return arguments
+
+
+MOVABLE = ("data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name")  # a job's tweets
+SEVERAL = ("train_file",)  # of them, the flags that take several files
+
+
+def moved_files(arguments: argparse.Namespace, *more: str) -> list[str]:
+    """Return the flags for a job's own tweets that were given here, and some more, as the job's command takes them."""
+    words = []
+    for name in (*MOVABLE, *more):
+        if (value := getattr(arguments, name, None)) is not None:
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return words
 
 
 def _with_home(value: Any) -> Any:
@@ -74,7 +101,10 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-SCRIPTS = {"train": "run_classification.py"}  # of subcommands whose scripts have other names
+SCRIPTS = {
+    "train": "run_classification.py",
+    "label-next": "label_next.py",
+}  # of subcommands whose scripts have other names
 
 
 def command_name(subcommand: str) -> str:

@@ -12,6 +12,7 @@ COMMANDS = {
     "vote": ("smm4h.cli.vote", "vote over the predictions of a job, or over label files"),
     "pseudo-label": ("smm4h.cli.pseudo_label", "cut a vote on unlabelled tweets into pseudo-labelled parts"),
     "predict": ("smm4h.cli.predict", "label new tweets by a finished job's ensemble"),
+    "label-next": ("smm4h.cli.label_next", "choose the new tweets whose labels help a finished job most"),
     "publish": ("smm4h.cli.publish", "publish an ensemble or a student on the Hub, or in a folder"),
     "distill": ("smm4h.cli.distill", "train one small model on a job's ensemble"),
     "report": ("smm4h.cli.report", "write a finished job's report.html"),

@@ -101,10 +101,12 @@ class JobSettings:
 
     task: str | None = setting(None, "task file: labels, columns, metric, submission", DATA, effect=False)
     data_dir: str | None = setting(None, "folder of the task's files under their official names", DATA, effect=False)
-    train_file: str | None = setting(None, "labelled tweets (.tsv, .csv, .jsonl, .parquet)", DATA, effect=False)
+    train_file: list[str] = setting(
+        [], "labelled tweets, in one file or several (.tsv, .csv, .jsonl, .parquet)", DATA, effect=False
+    )
     validation_file: str | None = setting(None, "more labelled tweets; they join the folds", DATA, effect=False)
     test_file: str | None = setting(None, "tweets to predict", DATA, effect=False)
-    train_labels_file: str | None = setting(None, "labels of --train_file's tweets, joined by id", effect=False)
+    train_labels_file: list[str] = setting([], "labels of --train_file's tweets, joined by id", effect=False)
     validation_labels_file: str | None = setting(None, "labels of --validation_file's, joined by id", effect=False)
     extra_train_file: list[str] = setting(
         [], "more labelled rows, such as paraphrases: they train, and are never held out", DATA, effect=False

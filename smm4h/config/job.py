@@ -136,7 +136,8 @@ class Job:
             *(("test", settings.test_file), ("gold", settings.gold_file)),
         ):
             if flag:
-                files[part] = [TweetFile(Path(flag), part=part)]
+                names = flag if isinstance(flag, list) else [flag]
+                files[part] = [TweetFile(Path(name), part=part) for name in names]
         if "training" not in files:
             raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
         labelled = [*with_label_files(files, "training"), *with_label_files(files, "validation")]
@@ -171,6 +172,11 @@ def with_label_files(files: dict[str, list[TweetFile]], part: str) -> list[Tweet
         raise InputError(f"{labels[0].path} has labels of {part} tweets, but no file of these tweets is named")
     of_file = [file.path for file in labels] or [None]
     of_file = of_file * len(tweets) if len(of_file) == 1 else of_file
+    if len(of_file) != len(tweets):
+        raise InputError(
+            f"{len(labels)} files of labels are named for {len(tweets)} files of {part} tweets; name one for all of "
+            "them, or one for each, in the same order"
+        )
     return [file._replace(labels=path) for file, path in zip(tweets, of_file, strict=True)]
 
 

@@ -98,7 +98,7 @@ def find_recipe(words: Sequence[str], preset: str | None) -> str:
     Raises:
         InputError: for none, for several, and for a name that there is not.
     """
-    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    known = _known_recipes()
     if preset and words:
         raise InputError(f"--preset {preset} is a recipe, and {words[0]} is another; name one of them")
     if preset:
@@ -109,7 +109,7 @@ def find_recipe(words: Sequence[str], preset: str | None) -> str:
         raise InputError(f"unrecognized arguments: {' '.join(words[1:])}")
     path = expand_home(words[0])
     name = Path(path).name.removesuffix(".yaml")
-    if not Path(path).exists() and name in known and Path(path).parent in (Path(), Path("recipes")):
+    if name in known and _may_be_known(Path(path)):
         return str(known[name])
     return path
 
@@ -140,7 +140,7 @@ def read_flags(words: Sequence[str]) -> tuple[Values, list[str]]:
             values[name] = False
             continue
         following = [inline] if has_value else []
-        while words and not has_value and not _is_flag(words[0]) and _takes(kind, len(following), words[0]):
+        while words and not has_value and not _is_flag(words[0]) and _takes(name, len(following), words[0]):
             following.append(words.pop(0))
         if not following and not _is_bool(kind):
             raise InputError(f"{given}: expected {'at least ' if _is_list(kind) else ''}one argument")
@@ -153,11 +153,28 @@ def _is_flag(word: str) -> bool:
     return word.startswith("--")
 
 
-def _takes(kind: Any, n_taken: int, word: str) -> bool:
-    """Whether a flag of this type takes one more word; of truth values only a word that says yes or no."""
+def _takes(name: str, n_taken: int, word: str) -> bool:
+    """Whether a flag takes one more word; of truth values only a word that says yes or no, of files no recipe."""
+    kind = FIELDS[name].type
     if _is_bool(kind):
         return n_taken == 0 and word.lower() in YES + NO
-    return _is_list(kind) or n_taken == 0
+    return n_taken == 0 or (_is_list(kind) and not (name in PATHS and _is_recipe(word)))
+
+
+def _is_recipe(word: str) -> bool:
+    """Whether a word names a recipe, which may stand behind a flag that takes several files."""
+    path = Path(word)
+    return path.suffix in (".yaml", ".yml") or (_may_be_known(path) and path.stem in _known_recipes())
+
+
+def _known_recipes() -> dict[str, Path]:
+    """Return the recipes that come with this project, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def _may_be_known(path: Path) -> bool:
+    """Whether a path that is not there may stand for a recipe of this project."""
+    return not path.exists() and path.parent in (Path(), Path("recipes"))
 
 
 def _known_name(flag: str) -> tuple[str, bool]:

@@ -41,6 +41,9 @@ def check_input_files(job: Job) -> None:
                     "--train_file and --validation_file"
                 )
             check_is_input(file.path)
+        for number, file in enumerate(files.labelled):
+            if any(is_same_file(file.path, other.path) for other in files.labelled[:number]):
+                raise InputError(f"{file.path} is named twice as labelled tweets; name each file once")
         for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
             check_is_file(path)
         check_extra_files(job, [*(file.path for file in (*files.labelled, *files.test)), *files.gold])

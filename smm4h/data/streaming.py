@@ -39,6 +39,7 @@ class Block:
     texts: list[str]
     groups: list[str] | None = None  # where the task has groups
     contexts: list[str] | None = None  # where the task has second texts
+    users: list[str] | None = None  # where the task names their column
 
 
 def inputs_of(path: str, private: Path) -> list[Path]:
@@ -131,7 +132,8 @@ def read_blocks(
             n_before += len(ids)
             n_long, n_cut = (a + b for a, b in zip((n_long, n_cut), count_cut_ids(ids), strict=True))
             if ids:
-                further = (tweets[name].tolist() if name in tweets else None for name in (GROUP, CONTEXT))
+                names = (GROUP, CONTEXT, *(["user"] if task.columns.user else []))
+                further = (tweets[name].tolist() if name in tweets else None for name in names)
                 yield Block(next(numbers), ids, tweets["text"].tolist(), *further)
         findings.add(cut_id_findings(name_of(path), n_long, n_cut))
 

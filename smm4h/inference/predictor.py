@@ -91,10 +91,13 @@ class EnsemblePredictor:
             groups: (n_tweets,) for cuts by group.
             contexts: (n_tweets,) second texts, where the members were trained with such.
         """
+        return EnsembleOutput.from_rule(self.rule, self.predict_members(texts, contexts), groups)
+
+    def predict_members(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> np.ndarray:
+        """Return the probabilities (n_members, n_tweets, n_classes) of the rule's members, in its order."""
         cache: dict = {}
         self.cut = {}
-        members = [self.predict_member(name, texts, cache, contexts) for name in self.rule.members]
-        return EnsembleOutput.from_rule(self.rule, np.stack(members), groups)
+        return np.stack([self.predict_member(name, texts, cache, contexts) for name in self.rule.members])
 
     def predict_member(
         self, name: str, texts: Sequence[str], cache: dict, contexts: Sequence[str] | None = None

@@ -1,0 +1,91 @@
+"""The file for people to label: columns that Label Studio and Argilla import, and that training reads back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from smm4h.config.task import Task
+from smm4h.data.readers.tables import wrap_quotes
+from smm4h.data.streaming import Writer
+from smm4h.inference.labelling.choice import Choice
+from smm4h.inference.labelling.pool import JudgedPool, PoolTweet
+from smm4h.utils.files import write_atomically
+
+CHOSEN_BY = "chosen_by"  # column: `gain` or `random`
+OWN_ID = "id"  # Label Studio numbers its tasks in a column of this name
+NUMBER = "number"  # column of ids where the task names none
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the columns that hold a tweet, as the task names them, by a field of `PoolTweet`.
+
+    Args:
+        label: an empty column to be filled in; None: none. Label Studio lets the data's columns win over the answers'
+            in what it exports, so that a file for it must not have any.
+        suggest: whether the job's own label and its probability stand beside each tweet.
+    """
+
+    tweet: dict[str, str]
+    label: str | None
+    suggest: bool
+
+
+def layout_of(task: Task, *, suggest: bool, blank_label: bool) -> Layout:
+    """Return the layout by which training reads the file back: the first names of the task's columns."""
+    columns = task.columns
+    ids = [name for name in columns.id if name.lower() != OWN_ID] or columns.id or [NUMBER]
+    further = {"context": columns.context, "group": columns.group, "user": columns.user}
+    tweet = {"id": ids[0], "text": columns.text[0], **{name: names[0] for name, names in further.items() if names}}
+    return Layout(tweet, columns.label[0] if blank_label else None, suggest)
+
+
+def write_chosen(
+    path: Path,
+    choice: Choice,
+    tweets: Mapping[int, PoolTweet],
+    pool: JudgedPool,
+    gain: np.ndarray,
+    layout: Layout,
+    task: Task,
+) -> None:
+    """Write the chosen tweets in the format of the file's name; only its owner can read it, as it holds tweets.
+
+    Args:
+        tweets: the chosen ones, by row of the pool.
+        gain: (n_tweets,) of the pool.
+    """
+    rows = choice.rows
+    columns = {
+        new: [_cell(getattr(tweets[row], name), path) for row in rows.tolist()] for name, new in layout.tweet.items()
+    }
+    columns = {name: values for name, values in columns.items() if name in _needed(layout) or any(values)}
+    columns |= {layout.label: [""] * len(rows)} if layout.label else {}
+    of_pool = {name: getattr(pool.signals, name) for name in ("disagreement", "margin", "rare")}
+    own = {CHOSEN_BY: choice.by, "gain": gain[rows].tolist()}
+    own |= {name if name != "rare" else "p_rare": values[rows].tolist() for name, values in of_pool.items()}
+    if layout.suggest:
+        own["suggestion"] = [task.labels[index] for index in pool.predicted[rows]]
+        own["suggestion_score"] = pool.probability[rows].tolist()
+    table = pa.table(columns | {name: values for name, values in own.items() if name not in columns})
+
+    def write(partial: Path) -> None:
+        with Writer(partial, table.schema) as writer:
+            writer.write(table)
+
+    write_atomically(path, write, private=True)
+
+
+def _needed(layout: Layout) -> set[str]:
+    """Return the columns that are written even where they are empty."""
+    return {layout.tweet[name] for name in ("id", "text", "context") if name in layout.tweet}
+
+
+def _cell(value: str | None, path: Path) -> str:
+    """Return a value as the file can hold it: a format without quoting takes no line ends and tabs."""
+    text = value or ""
+    is_plain = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt"))
+    return wrap_quotes(" ".join(text.split())) if is_plain else text
