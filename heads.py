@@ -280,15 +280,25 @@ class TweetClassifier(PreTrainedModel):
             logits = self.classifier(self.dropout(features))
             if window_counts is not None:
                 logits = self._pool_windows(logits, window_counts)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None if labels is None else self._loss(logits, labels)
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _loss(self, logits, labels):
+        """Return the mean cross-entropy, of label sets the binary one over labels (n_tweets, n_labels)."""
+        if self.config.problem_type != "multi_label_classification":
+            return nn.functional.cross_entropy(logits, labels)
+        if labels.dim() == 1:  # of `LabelSetSpace`: bit i says whether the tweet has label i
+            labels = labels.unsqueeze(1) >> torch.arange(logits.shape[1], device=labels.device) & 1
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
 
     def _pool_windows(self, logits, counts):
         """Return logits (n_tweets, n_labels) of windows' (n_windows, n_labels), as `window_pooling` says."""
         n_tweets, n_windows = len(counts), len(logits)
         tweet_of = torch.repeat_interleave(torch.arange(n_tweets, device=logits.device), counts)
+        if self.config.problem_type == "multi_label_classification":
+            return self._pool_label_sets(logits, tweet_of, counts)
         probabilities = logits.softmax(dim=-1)
         if self.config.window_pooling == "mean":
             total = logits.new_zeros(n_tweets, logits.shape[1]).index_add(0, tweet_of, probabilities)
@@ -299,6 +309,14 @@ class TweetClassifier(PreTrainedModel):
         candidates = numbers.where(rare == highest[tweet_of], n_windows)
         first = numbers.new_full((n_tweets,), n_windows).scatter_reduce(0, tweet_of, candidates, "amin")
         return logits[first]
+
+    def _pool_label_sets(self, logits, tweet_of, counts):
+        """Return each label's logit (n_tweets, n_labels) of windows', for itself: the highest, or that of the mean."""
+        if self.config.window_pooling == "mean":
+            total = logits.new_zeros(len(counts), logits.shape[1]).index_add(0, tweet_of, logits.sigmoid())
+            return (total / counts.unsqueeze(1)).logit(eps=1e-6)
+        lowest = torch.full_like(logits[: len(counts)], -torch.inf)
+        return lowest.scatter_reduce(0, tweet_of.unsqueeze(1).expand_as(logits), logits, "amax")
 
     def _encode(self, input_ids, attention_mask, token_type_ids):
         """Return the pooler output (n_tweets, hidden_size), and layers as `Head.forward` reads them."""

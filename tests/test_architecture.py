@@ -11,13 +11,14 @@ from smm4h.cli.main import COMMANDS
 
 PACKAGE = ROOT / "smm4h"
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
-BASE = {"metrics", "utils", "models", "config", "data"}
+BASE = {"metrics", "set_metrics", "utils", "models", "config", "data"}
 MAY_IMPORT = {
     "metrics": set(),
+    "set_metrics": {"metrics"},
     "utils": set(),
     "models": set(),
-    "config": {"metrics", "utils", "models"},
-    "data": {"metrics", "utils", "models", "config"},
+    "config": {"metrics", "set_metrics", "utils", "models"},
+    "data": {"metrics", "set_metrics", "utils", "models", "config"},
     "training": BASE,
     "ensemble": BASE,
     "parallel": BASE | {"training"},

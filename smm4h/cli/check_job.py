@@ -14,6 +14,7 @@ from smm4h.config.plans.run import Run
 from smm4h.config.plans.stored import difference_from_stored
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_lengths
+from smm4h.models.label_spaces import LabelSpace
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
@@ -60,16 +61,16 @@ def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:
         ("unlabelled", splits.unlabelled, None),
     ):
         if tweets is not None:
-            table.add_row(part, f"{len(tweets):,}", *_counts(labels, job.task.n_classes))
+            table.add_row(part, f"{len(tweets):,}", *_counts(labels, job.task.space))
     console.print(table)
     print_findings(splits.findings)
 
 
-def _counts(labels: np.ndarray | None, n_classes: int) -> list[str]:
+def _counts(labels: np.ndarray | None, space: LabelSpace) -> list[str]:
     """Return each label's count and share as text; nothing where the labels are unknown."""
     if labels is None:
-        return [""] * n_classes
-    return [f"{count:,} ({count / len(labels):.1%})" for count in np.bincount(labels, minlength=n_classes)]
+        return [""] * len(space.labels)
+    return [f"{count:,} ({count / len(labels):.1%})" for count in space.counts(labels)]
 
 
 def print_encoders(names: Iterable[str], members: Sequence[Member], splits: Splits) -> None:

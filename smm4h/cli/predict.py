@@ -104,8 +104,7 @@ def predict(
     predictor, task, files = load_predictor(arguments.ensemble, device, launch.local_world_size)
     print_notices(left_out_notices(arguments.ensemble) if launch.is_main_process else [])
     task = with_columns(task, arguments)
-    id_name, label_name = task.submission.columns
-    names = {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}
+    names, columns = output_columns(task, predictor, arguments.columns)
     inputs = inputs_of(arguments.input, private)
     inputs, left_out = leave_out_labels(arguments.input, inputs, arguments.output, task, list(names.values()))
     if not launch.is_main_process and is_late():
@@ -130,9 +129,28 @@ def predict(
     if n_blocks == 0:
         raise InputError(f"{arguments.input} holds no tweet")
     parts.check_unchanged()
-    cut = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *arguments.columns)})
+    cut = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *columns)})
     print_findings(findings.summed(), console)
     print_notices(cut)
+
+
+def output_columns(task, predictor, asked: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return what all columns of predictions are called, by their names in blocks, and those that are asked for.
+
+    Of label sets, `probability` stands for a column of each label; raise `InputError` for what they do not have.
+    """
+    from smm4h.inference.partial_predictions import probability_columns
+    from smm4h.models.label_spaces import space_of
+
+    id_name, label_name = task.submission.columns
+    if space_of(predictor.rule, predictor.labels).problem_type is None:
+        return {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}, list(asked)
+    for name in asked:
+        if name not in ("label", "probability"):
+            raise InputError(f"--columns {name}: where tweets have several labels, there are label and probability")
+    of_labels = probability_columns(predictor)
+    columns = [column for name in asked for column in (of_labels if name == "probability" else [name])]
+    return {"id": id_name, "label": label_name, **{name: name for name in of_labels}}, columns
 
 
 def state_of(path: str) -> tuple[int, int] | None:

@@ -39,13 +39,13 @@ def main(words: Sequence[str] | None = None) -> None:
     vote = read_labels(arguments.vote, task, arguments.encoding)
     print_findings([*findings, *vote.findings])
     vote = in_order_of(vote, column(tweets, "id"), str(arguments.tweets))
-    predicted, held_out = vote.indices(task.labels), held_out_keys(arguments, task)
+    predicted, held_out = vote.classes_in(task.space), held_out_keys(arguments, task)
     parts = cut_disjoint_parts(len(tweets), arguments.fraction, arguments.parts, arguments.seed)
     for fold, rows in enumerate(parts):
         leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
         part = PseudoLabels(rows, predicted[rows]).select(~leaks)
         write_part(part_file(arguments, fold), tweets, part, task)
-        counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.labels).items())
+        counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.space).items())
         left_out = f"{int(leaks.sum())} left out as duplicates of held-out tweets"
         console.print(f"fold {fold}: {len(part.rows)} tweets ({counts}), {left_out}", markup=False)
     if held_out is None:
@@ -126,5 +126,5 @@ def held_out_keys(arguments: argparse.Namespace, task) -> list | None:
     groups = None
     if arguments.fold_by == "stratified_group":
         groups = leak_groups(labelled, task, by_user=arguments.group_users)
-    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups, flag="--parts")
+    labelled = add_folds(labelled, arguments.parts, [arguments.fold_seed], groups, flag="--parts", space=task.space)
     return held_out_keys_by_fold(labelled, task, arguments.fold_seed, arguments.parts)

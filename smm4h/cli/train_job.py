@@ -198,7 +198,7 @@ def prepare_output_dir(
     """Write folds, fingerprints, token tables and the report on the data, and print what was found."""
     labelled = splits.labelled
     if launch.is_main_process:
-        counts = np.bincount(splits.gold, minlength=job.task.n_classes)
+        counts = job.task.space.counts(splits.gold)
         shares = ", ".join(f"{name}: {count}" for name, count in zip(job.task.labels, counts, strict=True))
         unused = unused_gpus_note()
         for notice in [*job.notices, *notices, *([unused] if unused else [])]:
@@ -208,7 +208,7 @@ def prepare_output_dir(
     if launch.is_main_process:
         write_shape(plan, job.task.submission, splits.test)
     derived, marks = plan.derived, plan.fingerprints_file
-    derived.make(plan.folds_file, lambda: write_folds(labelled, plan.folds_file))
+    derived.make(plan.folds_file, lambda: write_folds(labelled, plan.folds_file, job.task.space))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
     tables += [splits.extra.tweets] if splits.extra is not None else []
     derived.make(marks, lambda: TweetFingerprints.from_tables(tables).write(marks))

@@ -191,6 +191,18 @@ def canonical_decision(text: str) -> str:
         raise InputError(str(error)) from None
 
 
+def check_set_decision(decision: Decision, where: str = "--decision") -> None:
+    """Raise `InputError` for a decision that a multi-label task can't have."""
+    choices = "choose tuned or an F-beta, which tune a cut for each label, argmax (0.5), or a threshold such as 0.3"
+    if isinstance(decision, Weights | Target):
+        what = "class weights are" if isinstance(decision, Weights) else "a target is"
+        raise InputError(
+            f"{where} {decision}: {what} for tasks of one label a tweet, and this one is multi-label; {choices}"
+        )
+    if isinstance(decision, Tuned) and decision.measure in MEASURES and decision.measure != "f1":
+        raise InputError(f"{where} {decision}: a multi-label task is tuned for its own metric or an F-beta; {choices}")
+
+
 def check_decision(
     decision: Decision, labels: Sequence[str], positive: Sequence[str], costs: Costs | None, where: str = "--decision"
 ) -> Decision:

@@ -24,11 +24,11 @@ from smm4h.config.arguments import (
     SECRET,
     JobSettings,
 )
-from smm4h.config.decision import check_decision, parse_decision
+from smm4h.config.decision import parse_decision
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.output_paths import JOB_NAMES
 from smm4h.config.task_file import find_task, read_task
-from smm4h.config.validation import check_group_cuts, check_job, check_member, check_range
+from smm4h.config.validation import check_group_cuts, check_job, check_member, check_multi_label, check_range
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home, read_yaml
 
@@ -75,7 +75,7 @@ def read_command_line(words: Sequence[str]) -> Job:
     settings.task = settings.task and str(find_task(settings.task))
     task = with_columns(read_task(settings.task), settings) if settings.task else None
     if task is not None:
-        check_decision(parse_decision(settings.decision), task.labels, task.positive, task.costs)
+        task.checked_decision(parse_decision(settings.decision))
         check_group_cuts(settings, task)
     members, notices = [], []
     for name, row in recipe.rows.items():
@@ -86,6 +86,8 @@ def read_command_line(words: Sequence[str]) -> Job:
         members.append(member)
         notices += [f"member {name} keeps its own {flag} {row[flag]}" for flag in flags if flag in row]
     check_job(settings, members, recipe.path)
+    if task is not None:
+        check_multi_label(settings, members, task)
     return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smm4h.config.decision import Costs
+from smm4h.config.decision import Costs, Decision, check_decision, check_set_decision
 from smm4h.metrics import (
     OF_ALL_LABELS,
     Measure,
@@ -20,6 +20,8 @@ from smm4h.metrics import (
     precision,
     recall,
 )
+from smm4h.models.label_spaces import GIVEN, LabelSetSpace, LabelSpace
+from smm4h.set_metrics import compare_label_sets, measure_of_pairs, score_label_sets
 from smm4h.utils.errors import InputError
 
 
@@ -45,6 +47,7 @@ class TaskFile(NamedTuple):
     source: str = ""
 
 
+ONE_LABEL_CELL = re.compile(r"label:\s*(.+)")  # what a submission's column for one of several labels holds
 SOURCE = re.compile(r"[_-]?\{source\}")
 SEPARATORS = {".csv": ","}  # by the ending of a file's name; others have tabs
 
@@ -55,13 +58,16 @@ class Submission:
 
     file: str  # `{source}` in it stands for the source of a test file
     columns: list[str]  # names of the columns of ids and labels
-    cells: dict[str, str] = field(default_factory=dict)  # what each column holds: id, label, source, or this text
+    # What each column holds: id, label, source, `label: NAME` for whether a label is given, or this text.
+    cells: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # file for each source, where `file` does not say it
     header: bool = True
     separator: str = ""  # none: as the file's name ends
     labels: dict[str, str] = field(default_factory=dict)  # how labels are written, where not as the task names them
     packing: str = "each"  # a zip for each file, `none`, or the name of one zip with all files
     validation: bool = False  # whether the validation tweets are handed in, too, as predicted out of fold
+    joint: str = ""  # of label sets: what stands between a tweet's labels; empty: each tweet has one label
+    marks: list[str] = field(default_factory=lambda: ["1", "0"])  # in a label's own column: given, absent
 
     @property
     def layout(self) -> dict[str, str]:
@@ -76,6 +82,19 @@ class Submission:
     def separator_of(self, name: str) -> str:
         """Return what separates the fields of a file."""
         return self.separator or SEPARATORS.get(PurePath(name).suffix.lower(), "\t")
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """How files hold the labels of a multi-label task.
+
+    Args:
+        columns: by label, its column of 0 and 1 (or no and yes, false and true); empty: one column lists the labels.
+        separator: of the labels in that column; empty: any of `label_spaces.SEPARATORS`, or JSON.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    separator: str = ""
 
 
 DEFAULT_SUBMISSION = Submission("prediction.tsv", ["tweet_id", "Class"])
@@ -105,6 +124,7 @@ class Task:
     further_measures: list[str] = field(default_factory=list)  # scored beside the metric, without effect
     average: str = "pooled"  # or "groups": the metric is the mean over the groups
     unscored: list[str] = field(default_factory=list)  # patterns of the names of groups that are not scored
+    multi_label: MultiLabel | None = None  # how files hold several labels a tweet; None: each tweet has one label
 
     @property
     def n_classes(self) -> int:
@@ -125,7 +145,40 @@ class Task:
         return self.columns.context[0] if self.columns.context else ""
 
     @property
+    def label_column(self) -> str:
+        """Name of the column of labels in files that are written."""
+        return "labels" if self.multi_label and self.multi_label.columns else self.columns.label[0]
+
+    @property
+    def space(self) -> LabelSpace:
+        """What a tweet's labels can be: one of the labels, or any set of them."""
+        if self.multi_label is None:
+            return LabelSpace(tuple(self.labels))
+        return LabelSetSpace(tuple(self.labels), self.multi_label.separator)
+
+    def has_rare(self, labels: np.ndarray) -> np.ndarray:
+        """Return which tweets (n_tweets,) have a positive label, by classes (n_tweets,) or soft labels, their most
+        probable ones (n_tweets, n_labels).
+        """
+        classes = labels if labels.ndim == 1 else self.space.most_probable(labels)
+        return self.space.has_any(classes, self.positive_indices)
+
+    @property
+    def scored_by(self) -> str:
+        """What the groups of a score are: the task's own, or the labels of a multi-label task; empty without any."""
+        return "label" if self.multi_label else self.by
+
+    @property
+    def groups_are(self) -> str:
+        """What the groups of a score are, in the plural."""
+        return "labels" if self.multi_label else "groups"
+
+    @property
     def objective(self) -> Objective:
+        """What is optimised and scored, over the classes that are decided, see `LabelSpace.decided`."""
+        if self.multi_label:
+            measure, is_mean = measure_of_pairs(self.measure)
+            return Objective(measure, (self.space.decided.index(GIVEN),), averages_groups=is_mean)
         averages_groups = self.average == "groups"
         return Objective(self.metric, tuple(self.positive_indices), averages_groups, tuple(self.unscored))
 
@@ -149,6 +202,9 @@ class Task:
         Raises:
             InputError: where the metric is a mean over groups, and no tweet has one.
         """
+        if self.multi_label:
+            sets = self.space.indicators(gold), self.space.indicators(predicted)
+            return score_label_sets(self.labels, *sets, self.measure, self.further_measures)
         objective = self.objective
         if groups is None or not any(groups):
             if self.average == "groups":
@@ -167,6 +223,21 @@ class Task:
         }
         return {**overall, **whole, "groups": by_name}
 
+    def checked_decision(self, decision: Decision) -> Decision:
+        """Return a decision with the task's costs filled in; raise `InputError` where the task can't have it."""
+        if not self.multi_label:
+            return check_decision(decision, self.labels, self.positive, self.costs)
+        check_set_decision(decision)
+        return check_decision(decision, self.space.decided, [GIVEN], self.costs)
+
+    def compare(
+        self, gold: np.ndarray, left: np.ndarray, right: np.ndarray, groups: np.ndarray | None = None
+    ) -> dict[str, float | list[float]]:
+        """Return by how much `left` scores higher than `right`, classes (n_tweets,); see `metrics.paired_bootstrap`."""
+        if self.multi_label:
+            return compare_label_sets(*map(self.space.indicators, (gold, left, right)), self.measure)
+        return self.objective.compare(gold, left, right, self.n_classes, groups)
+
     def _score(
         self, objective: Objective, gold: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None
     ) -> dict[str, Any]:
@@ -184,13 +255,13 @@ class Task:
             "confusion": total.tolist(),
         }
 
-    def score_classes(self, confusion: Sequence[Sequence[int]]) -> dict[str, dict[str, Any]]:
+    def score_classes(self, score: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return by label `precision`, `recall` and `f1`, each as value and interval, and `support`, its gold tweets.
 
         Args:
-            confusion: (n_classes, n_classes).
+            score: the result of `score`.
         """
-        matrix, measures = np.array(confusion), {"precision": precision, "recall": recall, "f1": f1}
+        measures = {"precision": precision, "recall": recall, "f1": f1}
         return {
             label: {
                 **{
@@ -202,13 +273,22 @@ class Task:
                 },
                 "support": int(matrix[index].sum()),
             }
-            for index, label in enumerate(self.labels)
+            for label, (matrix, index) in self._confusions(score).items()
         }
 
+    def given(self, score: dict[str, Any]) -> dict[str, int]:
+        """Return by label how many tweets were given it, from the result of `score`."""
+        return {label: int(confusion[:, row].sum()) for label, (confusion, row) in self._confusions(score).items()}
+
+    def _confusions(self, score: dict[str, Any]) -> dict[str, tuple[np.ndarray, int]]:
+        """Return by label a confusion matrix, and the row of the label in it."""
+        if self.multi_label:
+            return {label: (np.array(of_label["confusion"]), 1) for label, of_label in score["groups"].items()}
+        return {label: (np.array(score["confusion"]), index) for index, label in enumerate(self.labels)}
+
     def indices(self, labels: Sequence[str]) -> np.ndarray:
-        """Return the class indices (n_tweets,) of labels; raise KeyError for an unknown label."""
-        index = {label: i for i, label in enumerate(self.labels)}
-        return np.array([index[label] for label in labels], dtype=np.int64)
+        """Return the classes (n_tweets,) of labels, as `LabelSpace.names` writes them; raise KeyError for others."""
+        return self.space.classes(labels)
 
     @property
     def label_of_spelling(self) -> dict[str, str]:
@@ -218,6 +298,11 @@ class Task:
     def named(self, label: str) -> str:
         """Return the label with its meaning in brackets, if the task names one."""
         return f"{label} ({self.meanings[label]})" if label in self.meanings else label
+
+    @property
+    def decided_names(self) -> list[str]:
+        """Names of the rows of a score's confusion matrix, in words for people."""
+        return [f"label {name}" for name in self.space.decided] if self.multi_label else [*map(self.named, self.labels)]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,6 +12,7 @@ from smm4h.config.decision import Costs
 from smm4h.config.task import Columns, Task, TaskFile
 from smm4h.config.task_keys.content import Content
 from smm4h.config.task_keys.labels import read_labels, read_meanings, read_positive, read_spellings
+from smm4h.config.task_keys.multi_label import check_beside, read_multi_label
 from smm4h.config.task_keys.submission import read_submission
 from smm4h.config.task_keys.subtasks import NAME, Subtasks, content_of_subtask, read_subtasks_of
 from smm4h.metrics import MEASURES, find_measure
@@ -113,7 +114,9 @@ def _task_of(content: Content) -> Task:
     for key in ("labels", "columns"):
         if content.get(key) is None:
             content.fail(key, NEEDED.format(key))
-    return Task(**{field: read(content) for field, read in KEYS.items()})
+    values = {field: read(content) for field, read in KEYS.items()}
+    check_beside(content, values["multi_label"], _measures(content))
+    return Task(**values)
 
 
 def _name(content: Content) -> str:
@@ -166,6 +169,11 @@ def _columns(content: Content) -> Columns:
     value = content.mapping("columns", content.get("columns"), "{text: tweet, label: class, id: tweet_id}")
     known = {f.name for f in fields(Columns)} - set(PARTIAL.values())
     content.check_keys("columns", value, known, "column")
+    multi_label = read_multi_label(content)
+    if multi_label is not None and multi_label.columns:
+        if value.get("label") is not None:
+            content.fail("columns", "`multi_label:` names the columns of the labels; leave `label:` out", "label")
+        value = {**value, "label": next(iter(multi_label.columns.values()))}
     for key in ("text", "label"):
         if key not in value:
             content.fail("columns", f"name the column that holds the {key}")
@@ -261,6 +269,7 @@ KEYS: dict[str, Callable[[Content], Any]] = {
     "further_measures": _further_measures,
     "average": _average,
     "unscored": _unscored,
+    "multi_label": read_multi_label,
 }
 FBETA = "fbeta"  # `fbeta: 2` stands for `measure: f2`
 DERIVED = ("spellings", "further_measures")  # fields that no key of their own fills

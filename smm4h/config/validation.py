@@ -94,6 +94,7 @@ def check_member(member: Member, task: Task, where: str) -> None:
         member.args.truncation == "windows"
         and member.args.window_pooling == "max"
         and len(task.positive) == task.n_classes
+        and not task.multi_label
     ):
         raise InputError(f"{where}--window_pooling max looks for rare labels, and the task names none; choose mean")
     _check_class_weights(member, task, where)
@@ -147,7 +148,7 @@ def _check_class_weights(member: Member, task: Task, where: str) -> None:
 
 def check_group_cuts(settings: JobSettings, task: Task) -> None:
     """Raise `InputError` for cuts by group where there are no groups, or nothing is tuned."""
-    if settings.group_cuts and not task.by:
+    if settings.group_cuts and not task.scored_by:
         raise InputError(
             f"--group_cuts {settings.group_cuts}: the task has no groups; name their column in the task file, such as "
             "`by: language`"
@@ -157,6 +158,32 @@ def check_group_cuts(settings: JobSettings, task: Task) -> None:
             f"--group_cuts {settings.group_cuts}: --decision {settings.decision} is not tuned; choose tuned, an F-beta "
             "or costs"
         )
+
+
+def check_multi_label(settings: JobSettings, members: Sequence[Member], task: Task) -> None:
+    """Raise `InputError` for what a multi-label task can't have, before anything is read."""
+    if not task.multi_label:
+        return
+    for member in members:
+        where = f"member {member.name}: "
+        if member.is_outside:
+            raise InputError(
+                f"{where}predictions from elsewhere can't vote in a multi-label task; leave the member out"
+            )
+        if member.args.pseudo_labels:
+            raise InputError(
+                f"{where}pseudo labels are for tasks of one label a tweet; write pseudo_labels: false, or leave it out"
+            )
+        if member.args.classifier in NETS:
+            raise InputError(
+                f"{where}{member.args.classifier} gives one label a tweet; choose encoder or tfidf-logistic"
+            )
+    for name in settings.baselines:
+        if name in NETS:
+            raise InputError(f"--baselines {name} gives one label a tweet; choose tfidf-logistic, tfidf-svm or none")
+
+
+NETS = ("textcnn", "word-bigru")  # word_models.NETS, which would import torch
 
 
 def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from smm4h.config.job import TweetFile
 from smm4h.config.task import Task
@@ -58,7 +58,12 @@ def wanted_columns(task: Task, *, labelled: bool, ids_may_lack: bool = False) ->
     """Return the columns that are read of a file of tweets."""
     columns = task.columns if labelled else replace(task.columns, label=[])
     names = [*task.labels, *task.label_of_spelling]
-    return Wanted(columns, names, ids_may_lack, header=task.header, one_text_per_file=task.one_text_per_file)
+    of_labels = {}
+    if labelled and task.multi_label:
+        marks = [*task.multi_label.columns.values()]
+        of_labels, names = {"marks": marks, "lists": task.columns.label}, [n for n in names if n not in marks]
+    options = {"header": task.header, "one_text_per_file": task.one_text_per_file}
+    return Wanted(columns, names, ids_may_lack, **options, **of_labels)
 
 
 def tweets_of(
@@ -167,7 +172,7 @@ def to_dataset(tweets: pd.DataFrame, task: Task) -> Dataset:
             features[name] = Value("string")
             arrays[name] = pa.array(tweets[name].tolist(), pa.string())
     if "label" in tweets:
-        features["label"] = ClassLabel(names=task.labels)
+        features["label"] = Value("int64") if task.multi_label else ClassLabel(names=task.labels)
         arrays["label"] = pa.array(tweets["label"].to_numpy(), pa.int64())
     features = Features(features)
     return Dataset(pa.table(arrays).cast(features.arrow_schema))
@@ -322,7 +327,11 @@ def _hub_table(split: Dataset, path: str) -> Table:
             names = feature.names
             values = [names[i] if i is not None and i >= 0 else "" for i in split[name]]
             split = split.remove_columns(name).add_column(name, values)
-    return arrow_table(split.with_format(None).data.table, path)
+        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+            names = feature.feature.names
+            lists = [[names[i] for i in of_tweet or ()] for of_tweet in split[name]]
+            split = split.remove_columns(name).add_column(name, lists)
+    return arrow_table(split.with_format(None).data.table, path, lists=split.column_names)
 
 
 def _repeated_ids(path: str, ids: pd.Series) -> list[Finding]:

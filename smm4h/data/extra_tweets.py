@@ -122,7 +122,7 @@ def extra_findings(
 ) -> list[Finding]:
     """Return the findings about extra training tweets: how many there are, and which are left out where."""
     labels = column(extra.tweets, "label").to_numpy()
-    shares = ", ".join(f"{name}: {count}" for name, count in counts_by_label(labels, job.task.labels).items())
+    shares = ", ".join(f"{name}: {count}" for name, count in counts_by_label(labels, job.task.space).items())
     where = "extra training tweets"
     found = [*extra.findings, Finding(where, len(labels), f"rows train and are never held out ({shares})")]
     if test is not None and (n_twins := int(extra.twins_of(test, job.task).sum())):
@@ -157,12 +157,11 @@ def write_extra_tweets(
     path: Path, extra: ExtraTweets, labelled: Dataset, test: Dataset | None, seeds: Sequence[int], job: Job
 ) -> None:
     """Write row, id, label name and file of each extra tweet, and which folds of each seed leave it out; no text."""
-    names = np.array(job.task.labels, dtype=object)
     table = pd.DataFrame(
         {
             "row": np.arange(len(extra.tweets)),
             "id": column(extra.tweets, "id").to_pylist(),
-            "label": names[column(extra.tweets, "label").to_numpy()],
+            "label": job.task.space.names(column(extra.tweets, "label").to_numpy()),
             "file": extra.files,
             TEST_TWIN: False if test is None else extra.twins_of(test, job.task),
         }

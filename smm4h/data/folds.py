@@ -1,6 +1,6 @@
 """Labelled tweets -> fold index columns in the same Dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from datasets import Dataset, Value
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from smm4h.data.dataset import GROUP, column
+from smm4h.models.label_spaces import LabelSpace
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
@@ -52,29 +53,82 @@ def grouped_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: in
     return folds
 
 
+def one_label(labelled: Dataset) -> LabelSpace:
+    """Return the label space of tweets of one label each."""
+    return LabelSpace(tuple(labelled.features["label"].names))
+
+
+def label_set_folds(targets: np.ndarray, n_folds: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return the fold (n_tweets,) that holds each tweet out, with each label spread over all folds.
+
+    Iterative stratification (Sechidis et al. 2011, "On the stratification of multi-label data"): the label with the
+    fewest tweets left is spread first, each tweet to the fold that lacks most of the label, then of any tweets. Tweets
+    without a label come last.
+
+    Args:
+        targets: (n_tweets, n_labels) whether a tweet has a label.
+        groups: (n_tweets,) or None; tweets of a group are held out together, the largest groups first.
+    """
+    rng = np.random.default_rng(seed)
+    unit_of = np.arange(len(targets)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    n_units = unit_of.max(initial=-1) + 1
+    counts = np.zeros((n_units, targets.shape[1]))  # of each unit, a tweet or a group: its tweets with each label
+    np.add.at(counts, unit_of, targets)
+    sizes = np.bincount(unit_of, minlength=n_units)
+    lacking, room = np.tile(counts.sum(axis=0) / n_folds, (n_folds, 1)), np.full(n_folds, len(targets) / n_folds)
+    order, fold_of, n_left = rng.permutation(n_units), np.full(n_units, -1), counts.sum(axis=0)
+
+    def put(units: np.ndarray, wanted: Callable[[], np.ndarray]) -> None:
+        """Put each unit into the fold that lacks most; of equal ones into a random one."""
+        for unit in units.tolist():
+            need = wanted()
+            best = np.flatnonzero(need >= need.max() - 1e-9)
+            best = best[room[best] >= room[best].max() - 1e-9]
+            fold = int(best[rng.integers(len(best))] if len(best) > 1 else best[0])
+            fold_of[unit], lacking[fold], room[fold] = fold, lacking[fold] - counts[unit], room[fold] - sizes[unit]
+            n_left[:] -= counts[unit]
+
+    while (n_left > 0).any():
+        label = int(np.where(n_left > 0, n_left, np.inf).argmin())
+        free = order[(fold_of[order] == -1) & (counts[order, label] > 0)]
+        put(free[np.argsort(-counts[free, label], kind="stable")], lambda label=label: lacking[:, label])
+    free = order[fold_of[order] == -1]
+    put(free[np.argsort(-sizes[free], kind="stable")], lambda: room)
+    return fold_of[unit_of].astype(np.int8)
+
+
 def add_folds(
-    labelled: Dataset, n_folds: int, seeds: Sequence[int], groups: np.ndarray | None = None, flag: str = "--n_folds"
+    labelled: Dataset,
+    n_folds: int,
+    seeds: Sequence[int],
+    groups: np.ndarray | None = None,
+    flag: str = "--n_folds",
+    space: LabelSpace | None = None,
 ) -> Dataset:
     """Return the dataset with one fold column a seed.
 
     Args:
         groups: (n_tweets,) or None; tweets of a group are held out together.
         flag: of the command, which says how many folds there are.
+        space: of label sets; a tweet's one label has its names in the dataset.
 
     Raises:
-        InputError: where a class has fewer tweets than there are folds, as some folds could not learn or test it.
+        InputError: where a class has fewer tweets than there are folds, as some folds could not learn or test it; of
+            label sets, where a label has fewer than two tweets, one to learn from and one to test on.
     """
-    labels = column(labelled, "label").to_numpy()
-    names = labelled.features["label"].names
-    counts = np.bincount(labels, minlength=len(names))
-    for name, count in zip(names, counts, strict=True):
-        if count < n_folds:
+    labels, space = column(labelled, "label").to_numpy(), space or one_label(labelled)
+    are_sets = space.problem_type is not None
+    n_needed, needed = (2, "two tweets") if are_sets else (n_folds, f"the {n_folds} folds")
+    for name, count in zip(space.labels, space.counts(labels), strict=True):
+        if count < n_needed:
             raise InputError(
-                f"label {name} has {count} tweets, fewer than the {n_folds} folds; label or keep more of them, or cut "
-                f"fewer folds ({flag})"
+                f"label {name} has {count} tweets, fewer than {needed}; label or keep more of them, or cut fewer folds "
+                f"({flag})"
             )
     for seed in seeds:
-        if groups is None:
+        if are_sets:
+            folds = label_set_folds(space.targets(labels), n_folds, seed, groups)
+        elif groups is None:
             folds = stratified_folds(labels, n_folds, seed)
         else:
             folds = grouped_folds(labels, groups, n_folds, seed)
@@ -101,11 +155,10 @@ def read_fold_labels(path: Path) -> list[str]:
     return pd.read_parquet(path, columns=["label"])["label"].tolist()
 
 
-def write_folds(labelled: Dataset, path: Path) -> None:
+def write_folds(labelled: Dataset, path: Path, space: LabelSpace | None = None) -> None:
     """Write row, id, group if there are any, label name and fold columns; no text."""
     group = [GROUP] if GROUP in labelled.column_names else []
     columns = ["row", "id", *group, "label", *(c for c in labelled.column_names if c.startswith("fold_"))]
     table = labelled.select_columns(columns).to_pandas()
-    names = np.array(labelled.features["label"].names, dtype=object)  # once: `features` makes a copy at every access
-    table["label"] = names[table["label"]]
+    table["label"] = (space or one_label(labelled)).names(table["label"].to_numpy())
     write_atomically(path, lambda partial: table.to_parquet(partial, index=False))

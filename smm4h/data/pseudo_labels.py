@@ -1,7 +1,6 @@
 """Pseudo labels: unlabelled tweets, labelled by teachers, that join each fold's training set; and files of them."""
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import folds_of
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.tables import wrap_quotes
+from smm4h.models.label_spaces import LabelSpace
 from smm4h.models.voting import mean_probabilities
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_text
@@ -129,7 +129,7 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
     """Write a fold's pseudo labels: row, id, user, text, label and, of soft labels, the probabilities."""
     ids, users, texts = (column(tweets, name).to_pylist() for name in ("id", "user", "text"))
     columns, is_soft = task.columns, part.labels.ndim == 2
-    header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], columns.label[0]]
+    header = [ROW, (columns.id or ["id"])[0], (columns.user or ["user"])[0], columns.text[0], task.label_column]
     further = {
         getattr(columns, name)[0]: column(tweets, name).to_pylist()
         for name in (GROUP, CONTEXT)
@@ -137,12 +137,13 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
     }
     header += further
     lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
-    for index, (row, label) in enumerate(zip(part.rows.tolist(), part.classes.tolist(), strict=True)):
+    names = task.space.names(part.classes)
+    for index, (row, label) in enumerate(zip(part.rows.tolist(), names, strict=True)):
         text = wrap_quotes(" ".join(texts[row].split()))
         user = " ".join(users[row].split())
         probs = [f"{prob:.6f}" for prob in part.labels[index]] if is_soft else []
         more = [" ".join(values[row].split()) for values in further.values()]
-        lines.append("\t".join([str(row), ids[row], user, text, task.labels[label], *more, *probs]))
+        lines.append("\t".join([str(row), ids[row], user, text, label, *more, *probs]))
     write_text(path, "\n".join(lines) + "\n", private=True)
 
 
@@ -164,7 +165,7 @@ def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
         if actual_ids != list(by_name[table.names[1]]):
             raise InputError(f"{path} was made from other tweets; remove its folder to have it made anew")
         if not set(names) <= set(table.names):
-            return PseudoLabels(rows, task.indices(by_name[task.columns.label[0]]))
+            return PseudoLabels(rows, task.indices(by_name[task.label_column]))
         probs = np.array([[float(prob) for prob in by_name[name]] for name in names], dtype=np.float32).T
     except (KeyError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
@@ -173,6 +174,6 @@ def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
     return PseudoLabels(rows, probs / probs.sum(axis=1, keepdims=True))
 
 
-def counts_by_label(classes: np.ndarray, labels: Sequence[str]) -> dict[str, int]:
-    """Return the number of tweets by label, from class indices (n_tweets,)."""
-    return dict(zip(labels, np.bincount(classes, minlength=len(labels)).tolist(), strict=True))
+def counts_by_label(classes: np.ndarray, space: LabelSpace) -> dict[str, int]:
+    """Return the number of tweets by label, from classes (n_tweets,)."""
+    return dict(zip(space.labels, space.counts(classes).tolist(), strict=True))

@@ -109,7 +109,7 @@ def load_splits(job: Job) -> Splits:
     seeds = sorted({member.args.fold_seed for member in job.members})
     is_grouped = settings.fold_by == "stratified_group"
     groups = leak_groups(labelled, job.task, by_user=settings.group_users) if is_grouped else None
-    labelled = add_folds(labelled, settings.n_folds, seeds, groups)
+    labelled = add_folds(labelled, settings.n_folds, seeds, groups, space=job.task.space)
     findings += cross_findings(labelled, test, seeds, job.task)
     if (extra := read_extra_tweets(job)) is not None:
         findings += extra_findings(extra, labelled, test, seeds, job)
@@ -170,4 +170,4 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
         first = gold.first(len(test))
         is_kept = pa.compute.is_in(gold.ids, value_set=ids).to_numpy()
         gold = first if first.ids.equals(ids) else gold.take(np.flatnonzero(is_kept))
-    return in_order_of(gold, ids, "the test file").indices(job.task.labels)
+    return in_order_of(gold, ids, "the test file").classes_in(job.task.space)

@@ -20,6 +20,7 @@ from smm4h.ensemble.member_predictions import (
     read_out_of_fold,
     write_out_of_fold,
 )
+from smm4h.models.label_spaces import rule_from_dict, space_of
 from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
@@ -46,7 +47,7 @@ class FittedEnsemble:
         content = read_json(path)
         content = content.get(WITH_MODELS, content) if with_models else content
         try:
-            return cls(VotingRule.from_dict(content["rule"]), content["labels"], content["out_of_fold"])
+            return cls(rule_from_dict(content["rule"]), content["labels"], content["out_of_fold"])
         except (KeyError, TypeError):
             raise InputError(f"{path} is no ensemble of this project; remove it and give the job's command") from None
 
@@ -86,7 +87,8 @@ def fit_ensemble(
 
 def _weights_by_label(ensemble: FittedEnsemble) -> list[dict[str, float]]:
     """Return the class weights by label, one dict for all members, or one per member of a hard vote."""
-    return [dict(zip(ensemble.labels, weights.tolist(), strict=True)) for weights in ensemble.rule.decision]
+    decided = space_of(ensemble.rule, ensemble.labels).decided
+    return [dict(zip(decided, weights.tolist(), strict=True)) for weights in ensemble.rule.decision]
 
 
 def _named_cuts(ensemble: FittedEnsemble) -> dict[str, list[dict[str, float]]]:
@@ -108,8 +110,14 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
         "method": rule.method,
         "decision": _weights_by_label(ensemble),
     }
-    if task.n_classes == 2:
+    if len(task.space.decided) == 2:
         content["thresholds"] = [binary_threshold(weights) for weights in rule.decision]
+    if rule.cuts and task.multi_label:
+        content["label_thresholds"] = {
+            label: [binary_threshold(weights) for weights in rule.cuts[label]]
+            for label in ensemble.labels
+            if label in rule.cuts
+        }
     if rule.cuts:
         content["cuts"] = _named_cuts(ensemble)
     if rule.weights is not None:
@@ -181,7 +189,7 @@ def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bo
         part, runs = predictions.of_members(names), plan.runs_of(names)
         fitted, predicted = fit_ensemble(part, gold, config, task)
         content = describe(fitted.for_new_tweets(runs)[0] if has_test else fitted, task)
-        if promise := promise_of(config.decision, fitted.out_of_fold["confusion"], task.positive_indices):
+        if promise := promise_of(config.decision, fitted.out_of_fold["confusion"], task.objective.positive):
             content["promise"] = promise
         content["fitted_decision"] = _weights_by_label(fitted)  # on single folds, before `adjust_for_averaging`
         content["as_fitted"] = task.score(gold, fitted.predict(part), part.groups)

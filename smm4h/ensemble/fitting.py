@@ -1,6 +1,6 @@
 """Fit voting rules, which combine members' probabilities into labels, on out-of-fold probabilities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,10 +15,10 @@ from smm4h.config.decision import (
     LeastCost,
     Target,
     Tuned,
-    check_decision,
     parse_decision,
 )
 from smm4h.config.task import Task
+from smm4h.data.folds import label_set_folds
 from smm4h.ensemble.decisions.fit import (
     fit_decision,
     objective_of,
@@ -33,9 +33,11 @@ from smm4h.ensemble.decisions.thresholds import (
 )
 from smm4h.metrics import Objective, average_precision
 from smm4h.models import voting
+from smm4h.models.label_spaces import ONE_LABEL, LabelSpace
 from smm4h.models.voting import METHODS, VotingRule, calibrate, decide, stack_features
 
 BAGS, BAG_SHARE, GREEDY_STEPS = 20, 0.5, 20  # Caruana et al. 2004, section 2.3
+FEWEST_FOR_CUT = 5  # tweets that a label of label sets needs for a cut of its own
 RIDGE = 1.0  # inverse strength of calibration's L2 penalty, scikit-learn's C
 
 
@@ -111,6 +113,7 @@ def cross_fitted_predictions(
     groups: np.ndarray | None = None,
     n_folds: int = 5,
     seed: int = 7,
+    space: LabelSpace = ONE_LABEL,
 ) -> np.ndarray:
     """Return the class (n_tweets,) of each tweet by a rule that was fitted without the tweet.
 
@@ -122,8 +125,9 @@ def cross_fitted_predictions(
         fit: fits a rule to probabilities and gold labels, and where there are any the groups, of some of the tweets.
         groups: (n_tweets,) of strings.
         n_folds: at most this many, at most one per tweet of the rarest class, and at least 2.
+        space: of the tweets' labels.
     """
-    options = {"groups": groups, "n_folds": n_folds, "seed": seed}
+    options = {"groups": groups, "n_folds": n_folds, "seed": seed, "space": space}
     (predicted,) = cross_fitted(probabilities, gold, lambda *sample: [fit(*sample)], **options)
     return predicted
 
@@ -136,12 +140,11 @@ def cross_fitted(
     groups: np.ndarray | None = None,
     n_folds: int = 5,
     seed: int = 7,
+    space: LabelSpace = ONE_LABEL,
 ) -> np.ndarray:
     """Return the classes (n_rules, n_tweets) by rules that were fitted together; see `cross_fitted_predictions`."""
-    # Not more folds than tweets of the rarest class, or some folds would lack it.
-    n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))
     parts = []
-    for rest, held_out in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold):
+    for rest, held_out in _parts_to_fit(gold, n_folds, seed, space):
         sample = (probabilities[:, rest], gold[rest]) + (() if groups is None else (groups[rest],))
         own = () if groups is None else (groups[held_out],)
         parts.append((held_out, [rule.predict(probabilities[:, held_out], *own) for rule in fit(*sample)]))
@@ -149,6 +152,18 @@ def cross_fitted(
     for held_out, by_rule in parts:
         predicted[:, held_out] = by_rule
     return predicted
+
+
+def _parts_to_fit(
+    gold: np.ndarray, n_folds: int, seed: int, space: LabelSpace
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to fit on and those to predict, for each fold; a tweet's labels are kept together."""
+    if space.problem_type is not None:
+        folds = label_set_folds(space.targets(gold), n_folds, seed)
+        return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
+    # Not more folds than tweets of the rarest class, or some folds would lack it.
+    n_folds = max(2, min(n_folds, np.bincount(gold)[np.unique(gold)].min()))
+    return StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(gold, gold)
 
 
 def _logistic(features: np.ndarray, gold: np.ndarray, n_classes: int, ridge: float) -> np.ndarray:
@@ -251,6 +266,7 @@ class VotingConfig:
         decision: how probabilities become a label.
         ties: how a hard vote breaks ties, see `voting.hard_vote`.
         group_cuts: how many tweets with a positive label a group needs for a cut of its own; 0: no cuts by group.
+        space: of the tweets' labels; of label sets, the groups are the labels.
     """
 
     objective: Objective
@@ -258,6 +274,7 @@ class VotingConfig:
     decision: Decision
     ties: str = "probability"
     group_cuts: int = 0
+    space: LabelSpace = ONE_LABEL
 
     @classmethod
     def for_task(
@@ -265,8 +282,9 @@ class VotingConfig:
     ) -> "VotingConfig":
         """Return voting settings; raise `InputError` for a decision that the task can't have."""
         decision = parse_decision(decision) if isinstance(decision, str) else decision
-        checked = check_decision(decision, task.labels, task.positive, task.costs)
-        return cls(task.objective, method, checked, ties, group_cuts)
+        checked = task.checked_decision(decision)
+        group_cuts = group_cuts or (FEWEST_FOR_CUT if task.multi_label else 0)
+        return cls(task.objective, method, checked, ties, group_cuts, task.space)
 
     @classmethod
     def from_settings(cls, settings: JobSettings, task: Task) -> "VotingConfig":
@@ -309,8 +327,11 @@ class VotingConfig:
     ) -> VotingRule:
         """Return a rule fitted to these members' probabilities (n_members, n_tweets, n_classes)."""
         settings = {"method": self.method, "decision": self.decision, "ties": self.ties}
+        space = self.space
+        groups = space.decided_groups(len(gold), groups)
+        probabilities, gold = space.to_decide(probabilities), space.decided_classes(gold)
         settings |= {"groups": groups, "cut_groups": self.cut_groups(gold, groups)}
-        return fit_rule(probabilities, gold, members, self.objective, **(settings | options))
+        return space.rule(fit_rule(probabilities, gold, members, self.objective, **(settings | options)))
 
     def predict_out_of_fold(
         self,
@@ -327,10 +348,16 @@ class VotingConfig:
         """
         if not self.learns:
             return self.fit_rule(members, probabilities, gold, groups).predict(probabilities, groups)
-        options = {"cut_groups": self.cut_groups(gold, groups), **options}
-        return cross_fitted_predictions(
-            probabilities, gold, lambda *sample: self.fit_rule(members, *sample, **options), groups=groups
-        )
+        decided = self.space.decided_classes(gold), self.space.decided_groups(len(gold), groups)
+        options = {"cut_groups": self.cut_groups(*decided), **options}
+        fit = partial(self.fit_rule, members, **options)
+        return cross_fitted_predictions(probabilities, gold, fit, groups=groups, space=self.space)
+
+    def score(self, gold: np.ndarray, predicted: np.ndarray, n_decided: int, groups: np.ndarray | None = None) -> float:
+        """Return the objective's metric of classes (n_tweets,), of which `n_decided` are decided among."""
+        space = self.space
+        decided = space.decided_classes(gold), space.decided_classes(predicted)
+        return self.objective.score(*decided, n_decided, space.decided_groups(len(gold), groups))
 
     def fit_targets(
         self,

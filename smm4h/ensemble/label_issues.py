@@ -45,15 +45,17 @@ def write_label_issues(path: Path, out_of_fold: Path, labelled: Dataset) -> None
         out_of_fold: the out-of-fold table.
         labelled: the labelled tweets, in the table's order.
     """
-    predictions, gold = read_out_of_fold(out_of_fold)
-    calibration = fit_calibration(predictions.probabilities, gold)
-    probabilities = mean_log_odds(calibrate(predictions.probabilities, calibration))
+    predictions, classes = read_out_of_fold(out_of_fold)
+    space, n_tweets = predictions.space, len(classes)
+    members, gold = space.to_decide(predictions.probabilities), space.decided_classes(classes)
+    probabilities = mean_log_odds(calibrate(members, fit_calibration(members, gold)))
     predicted = probabilities.argmax(axis=1)
     ids, texts = (column(labelled, name).to_pylist() for name in ("id", "text"))
     lines = ["\t".join(HEADER)]
-    for row in find_label_issues(probabilities, gold).tolist():
-        labels = predictions.labels[gold[row]], predictions.labels[predicted[row]]
-        shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], predicted[row]))
+    for decision in find_label_issues(probabilities, gold).tolist():
+        row = decision * n_tweets // len(gold)
+        labels = (space.decided_name(decision, choice) for choice in (gold[decision], predicted[decision]))
+        shares = (f"{probabilities[decision, label]:.3f}" for label in (gold[decision], predicted[decision]))
         cells = [str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]
         lines.append("\t".join(map(protect, cells)))
     write_text(path, "\n".join(lines) + "\n", private=True)
@@ -90,13 +92,15 @@ def write_errors(path: Path, out_of_fold: Path, labelled: Dataset, task: Task) -
         labelled: the labelled tweets, in the table's order.
     """
     table = pd.read_parquet(out_of_fold)
-    gold, predicted = task.indices(table["gold"]), task.indices(table[VOTE])
-    probabilities = table[[f"{VOTE} p_{label}" for label in task.labels]].to_numpy()
+    space, n_tweets = task.space, len(table)
+    gold, predicted = (space.decided_classes(task.indices(table[name])) for name in ("gold", VOTE))
+    probabilities = space.to_decide(table[[f"{VOTE} p_{label}" for label in task.labels]].to_numpy())
     ids, texts = (column(labelled, name).to_pylist() for name in ("id", "text"))
     lines = ["\t".join(ERROR_HEADER)]
-    for kind, row in find_errors(gold, predicted, probabilities, task.positive_indices):
-        labels = task.labels[gold[row]], task.labels[predicted[row]]
-        shares = (f"{probabilities[row, label]:.3f}" for label in (gold[row], predicted[row]))
+    for kind, decision in find_errors(gold, predicted, probabilities, task.objective.positive):
+        row = decision * n_tweets // len(gold)
+        labels = (space.decided_name(decision, choice) for choice in (gold[decision], predicted[decision]))
+        shares = (f"{probabilities[decision, label]:.3f}" for label in (gold[decision], predicted[decision]))
         cells = [kind, str(row), ids[row], *labels, *shares, wrap_quotes(" ".join(texts[row].split()))]
         lines.append("\t".join(map(protect, cells)))
     write_text(path, "\n".join(lines) + "\n", private=True)

@@ -15,9 +15,10 @@ from smm4h.config.task import Task
 from smm4h.data.dataset import GROUP
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.labels import first_difference, in_order_of, labels_of
-from smm4h.data.outputs.predictions import MAKER, Predictions, read_predictions
+from smm4h.data.outputs.predictions import MAKER, PROBLEM_TYPE, Predictions, read_predictions
 from smm4h.data.readers.tables import Finding
 from smm4h.models import voting
+from smm4h.models.label_spaces import LabelSpace, space_named
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
@@ -35,6 +36,12 @@ class MemberPredictions:
     probabilities: np.ndarray | None  # (n_members, n_tweets, n_classes); None for label files
     findings: Sequence[Finding] = ()  # about label files
     groups: np.ndarray | None = None  # (n_tweets,) of strings, for cuts by group; None: not known
+    problem_type: str | None = None  # of label sets, see `LabelSpace`
+
+    @property
+    def space(self) -> LabelSpace:
+        """What a tweet's labels can be."""
+        return space_named(self.problem_type, self.labels)
 
     def vote(self, method: str, ties: str) -> np.ndarray:
         """Return the predicted class indices (n_tweets,).
@@ -51,10 +58,15 @@ class MemberPredictions:
                 f"{flag} needs probabilities of every label (columns p_{', p_'.join(self.labels)}), and not all files "
                 "have them; use --method hard --ties lowest"
             )
+        space, n_tweets = self.space, len(self.ids)
         if method == "soft":
-            return voting.soft_vote(self.probabilities)
-        means = voting.mean_probabilities(self.probabilities) if ties == "probability" else None
-        return voting.hard_vote(self.votes, len(self.labels), means)
+            return space.most_probable(voting.mean_probabilities(self.probabilities))
+        means = space.to_decide(voting.mean_probabilities(self.probabilities)) if ties == "probability" else None
+        return space.of_decided(voting.hard_vote(self._ballots(), len(space.decided), means), n_tweets)
+
+    def _ballots(self) -> np.ndarray:
+        """Return the members' votes (n_members, n_decisions) on what is decided."""
+        return np.stack([self.space.decided_classes(votes) for votes in self.votes])
 
     def of_members(self, names: Sequence[str]) -> "MemberPredictions":
         """Return the predictions of some of the members, in this order."""
@@ -63,13 +75,13 @@ class MemberPredictions:
         return replace(self, members=list(names), votes=self.votes[rows], probabilities=probabilities)
 
     def count_ties(self) -> int:
-        """Return the number of tweets for which several classes share the most votes."""
-        leading = voting.tied(voting.count_votes(self.votes, len(self.labels)))
+        """Return the number of tweets, or of tweets' labels, for which several classes share the most votes."""
+        leading = voting.tied(voting.count_votes(self._ballots(), len(self.space.decided)))
         return int((leading.sum(axis=1) > 1).sum())
 
     def names(self, classes: np.ndarray) -> list[str]:
         """Return the labels of class indices (n_tweets,)."""
-        return np.asarray(self.labels, dtype=object)[classes].tolist()
+        return self.space.names(classes)
 
 
 def check_done(runs: Sequence[Run]) -> None:
@@ -108,10 +120,12 @@ def stack_predictions(
     labels: list[str],
     probabilities: list[np.ndarray],
     groups: np.ndarray | None = None,
+    problem_type: str | None = None,
 ) -> MemberPredictions:
     """Return member predictions from one array of probabilities (n_tweets, n_classes) per member."""
     stacked = np.stack(probabilities)
-    return MemberPredictions(members, ids, labels, stacked.argmax(axis=2), stacked, groups=groups)
+    votes = space_named(problem_type, labels).most_probable(stacked)
+    return MemberPredictions(members, ids, labels, votes, stacked, groups=groups, problem_type=problem_type)
 
 
 def _group_array(groups: pa.ChunkedArray | None) -> np.ndarray | None:
@@ -145,10 +159,12 @@ def _means(members: dict[str, list[Run]], by_run: MemberPredictions, mean: str) 
     """Return the members' means of `by_run`, the predictions of single runs."""
     probs = dict(zip(by_run.members, by_run.probabilities, strict=True))
     means = [
-        voting.mean_of_models(mean, [probs[run.name] for run in member_runs], [run.is_refit for run in member_runs])
+        by_run.space.mean_of_models(
+            mean, [probs[run.name] for run in member_runs], [run.is_refit for run in member_runs]
+        )
         for member_runs in members.values()
     ]
-    return stack_predictions(list(members), by_run.ids, by_run.labels, means, by_run.groups)
+    return stack_predictions(list(members), by_run.ids, by_run.labels, means, by_run.groups, by_run.problem_type)
 
 
 def run_predictions(runs: Sequence[Run], part: str) -> MemberPredictions:
@@ -166,7 +182,9 @@ def run_predictions(runs: Sequence[Run], part: str) -> MemberPredictions:
             raise InputError(f"{path} predicts other tweets than {first[0]}: they differ at row {row}")
         probs.append(predictions.probabilities)
     groups = _group_array(first[1].groups)
-    return stack_predictions([run.name for run in runs], first[1].ids, first[1].labels, probs, groups)
+    return stack_predictions(
+        [run.name for run in runs], first[1].ids, first[1].labels, probs, groups, first[1].problem_type
+    )
 
 
 def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
@@ -188,7 +206,7 @@ def out_of_fold_predictions(runs: Sequence[Run]) -> MemberPredictions:
         labels = parts[0].labels
         if all(part.groups is not None for part in parts):
             groups = np.concatenate([_group_array(part.groups) for part in parts])[order]
-    return stack_predictions(list(members), ids, labels, tables, groups)
+    return stack_predictions(list(members), ids, labels, tables, groups, parts[0].problem_type)
 
 
 def predictions_from_files(
@@ -208,11 +226,15 @@ def predictions_from_files(
     files = [read_labels(path, task, encoding) for path in paths]
     files = [files[0], *(in_order_of(file, files[0].ids, files[0].path, files[0].where) for file in files[1:])]
     labels = task.labels if task is not None else labels_of(files)
-    votes = np.stack([file.indices(labels) for file in files])
+    space = LabelSpace(tuple(labels)) if task is None else task.space
+    votes = np.stack([file.classes_in(space) for file in files])
     probabilities = [file.probabilities_of(labels) for file in files]
     stacked = None if any(probs is None for probs in probabilities) else np.stack(probabilities)
     findings = [finding for file in files for finding in file.findings]
-    return MemberPredictions([str(path) for path in paths], files[0].ids, list(labels), votes, stacked, findings)
+    names = [str(path) for path in paths]
+    return MemberPredictions(
+        names, files[0].ids, list(labels), votes, stacked, findings, problem_type=space.problem_type
+    )
 
 
 def write_out_of_fold(
@@ -239,6 +261,7 @@ def write_out_of_fold(
         for label, column in zip(predictions.labels, probabilities.T, strict=True):
             columns[f"{VOTE} p_{label}"] = pa.array(column, pa.float32())
     metadata = {"members": predictions.members, "labels": predictions.labels}
+    metadata |= {PROBLEM_TYPE: predictions.problem_type} if predictions.problem_type else {}
     table = pa.table(columns).replace_schema_metadata({MAKER: json.dumps(metadata)})
     write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
 
@@ -259,7 +282,7 @@ def read_out_of_fold(path: Path) -> tuple[MemberPredictions, np.ndarray]:
         raise InputError(f"{path} is not an out-of-fold table; give the job's command again to have it made") from None
     if not np.array_equal(rows, np.arange(len(rows))):
         raise InputError(f"{path} does not hold every tweet exactly once; remove it and give the job's command again")
-    index_of = {label: index for index, label in enumerate(labels)}
     probabilities = [np.stack(part, axis=1) for part in parts]
-    predictions = stack_predictions(members, table.column("id"), labels, probabilities, _group_array(groups))
-    return predictions, np.array([index_of[label] for label in gold])
+    known = _group_array(groups), metadata.get(PROBLEM_TYPE)
+    predictions = stack_predictions(members, table.column("id"), labels, probabilities, *known)
+    return predictions, predictions.space.classes(gold)

@@ -48,7 +48,7 @@ class Vote:
     def read_gold(self, path: Path, encoding: str | None = None) -> tuple[np.ndarray, Sequence[Finding]]:
         """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id, and findings."""
         gold = in_order_of(read_labels(path, self.task, encoding), self.predictions.ids, "the vote")
-        return gold.indices(self.task.labels), gold.findings
+        return gold.classes_in(self.task.space), gold.findings
 
     @property
     def promise(self) -> dict[str, Any] | None:
@@ -86,7 +86,7 @@ class Vote:
             return {}
         submission = replace(self.task.submission, packing="none", validation=False)
         sources = self.sources or self._source_of(output)
-        parts = parts_of(self.predictions.ids.to_pylist(), names, sources)
+        parts = parts_of(self.predictions.ids.to_pylist(), self.task.space.listed(names), sources)
         if Path(output).suffix.lower() == ".zip":
             return {
                 name: text for texts in submission_files(submission, parts).values() for name, text in texts.items()

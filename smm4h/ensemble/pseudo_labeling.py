@@ -64,7 +64,7 @@ class PseudoLabeler:
         self.part = "unlabelled" if settings.unlabelled_file else "test"
         prior = None
         if settings.pseudo_prior:
-            counts = np.bincount(column(labelled, "label").to_numpy(), minlength=task.n_classes)
+            counts = task.space.counts(column(labelled, "label").to_numpy())
             prior = counts / counts.sum()
         self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior)
 
@@ -136,7 +136,7 @@ class PseudoLabeler:
             "drawn": len(rows),
             "held_out": int(leaks.sum()),
             "doubted": int((~passed & ~leaks).sum()),
-            "accepted": pseudo_labels.counts_by_label(labels[accepted], self.task.labels),
+            "accepted": pseudo_labels.counts_by_label(labels[accepted], self.task.space),
         }
 
 

@@ -76,7 +76,7 @@ class Leaderboard:
     def compare(self, name: str, reference: str) -> dict[str, Any]:
         """Return the difference between two out-of-fold scores, its interval and p; see `metrics.paired_bootstrap`."""
         predicted = self.votes[name], self.votes[reference]
-        difference = self.config.objective.compare(self.gold, *predicted, self.task.n_classes, self.groups)
+        difference = self.task.compare(self.gold, *predicted, self.groups)
         return {"name": reference, "score": self.scores[reference]["out_of_fold"][self.task.measure], **difference}
 
     def suspicious_members(self) -> dict[str, str]:
@@ -144,13 +144,11 @@ class Leaderboard:
         evaluation["unshared"] = {
             kind: {"tweets": int((~mask).sum()), **self._score_of(~mask, predicted)}
             for kind, mask in across.items()
-            if mask.any() and np.isin(gold[~mask], task.positive_indices).any()
+            if mask.any() and task.space.has_any(gold[~mask], task.positive_indices).any()
         }
         if suspicious := self.suspicious_members():
             evaluation["suspicious"] = suspicious
-        evaluation["classes"] = {
-            part: task.score_classes(score["confusion"]) for part, score in self.scores[vote].items() if score
-        }
+        evaluation["classes"] = {part: task.score_classes(score) for part, score in self.scores[vote].items() if score}
         evaluation["operating_points"] = self.operating_points(predictions)
         evaluation["by_fold"] = {name: self.score_by_fold(name, folds) for name in members}
         evaluation["collapsed"] = {
@@ -175,11 +173,12 @@ def baseline_row(name: str) -> str:
     return f"baseline {name}"
 
 
-def group_rows(*parts: dict[str, Any] | None) -> list[tuple[str, list[dict[str, Any] | None]]]:
+def group_rows(*parts: dict[str, Any] | None, of: str = "groups") -> list[tuple[str, list[dict[str, Any] | None]]]:
     """Return the rows of a table of scores by group: each group, then all tweets pooled, and the mean over groups.
 
     Args:
         parts: results of `Task.score`, or None, for each column; without groups there are no rows.
+        of: what the groups are, in the plural.
     """
     by_part = [(part or {}).get("groups", {}) for part in parts]
     names = sorted({name for groups in by_part for name in groups})
@@ -190,7 +189,7 @@ def group_rows(*parts: dict[str, Any] | None) -> list[tuple[str, list[dict[str, 
         n_tweets = ", ".join(map(str, counts))
         left_out = "" if next(score for score in own if score)["scored"] else ", not scored"
         rows.append((f"{name or 'no group'} ({n_tweets} tweets{left_out})", own))
-    for key, name in (("pooled", "pooled"), ("mean_over_groups", "mean over groups")) if rows else ():
+    for key, name in (("pooled", "pooled"), ("mean_over_groups", f"mean over {of}")) if rows else ():
         rows.append((name, [(part or {}).get(key) for part in parts]))
     return rows
 
@@ -269,4 +268,4 @@ def _score(
 ) -> float:
     """Return the out-of-fold score of an ensemble, with few bootstrap samples."""
     predicted = config.predict_out_of_fold(members, probabilities, gold, groups, n_samples=FEWER_SAMPLES)
-    return config.objective.score(gold, predicted, probabilities.shape[2], groups)
+    return config.score(gold, predicted, config.space.to_decide(probabilities).shape[2], groups)

@@ -178,8 +178,10 @@ def write_final_vote(plan: Plan, task: Task) -> None:
         write_vote(votes, predictions, ensemble.predict(predictions))
 
     plan.derived.make(votes, vote, f"{ensemble_inputs(plan, task)} {sha256_of(plan.ensemble_file)}")
-    final = read_labels(votes)
-    write_submissions(plan, task, parts_of(final.ids.to_pylist(), final.labels.to_pylist(), read_sources(plan)))
+    final = read_labels(votes, task if task.multi_label else None)
+    write_submissions(
+        plan, task, parts_of(final.ids.to_pylist(), task.space.listed(final.labels.to_pylist()), read_sources(plan))
+    )
 
 
 def write_submissions(plan: Plan, task: Task, parts: Sequence[Part]) -> None:
@@ -201,7 +203,7 @@ def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Datase
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
     predicted = config.predict_out_of_fold(predictions.members, predictions.probabilities, gold, predictions.groups)
     ids = predictions.ids.filter(pa.array(is_asked)).to_pylist()
-    return Part(VALIDATION, ids, [task.labels[i] for i in predicted[is_asked]])
+    return Part(VALIDATION, ids, task.space.listed(task.space.names(predicted[is_asked])))
 
 
 def remove_votes(plan: Plan) -> None:

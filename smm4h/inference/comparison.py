@@ -77,7 +77,7 @@ def compare_jobs(
 
 def check_same_task(folders: Sequence[Path], task: Task, other: Task) -> None:
     """Raise `InputError` for jobs whose scores can't be compared."""
-    for key in ("labels", "positive", "measure"):
+    for key in ("labels", "positive", "measure", "multi_label"):
         first, second = getattr(task, key), getattr(other, key)
         if first != second:
             raise InputError(
@@ -112,10 +112,14 @@ def compare(part: str, left: Labelled, right: Labelled, task: Task) -> Compariso
     measures: dict[str, Measure] = {task.measure: task.metric, "precision": precision, "recall": recall}
     if len(task.positive) < task.n_classes:
         measures["flagged"] = flagged
-    differences = {
-        name: paired_bootstrap(gold, *predicted, task.n_classes, measure, task.positive_indices)
-        for name, measure in measures.items()
-    }
+    differences = (
+        {task.measure: task.compare(gold, *predicted)}
+        if task.multi_label
+        else {
+            name: paired_bootstrap(gold, *predicted, task.n_classes, measure, task.positive_indices)
+            for name, measure in measures.items()
+        }
+    )
     return Comparison(part, len(rows), tuple(task.score(gold, labels) for labels in predicted), differences)
 
 
@@ -136,12 +140,12 @@ def test_labels(plan: Plan, task: Task, gold_file: Path | None, encoding: str | 
     votes = plan.output_dir / "votes" / "final.tsv"
     if not votes.is_file():
         return None
-    final = read_labels(votes)
+    final = read_labels(votes, task if task.multi_label else None)
     if gold_file is not None:
-        gold = in_order_of(read_labels(gold_file, task, encoding), final.ids, votes).indices(task.labels)
+        gold = in_order_of(read_labels(gold_file, task, encoding), final.ids, votes).classes_in(task.space)
     else:
         gold = JobParts.of_folder(plan.output_dir).test_gold
-    return None if gold is None else Labelled(final.ids.to_pylist(), gold, final.indices(task.labels))
+    return None if gold is None else Labelled(final.ids.to_pylist(), gold, final.classes_in(task.space))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

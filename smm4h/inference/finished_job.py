@@ -84,7 +84,7 @@ class FinishedJob:
             gold=gold,
             members=predictions.probabilities,
             combined=ensemble.rule.combine(predictions.probabilities),
-            fitted_decision=np.array([[row[label] for label in task.labels] for row in fitted]),
+            fitted_decision=np.array([[row[label] for label in task.space.decided] for row in fitted]),
             versions=content["versions"],
             command=content.get("command", []),
             extra=tuple(content.get("extra", [])),
@@ -142,12 +142,12 @@ class FinishedJob:
     @property
     def counts(self) -> dict[str, int]:
         """Number of labelled tweets by label."""
-        counted = np.bincount(self.gold, minlength=self.task.n_classes)
+        counted = self.task.space.counts(self.gold)
         return dict(zip(self.task.labels, counted.tolist(), strict=True))
 
     def agreement(self) -> np.ndarray:
         """Return the correlation (n_members, n_members) of the members' out-of-fold log odds of the rare labels."""
-        rare = log_odds(self.members)[:, :, self.task.positive_indices]
+        rare = log_odds(self.task.space.to_decide(self.members))[:, :, list(self.task.objective.positive)]
         flat = rare.reshape(len(rare), -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             correlation = np.corrcoef(flat) if len(flat) > 1 else np.ones((1, 1))
@@ -195,7 +195,7 @@ class FinishedJob:
         return rows
 
     def confusion(self, part: str) -> np.ndarray:
-        """Return the final vote's confusion matrix (n_classes, n_classes) on a part: `test`, or `out_of_fold`.
+        """Return the final vote's confusion matrix on a part, `test` or `out_of_fold`: of what is decided, see `Task`.
 
         Out of fold, each tweet's label is predicted by a rule that was fitted without this tweet.
         """

@@ -9,6 +9,7 @@ import pandas as pd
 
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.predictor import left_out_notices, load_predictor
+from smm4h.models.label_spaces import space_of
 from smm4h.utils.console import silence_libraries
 from smm4h.utils.devices import default_device
 from smm4h.utils.errors import InputError
@@ -53,7 +54,8 @@ class LoadedEnsemble:
     ) -> pd.DataFrame:
         """Return a row a text: `label`, by the ensemble's own decision, and `p_LABEL`, the probability of each label.
 
-        The label need not have the highest probability where the decision was tuned.
+        The label need not have the highest probability where the decision was tuned. Of an ensemble for label sets,
+        `label` is the list of a text's labels.
 
         Args:
             groups: the texts' groups, such as languages, for an ensemble with cuts by group; where they are left out,
@@ -73,7 +75,8 @@ class LoadedEnsemble:
         further = (None if values is None else list(values) for values in (groups, contexts))
         output = self._predictor.predict(texts, *further)
         table = pd.DataFrame(output.probabilities, columns=columns)
-        table.insert(0, "label", [self.labels[index] for index in output.predicted])
+        space = space_of(self._predictor.rule, self.labels)
+        table.insert(0, "label", pd.Series(space.listed(space.names(output.predicted)), dtype=object))
         return table
 
     @cached_property

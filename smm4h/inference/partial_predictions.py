@@ -9,16 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
 from smm4h import __version__
 from smm4h.config.task import Task
+from smm4h.data.outputs.predictions import PROBABILITY
 from smm4h.data.readers.files import kind_of, name_of
 from smm4h.data.streaming import PIPE, Block, Writer
 from smm4h.inference.predictor import Predictor, cut_tweets
 from smm4h.models.encoding import CutTweets
+from smm4h.models.label_spaces import space_of
 from smm4h.models.voting import VotingRule
 from smm4h.utils.content import Hashes, hash_files
 from smm4h.utils.errors import InputError
@@ -232,16 +233,24 @@ def reading_of(task: Task, encoding: str | None, block_size: int) -> dict[str, A
 
 def _table_of(block: Block, predictor: Predictor) -> pa.Table:
     output = predictor.predict(block.texts, block.groups, block.contexts)
-    labels = np.asarray(predictor.labels, dtype=object)[output.predicted]
+    space = space_of(predictor.rule, predictor.labels)
+    known = {"id": pa.array(block.ids, pa.string()), "label": pa.array(space.names(output.predicted), pa.string())}
+    if space.problem_type is not None:
+        columns = zip(probability_columns(predictor), output.probabilities.T, strict=True)
+        return pa.table({**known, **{name: pa.array(column, pa.float64()) for name, column in columns}})
     return pa.table(
         {
-            "id": pa.array(block.ids, pa.string()),
-            "label": pa.array(labels, pa.string()),
+            **known,
             "probability": pa.array(output.probability, pa.float64()),
             "margin": pa.array(output.margin, pa.float64()),
             "votes": pa.array(output.votes, pa.int64()),
         }
     )
+
+
+def probability_columns(predictor: Predictor) -> list[str]:
+    """Return the columns of a block for label sets' probabilities."""
+    return [f"{PROBABILITY}{label}" for label in predictor.labels]
 
 
 def _cut_metadata(predictor: Predictor) -> str:

@@ -15,14 +15,15 @@ from heads import TweetClassifier
 from smm4h.config.plans.plan import Plan, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
-from smm4h.config.task import Columns, Submission, Task
+from smm4h.config.task import Columns, MultiLabel, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
 from smm4h.models.encoding import CutTweets
+from smm4h.models.label_spaces import PROBLEM, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
-from smm4h.models.voting import VotingRule, mean_of_models
+from smm4h.models.voting import VotingRule
 from smm4h.training.baselines import load_baseline
 from smm4h.utils.errors import InputError
 
@@ -113,7 +114,8 @@ class EnsemblePredictor:
             probs.append(model.predict_proba(texts, cache, contexts))
             if cut := getattr(model, "cut", None):
                 self.cut[name] = cut
-        return mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
+        space = space_of(self.rule, self.labels)
+        return space.mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
 
     def model_files(self) -> dict[str, Path]:
         """Return the files of all models by run and name."""
@@ -169,7 +171,9 @@ def task_of(config: TweetEnsembleConfig) -> Task:
     """Return what a published ensemble's config holds of its task: labels, and names of columns."""
     labels = [config.id2label[index] for index in range(config.num_labels)]
     submission = Submission("prediction.tsv", config.submission_columns)
-    return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), submission=submission)
+    multi_label = MultiLabel() if config.problem_type == PROBLEM else None
+    known = {"submission": submission, "multi_label": multi_label}
+    return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), **known)
 
 
 def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, dict[str, Path]]:

@@ -67,7 +67,7 @@ class JobParts:
             raise InputError(f"--gold {path}: the job has no test tweets")
         task = self.job.task
         gold = in_order_of(read_labels(path, task, encoding), read_predictions(tests[0]).ids, "the test tweets")
-        return replace(self, test_gold=gold.indices(task.labels))
+        return replace(self, test_gold=gold.classes_in(task.space))
 
 
 def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from smm4h.models.label_spaces import PROBLEM
+
 BATCH_SIZE = 128  # tweets, for prediction
 
 
@@ -59,26 +61,37 @@ def batches(rows: Sequence[dict[str, Any]]) -> Iterator[np.ndarray]:
     yield from np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
 
 
+def probabilities_of(logits: torch.Tensor, problem_type: str | None) -> torch.Tensor:
+    """Return the probabilities (n_tweets, n_classes) of logits: each label's own of label sets, else summing to 1.
+
+    Args:
+        problem_type: of the model's config.
+    """
+    return logits.sigmoid() if problem_type == PROBLEM else logits.softmax(dim=1)
+
+
 @torch.no_grad()
 def predict_proba(
     rows: Sequence[dict[str, Any]],
     pad_id: int,
     device: torch.device,
     compute_logits: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    problem_type: str | None = None,
 ) -> np.ndarray:
-    """Return the softmax of a model's logits (n_tweets, n_classes), float64, in the order of the rows.
+    """Return a model's probabilities (n_tweets, n_classes), float64, in the order of the rows.
 
     Batches hold tweets of like lengths, so that little padding is computed.
 
     Args:
         rows: of each tweet, see `encoding.TextEncoder`.
         compute_logits: a batch on the device -> logits (n_in_batch, n_classes).
+        problem_type: see `probabilities_of`.
     """
     collate, probs, order = PaddingCollator(pad_id), [], []
     for indices in batches(rows):
         batch = collate([rows[index] for index in indices])
         logits = compute_logits({name: tensor.to(device) for name, tensor in batch.items()})
-        probs.append(logits.double().softmax(dim=1).cpu().numpy())
+        probs.append(probabilities_of(logits.double(), problem_type).cpu().numpy())
         order.append(indices)
     ordered = np.concatenate(probs)
     restored = np.empty_like(ordered)

@@ -12,6 +12,7 @@ from heads import TweetClassifier
 from smm4h.models.batching import predict_proba
 from smm4h.models.cleaning import clean
 from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts
+from smm4h.models.label_spaces import space_of
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.models.voting import VotingRule
 
@@ -41,12 +42,15 @@ TokenCache = dict[str, list]
 
 @dataclass(frozen=True)
 class EnsembleOutput:
-    """An ensemble's predictions for some tweets, arrays (n_tweets,) but for `probabilities`."""
+    """An ensemble's predictions for some tweets, arrays (n_tweets,) but for `probabilities`.
 
-    predicted: np.ndarray  # class indices
-    probability: np.ndarray  # of the predicted class, before decision weights
-    margin: np.ndarray  # weighted probability of the predicted class minus the highest among the rest
-    votes: np.ndarray  # number of members whose own highest weighted probability is the predicted class's
+    Label sets have classes and probabilities only.
+    """
+
+    predicted: np.ndarray  # classes, see `LabelSpace`
+    probability: np.ndarray | None  # of the predicted class, before decision weights
+    margin: np.ndarray | None  # weighted probability of the predicted class minus the highest among the rest
+    votes: np.ndarray | None  # number of members whose own highest weighted probability is the predicted class's
     probabilities: np.ndarray  # (n_tweets, n_classes), before decision weights
 
     @classmethod
@@ -59,6 +63,8 @@ class EnsembleOutput:
             groups: (n_tweets,) of the tweets, for a rule with cuts by group.
         """
         predicted, combined = rule.predict(probabilities, groups), rule.combine(probabilities)
+        if space_of(rule, ()).problem_type is not None:
+            return cls(predicted, None, None, None, combined)
         decision = rule.weights_of(groups)
         weighted = combined * (decision[0] if len(decision) == 1 else decision.mean(axis=0))
         weighted /= weighted.sum(axis=1, keepdims=True)
@@ -133,7 +139,11 @@ class EncoderPredictor:
         rows, device = cache[self.key], self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
             probs = predict_proba(
-                rows, self.encoder.tokenizer.pad_token_id, device, lambda batch: self.model(**batch).logits
+                rows,
+                self.encoder.tokenizer.pad_token_id,
+                device,
+                lambda batch: self.model(**batch).logits,
+                self.model.config.problem_type,
             )
         return probs.astype(np.float32)
 

@@ -18,8 +18,9 @@ from transformers import AutoTokenizer, Pipeline, PretrainedConfig, PreTrainedMo
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from heads import TweetClassifier, TweetClassifierConfig
+from smm4h.models.label_spaces import rule_from_dict, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
-from smm4h.models.voting import SMALLEST, VotingRule, mean_of_models
+from smm4h.models.voting import SMALLEST
 from smm4h.models.word_models import (
     NETS,
     SAFE_TERMS,
@@ -119,7 +120,7 @@ class TweetEnsemble(PreTrainedModel):
 
     def __init__(self, config: TweetEnsembleConfig) -> None:
         super().__init__(config)
-        self.rule = VotingRule.from_dict(config.rule)
+        self.rule = rule_from_dict(config.rule)
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         self.members = nn.ModuleDict(
             {
@@ -197,9 +198,10 @@ class TweetEnsemble(PreTrainedModel):
             raise ValueError(f'the model reads pairs of texts: {{"text": ..., "text_pair": the {context[0]}}}')
         cache: dict = {}
         predictors, contexts = self._predictors(), contexts if context else None
+        space = space_of(self.rule, self.labels)
         refitted = {member["name"]: member.get("refitted", []) for member in self.config.members}
         means = [
-            mean_of_models(
+            space.mean_of_models(
                 self.rule.mean,
                 [predictor.predict_proba(texts, cache, contexts) for predictor in predictors[name]],
                 refitted[name],
@@ -209,9 +211,15 @@ class TweetEnsemble(PreTrainedModel):
         return EnsembleOutput.from_rule(self.rule, np.stack(means), groups)
 
     def forward(self, texts: Sequence[str]) -> SequenceClassifierOutput:
-        """Return logits (n_tweets, n_labels) whose softmax is the ensemble's probabilities; `predict` gives labels."""
+        """Return logits (n_tweets, n_labels) of the ensemble's probabilities; `predict` gives labels.
+
+        The probabilities are the logits' softmax; of label sets their sigmoid.
+        """
         probabilities = np.clip(self.predict(texts).probabilities, SMALLEST, None)
-        return SequenceClassifierOutput(logits=torch.from_numpy(np.log(probabilities)))
+        logits = np.log(probabilities)
+        if space_of(self.rule, self.labels).problem_type is not None:
+            logits -= np.log(np.clip(1 - probabilities, SMALLEST, None))
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 
 class TweetPipeline(Pipeline):
@@ -219,6 +227,9 @@ class TweetPipeline(Pipeline):
 
     `score` is the label's probability, which need not be the highest where the decision was tuned: with `top_k` the
     predicted label comes first, the rest follow by probability.
+
+    An ensemble for label sets gives a list for each text, of all labels that are over their cuts, the most probable
+    first; with `top_k` the other labels follow.
     """
 
     _load_tokenizer = False
@@ -239,7 +250,7 @@ class TweetPipeline(Pipeline):
         """
         if isinstance(inputs, str | dict):
             labelled = self._label([inputs], top_k)
-            return labelled if top_k == "" else labelled[0]
+            return labelled if isinstance(labelled[0], dict) else labelled[0]
         if isinstance(inputs, list | tuple):
             batches = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
             return [result for batch in batches for result in self._label(batch, top_k)]
@@ -255,11 +266,15 @@ class TweetPipeline(Pipeline):
         pairs = [item.get("text_pair") for item in items]
         contexts = None if any(pair is None for pair in pairs) else pairs
         output, labels = self.model.predict(texts, groups, contexts), self.model.labels
-        results = []
-        for predicted, probs in zip(output.predicted.tolist(), output.probabilities, strict=True):
-            order = [predicted, *(label for label in np.argsort(-probs, kind="stable").tolist() if label != predicted)]
+        space, results = space_of(self.model.rule, labels), []
+        are_sets = space.problem_type is not None
+        for is_given, probs in zip(space.targets(output.predicted) > 0, output.probabilities, strict=True):
+            order = np.lexsort((-probs, ~is_given)).tolist()  # the given labels, then the rest, by probability
             ranked = [{"label": labels[label], "score": float(probs[label])} for label in order]
-            results.append(ranked[0] if top_k == "" else ranked[:top_k])
+            if top_k == "":
+                results.append(ranked[: int(is_given.sum())] if are_sets else ranked[0])
+            else:
+                results.append(ranked[:top_k])
         return results
 
     def _sanitize_parameters(self, **kwargs):

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from smm4h.models.cleaning import URL
+from smm4h.models.label_spaces import PROBLEM
 from smm4h.models.voting import softmax
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # emoji and punctuation are words too
@@ -99,7 +100,12 @@ class HashedTfidf:
 
 
 def _probabilities(distances: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-    """Return probabilities (n_tweets, n_classes) of distances (n_tweets, n_rows) from the class boundaries."""
+    """Return probabilities (n_tweets, n_classes) of distances (n_tweets, n_rows) from the class boundaries.
+
+    Of label sets each label has a row and a boundary of its own.
+    """
+    if about.get("problem_type") == PROBLEM:
+        return 1 / (1 + np.exp(-distances))
     if distances.shape[1] == 1:
         distances = np.column_stack([-distances / 2, distances / 2])
     probs = np.zeros((len(distances), about["n_classes"]))

@@ -30,6 +30,7 @@ from smm4h.data.tokenization import VARIANT
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import runs_with_models
+from smm4h.models.label_spaces import space_of
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
 from smm4h.models.voting import VotingRule
 from smm4h.models.word_models import (
@@ -112,8 +113,12 @@ def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEn
 
 def _rule_of_one(rule: VotingRule, index: int) -> VotingRule:
     """Return the rule of one member alone: its decision in a hard vote, or else argmax."""
-    decision = rule.decision[index : index + 1] if rule.method == "hard" else np.ones_like(rule.decision)
-    return VotingRule("soft", [rule.members[index]], rule.ties, rule.mean, decision)
+    decision, cuts = np.ones_like(rule.decision), None
+    if rule.method == "hard":
+        decision = rule.decision[index : index + 1]
+        cuts = rule.cuts and {group: cut[index : index + 1] for group, cut in rule.cuts.items()}
+    alone = VotingRule("soft", [rule.members[index]], rule.ties, rule.mean, decision, cuts=cuts)
+    return space_of(rule, ()).rule(alone)
 
 
 def _entry(member: Member) -> dict[str, Any]:
@@ -223,6 +228,7 @@ def _write_config(
             if name in ("id", "text", "label") or (name in ("group", "context") and names)
         },
         submission_columns=task.submission.columns,
+        problem_type=task.space.problem_type,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
         architectures=["TweetEnsemble"],

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from smm4h.data.readers.spreadsheets import unprotect
 from smm4h.ensemble.fitted_ensemble import unadjusted_note
@@ -75,13 +74,13 @@ def _content(job: FinishedJob) -> dict:
         ],
         "rule_text": rule_text(job),
         "further": [name for name in job.task.further_measures if name in job.final["out_of_fold"]],
-        "groups": group_rows(job.final["out_of_fold"], job.final["test"]),
+        "groups": group_rows(job.final["out_of_fold"], job.final["test"], of=job.task.groups_are),
         "group_names": sorted(job.final["out_of_fold"].get("groups", {})),
         "promise_text": promise_text(job.promise) if job.promise else "",
         "sections": [section for section in SECTIONS if section[0] != "members" or "without" in evaluation],
         "vote": FINAL,
         "score_parts": parts,
-        "classes": {part: job.task.score_classes(job.final[part]["confusion"]) for part in parts},
+        "classes": {part: job.task.score_classes(job.final[part]) for part in parts},
         "points": points,
         "doubts": list(dict.fromkeys(row["words"] for row in points if row["words"])),
         "per_thousand": per_thousand,
@@ -146,8 +145,9 @@ def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
     """Return all figures of a job, or the few that a model card shows."""
     task, measure, positive = job.task, job.task.measure, job.task.positive_indices
     rows = [(name, score["out_of_fold"], score["test"]) for name, score in job.scores.items()]
-    by_label = {task.named(task.labels[i]): (job.combined[:, i], job.gold == i) for i in positive}
-    labels = [task.named(label) for label in task.labels]
+    has_label = task.space.targets(job.gold) > 0
+    by_label = {task.named(task.labels[i]): (job.combined[:, i], has_label[:, i]) for i in positive}
+    labels = task.decided_names
     pictures = [
         figures.scores(rows, measure, {} if for_card else job.published),
         figures.confusion(job.confusion("out_of_fold"), labels, "out of fold"),
@@ -162,9 +162,9 @@ def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
     if task.n_classes == 2 and job.rule.method != "hard" and len(positive) == 1:
         of_second = binary_threshold(job.fitted_decision[0])
         threshold = of_second if positive == [1] else 1 - of_second
-    given = np.array(job.final["out_of_fold"]["confusion"]).sum(axis=0)
+    given = task.given(job.final["out_of_fold"])
     for index, (label, curve) in zip(positive, by_label.items(), strict=True):
-        pictures.append(figures.thresholds(label, *curve, threshold, int(given[index])))
+        pictures.append(figures.thresholds(label, *curve, threshold, given[task.labels[index]]))
     pictures += [
         figures.agreement(job.agreement(), job.names),
         figures.folds(job.fold_scores(), measure),

@@ -42,6 +42,7 @@ class Card:
     usage_note: str
     task: Task
     counts: Mapping[str, int]
+    n_tweets: int  # labelled ones
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
     scores_note: str
@@ -78,6 +79,7 @@ class Card:
             .render(
                 **content,
                 labels=task.labels,
+                confusion_labels=task.decided_names,
                 about=task.about or f"what the task {task.name} is about",
                 measure=task.measure,
                 measured=task.measured
@@ -201,6 +203,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",
         task=task,
         counts=job.counts,
+        n_tweets=len(job.gold),
         columns=["out of fold", "test"] if has_test else ["out of fold"],
         rows=rows,
         scores_note=ABOUT_FOLDS,
@@ -249,9 +252,9 @@ def _readable_in(job: FinishedJob) -> list[str]:
 def _groups_note(task: Task, final: Mapping[str, Any]) -> str:
     """Return the vote's scores by group as a Markdown table."""
     parts = [part for part in ("out_of_fold", "test") if final[part]]
-    rows = group_rows(*(final[part] for part in parts))
+    rows = group_rows(*(final[part] for part in parts), of=task.groups_are)
     names = " | ".join(f"{part.replace('_', ' ')} | 95 %" for part in parts)
-    lines = [f"The vote by {task.by}:\n", f"| | {names} |", f"|---|{'---|---|' * len(parts)}"]
+    lines = [f"The vote by {task.scored_by}:\n", f"| | {names} |", f"|---|{'---|---|' * len(parts)}"]
     for name, scores in rows:
         shown = (
             f"{score[task.measure]:.3f} | {score['interval'][0]:.3f} to {score['interval'][1]:.3f}" if score else "- |"
@@ -275,11 +278,11 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
     labels = task.indices(pd.read_parquet(plan.folds_file, columns=["label"])["label"])
     gold = labels[held_out.rows]
     groups = None if held_out.groups is None else np.array(held_out.groups.to_pylist(), dtype=object)
-    score = task.score(gold, held_out.probabilities.argmax(axis=1), groups)
+    score = task.score(gold, task.space.most_probable(held_out.probabilities), groups)
     members, shared = _members([run.member])
     cleaning = run.member.args.cleaning
     cleaned_by = f"({', '.join(cleaning)}; the config has it under `cleaning`)"
-    counts = np.bincount(labels, minlength=task.n_classes)
+    counts = task.space.counts(labels)
     encoder = run.member.args.model_name_or_path
     return Card(
         title=name.split("/")[-1],
@@ -288,12 +291,13 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         usage_note=f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN,
         task=task,
         counts=dict(zip(task.labels, counts.tolist(), strict=True)),
+        n_tweets=len(labels),
         columns=["held out"],
         rows=[(run.name, [score])],
         scores_note=f"On the {len(gold)} tweets of the fold that the run held out.",
         confusion=np.array(score["confusion"]),
         confusion_where="held out",
-        decision="The highest probability decides.",
+        decision="A probability of 0.5 gives a label." if task.multi_label else "The highest probability decides.",
         members=members,
         shared=shared,
         training_note=f"Trained on {len(labels) - len(gold)} of the tweets.",
@@ -329,6 +333,7 @@ def student_card(job: FinishedJob, about: Mapping[str, Any], name: str, license:
         usage_note=f"{PLAIN} No code comes with it.",
         task=task,
         counts=job.counts,
+        n_tweets=len(job.gold),
         columns=[check["where"] for check in checks],
         rows=rows,
         scores_note="`ensemble` is the vote that it has learnt from, then comes that vote's best member.",

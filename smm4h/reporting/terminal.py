@@ -223,9 +223,9 @@ def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str],
     rows = [(leaky.get(name, name), [score["out_of_fold"], score["test"]]) for name, score in scores.items()]
     title = f"\n{task.name}: {task.measured}, 95 % bootstrap intervals{about_precision(task)}"
     print_score_table(title, task.measure, ["out of fold", "test"], rows, task.further_measures)
-    if groups := group_rows(*rows[-1][1] if FINAL not in scores else scores[FINAL].values()):
+    if groups := group_rows(*(rows[-1][1] if FINAL not in scores else scores[FINAL].values()), of=task.groups_are):
         name = FINAL if FINAL in scores else rows[-1][0]
-        title = f"\n{name} by {task.by}: {task.measure}"
+        title = f"\n{name} by {task.scored_by}: {task.measure}"
         print_score_table(title, task.measure, ["out of fold", "test"], groups, task.further_measures)
     if leaky:
         console.print("* trained on pseudo labels by teachers that saw the held-out tweets: out of fold, it flatters")
@@ -241,7 +241,7 @@ def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str],
 def print_vote(vote: Vote, output: Path) -> None:
     """Print how a vote was held, how often it gives each label, and its score out of fold."""
     labels, predictions = vote.predictions.labels, vote.predictions
-    counts = np.bincount(vote.predicted, minlength=len(labels))
+    counts = predictions.space.counts(vote.predicted)
     shares = ", ".join(f"{label}: {count}" for label, count in zip(labels, counts, strict=True))
     is_counted = vote.ensemble is None or vote.ensemble.rule.is_argmax  # else the votes are not argmax
     ties = f"; {predictions.count_ties()} ties" if vote.description.startswith("hard") and is_counted else ""
@@ -267,5 +267,5 @@ def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:
     rows = [(name, [task.score(gold, predicted, predictions.groups)]) for name, predicted in by_name]
     title = f"{task.name}, {gold_file}{about_precision(task)}"
     console.print(score_table(title, task.measure, [""], rows, task.further_measures))
-    if groups := group_rows(*rows[-1][1]):
-        console.print(score_table(f"\nvote by {task.by}", task.measure, [""], groups, task.further_measures))
+    if groups := group_rows(*rows[-1][1], of=task.groups_are):
+        console.print(score_table(f"\nvote by {task.scored_by}", task.measure, [""], groups, task.further_measures))

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from smm4h.config.plans.run import Run
+from smm4h.config.task import Task
 from smm4h.data.dataset import column
 from smm4h.data.pseudo_labels import hard_labels
+from smm4h.models.label_spaces import PROBLEM
 from smm4h.models.word_models import (
     LONGEST,
     SAFE,
@@ -38,6 +41,7 @@ from smm4h.training.safe_terms import NoSafeTerms, SafeTerms, TermRows
 from smm4h.utils.errors import InputError, Stopped
 from smm4h.utils.files import read_json, write_json
 
+CERTAIN = 13.8  # log odds of a label that all tweets of a training part have: a probability of 1e-6 of its absence
 MAX_FEATURES = 200_000  # for each kind of terms
 MIN_COUNT = 2  # tweets that must contain a term
 EPOCHS, BATCH, LEARNING_RATE = 8, 32, 1e-3
@@ -55,7 +59,7 @@ CLASSIFIERS = {"tfidf-logistic": _logistic, "tfidf-svm": _svm}
 
 
 def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> HashedTfidf:
-    """Fit TF-IDF features and one of `CLASSIFIERS` to texts and class indices (n_tweets,).
+    """Fit TF-IDF features and one of `CLASSIFIERS` to texts and labels, see `fit_linear`.
 
     Raises ValueError where the texts share no term.
     """
@@ -67,16 +71,39 @@ def fit_counts(name: str, texts: Sequence[str], labels: np.ndarray, n_classes: i
         parts.append(vectorizer.fit_transform(texts))
         arrays[f"terms_{kind}"] = np.array([hash_of(term) for term in vectorizer.get_feature_names_out()])
         arrays[f"idf_{kind}"] = vectorizer.idf_
-    classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
-    arrays |= {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
-    config = {"classifier": name, "n_classes": n_classes, "classes": classifier.classes_.tolist()}
-    return HashedTfidf(config, arrays)
+    weights, about = fit_linear(name, hstack(parts).tocsr(), labels, seed)
+    return HashedTfidf({"classifier": name, "n_classes": n_classes, **about}, arrays | weights)
+
+
+def fit_linear(name: str, features: Any, labels: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Fit one of `CLASSIFIERS` to sparse features (n_tweets, n_features).
+
+    Of label sets each label has a classifier of its own; a label that all tweets have, or none, gets a constant.
+
+    Args:
+        labels: class indices (n_tweets,), or of label sets whether a tweet has a label, (n_tweets, n_labels).
+
+    Returns the arrays `coef` and `intercept`, and what a word model's `about` says of them.
+    """
+    if labels.ndim == 1:
+        classifier = CLASSIFIERS[name](seed).fit(features, labels)
+        weights = {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
+        return weights, {"classes": classifier.classes_.tolist()}
+    coef, intercept = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
+    for index, has_label in enumerate(labels.T):
+        if len(np.unique(has_label)) == 1:
+            intercept[index] = CERTAIN if has_label[0] else -CERTAIN
+        else:
+            classifier = CLASSIFIERS[name](seed).fit(features, has_label)
+            coef[index], intercept[index] = classifier.coef_[0], classifier.intercept_[0]
+    about = {"classes": list(range(labels.shape[1])), "problem_type": PROBLEM}
+    return {"coef": coef, "intercept": intercept}, about
 
 
 def fit_safe_counts(
     name: str, texts: Sequence[str], authors: Sequence[int], labels: np.ndarray, n_classes: int, seed: int
 ) -> BucketLinear:
-    """Fit one of `CLASSIFIERS` to features that can be published, of texts and class indices (n_tweets,).
+    """Fit one of `CLASSIFIERS` to features that can be published, of texts and labels, see `fit_linear`.
 
     Args:
         authors: (n_tweets,) a number for each author; a term that fewer than `SAFE` of them have changes no weight.
@@ -92,11 +119,8 @@ def fit_safe_counts(
         safe = SafeTerms.find(rows, texts, authors)
         parts.append(safe.features(rows, rng))
         n_buckets[kind] = safe.n_buckets
-    classifier = CLASSIFIERS[name](seed).fit(hstack(parts).tocsr(), labels)
-    arrays = {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
-    classes = classifier.classes_.tolist()
-    config = {"classifier": name, "n_classes": n_classes, "classes": classes, "n_buckets": n_buckets}
-    return BucketLinear(config, arrays)
+    arrays, about = fit_linear(name, hstack(parts).tocsr(), labels, seed)
+    return BucketLinear({"classifier": name, "n_classes": n_classes, **about, "n_buckets": n_buckets}, arrays)
 
 
 def fit_net(
@@ -255,7 +279,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    texts, labels = column(part, "text").to_pylist(), hard_labels(np.asarray(column(part, "labels").to_pylist()))
+    texts, labels = column(part, "text").to_pylist(), _labels_of(part, data.task)
     name, seed, n_classes = run.member.args.classifier, run.member.args.seed, data.task.n_classes
 
     def report_or_stop(step: int, steps: int) -> None:
@@ -298,6 +322,14 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
         save_baseline(name, model, own / "model")
         checkpoints.move_into_place(own / "model", run.model)
     _write_done(run, written, time.perf_counter() - started_at, trained_at - started_at)
+
+
+def _labels_of(part: Dataset, task: Task) -> np.ndarray:
+    """Return a training part's labels: class indices (n_tweets,), of label sets targets (n_tweets, n_labels)."""
+    labels = np.asarray(column(part, "labels").to_pylist())
+    if not task.multi_label:
+        return hard_labels(labels)
+    return (task.space.targets(labels) if labels.ndim == 1 else labels) > 0.5
 
 
 def _write_done(run: Run, written: ResultFiles, seconds: float, training_seconds: float) -> None:

@@ -34,10 +34,9 @@ from smm4h.config.task import Task
 from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names
 from smm4h.data.folds import stratified_choice
-from smm4h.data.pseudo_labels import hard_labels
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
 from smm4h.metrics import confusion_matrix, precision, recall
-from smm4h.models.batching import PaddingCollator
+from smm4h.models.batching import PaddingCollator, probabilities_of
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.checkpoints import (
@@ -47,7 +46,7 @@ from smm4h.training.checkpoints import (
     weights_folder,
     write_training_result,
 )
-from smm4h.training.losses import loss_of
+from smm4h.training.losses import LabelSetLoss, loss_of
 from smm4h.training.optim import SparseRowEmbedding
 from smm4h.training.run_data import RunData, training_part, write_done, write_results
 from smm4h.training.sampler import sampling_of
@@ -81,6 +80,7 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
         rare=task.positive_indices,
         id2label=dict(enumerate(task.labels)),
         label2id={label: index for index, label in enumerate(task.labels)},
+        problem_type=task.space.problem_type,
     )
     name = member.args.model_name_or_path
     try:
@@ -205,7 +205,9 @@ def training_auc(trainer: "TweetTrainer", task: Task) -> float:
     """
     tweets = trainer.train_dataset
     labels = np.asarray(column(tweets, "labels").to_pylist())
-    is_rare = np.isin(hard_labels(labels), task.positive_indices)
+    if task.multi_label:
+        return _auc_of_labels(trainer, labels, task)
+    is_rare = task.has_rare(labels)
     rare, others = (np.random.default_rng(0).permutation(np.flatnonzero(kind)) for kind in (is_rare, ~is_rare))
     n_each = min(len(rare), len(others), AUC_TWEETS)
     if n_each == 0:
@@ -213,6 +215,15 @@ def training_auc(trainer: "TweetTrainer", task: Task) -> float:
     rows = np.concatenate([rare[:n_each], others[:n_each]])
     probabilities = predict_proba(trainer, tweets.select(rows))
     return float(roc_auc_score(is_rare[rows], probabilities[:, task.positive_indices].sum(axis=1)))
+
+
+def _auc_of_labels(trainer: "TweetTrainer", labels: np.ndarray, task: Task) -> float:
+    """Return the mean over labels of the area under the ROC curve of training tweets with and without the label."""
+    rows = np.random.default_rng(0).permutation(len(labels))[: 2 * AUC_TWEETS]
+    targets = (task.space.targets(labels) if labels.ndim == 1 else labels)[rows] > 0.5
+    probabilities = predict_proba(trainer, trainer.train_dataset.select(rows))
+    columns = [i for i in range(task.n_classes) if 0 < targets[:, i].sum() < len(rows)]
+    return float(np.mean([roc_auc_score(targets[:, i], probabilities[:, i]) for i in columns])) if columns else 1.0
 
 
 def broadcast_from_main(value: Any) -> Any:
@@ -323,9 +334,13 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
     metric = TaskMetric(task, group_names(eval_dataset))
 
     def score(output) -> dict[str, float]:
-        scores = metric.compute(predictions=output.predictions.argmax(axis=1), references=output.label_ids)
         logits, labels = torch.from_numpy(output.predictions).double(), torch.from_numpy(output.label_ids)
-        return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
+        predicted = task.space.most_probable(probabilities_of(logits, task.space.problem_type).numpy())
+        scores = metric.compute(predictions=predicted, references=output.label_ids)
+        if not task.multi_label:
+            return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
+        targets = torch.from_numpy(task.space.targets(output.label_ids)).double()
+        return {**scores, "cross_entropy": LabelSetLoss()(logits, targets).mean().item()}
 
     labels = np.asarray(column(train_dataset, "labels").to_pylist())
     sampling = sampling_of(member, task, labels)
@@ -386,24 +401,26 @@ class TaskMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions, references) -> dict[str, float]:
-        gold, predicted = np.asarray(references), np.asarray(predictions)
-        confusion = confusion_matrix(gold, predicted, self.task.n_classes)
-        objective = self.task.objective
+        space, objective = self.task.space, self.task.objective
+        gold, predicted = (space.decided_classes(np.asarray(classes)) for classes in (references, predictions))
+        groups, n_decided = space.decided_groups(len(references), self.groups), len(space.decided)
+        confusion = confusion_matrix(gold, predicted, n_decided)
         return {
-            self.task.measure: objective.score(gold, predicted, self.task.n_classes, self.groups),
+            self.task.measure: objective.score(gold, predicted, n_decided, groups),
             "precision": float(precision(confusion, objective.positive)),
             "recall": float(recall(confusion, objective.positive)),
         }
 
 
 def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:
-    """Return softmax probabilities (n_tweets, n_classes) in the order of `tokens`.
+    """Return the model's probabilities (n_tweets, n_classes) in the order of `tokens`.
 
     Batches contain tweets of similar length, which saves padding.
     """
     order = longest_first(tokens)
     logits = trainer.predict(input_columns(tokens.select(order))).predictions
-    probs = torch.from_numpy(logits).double().softmax(dim=1).float().numpy()
+    problem_type = trainer.accelerator.unwrap_model(trainer.model).config.problem_type
+    probs = probabilities_of(torch.from_numpy(logits).double(), problem_type).float().numpy()
     restored = np.empty_like(probs)
     restored[order] = probs
     return restored

@@ -20,7 +20,7 @@ from smm4h.config.versions import OWN, own_version
 from smm4h.data.dataset import column, group_names, groups_of
 from smm4h.data.extra_tweets import extra_rows, write_extra_tweets
 from smm4h.data.folds import fold_column
-from smm4h.data.outputs.predictions import Predictions, read_predictions, write_predictions
+from smm4h.data.outputs.predictions import PROBLEM_TYPE, Predictions, read_predictions, write_predictions
 from smm4h.data.pseudo_labels import PseudoLabels, part_file, read_part
 from smm4h.data.splits import Splits
 from smm4h.data.tokenization import token_table, tokenise
@@ -127,11 +127,11 @@ def training_part(run: Run, data: RunData, pseudo: PseudoLabels | None) -> Datas
 
 
 def _gold_part(tweets: Dataset, rows: np.ndarray, task: Task, pseudo: PseudoLabels | None) -> Dataset:
-    """Return some rows of a table with gold labels; one-hot beside soft pseudo labels, as a column has one type."""
+    """Return some rows of a table with gold labels; as targets beside soft pseudo labels, as a column has one type."""
     if pseudo is None or pseudo.labels.ndim == 1:
         return tweets.select(rows)
-    one_hot = np.eye(task.n_classes, dtype=np.float32)[column(tweets, "labels").to_numpy()[rows]]
-    return _with_labels(tweets.remove_columns("labels"), rows, one_hot)
+    targets = task.space.targets(column(tweets, "labels").to_numpy()[rows])
+    return _with_labels(tweets.remove_columns("labels"), rows, targets)
 
 
 def _with_labels(tweets: Dataset, rows: np.ndarray, labels: np.ndarray) -> Dataset:
@@ -169,6 +169,8 @@ def write_results(
         broadcast: returns the main process's value in all processes, so that all predict the same tables.
     """
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
+    problem_type = data.task.space.problem_type
+    maker |= {PROBLEM_TYPE: problem_type} if problem_type else {}
     labelled = token_table(data.token_folder, "labelled", run.member)
     held_out = labelled.select(np.flatnonzero(data.held_out(run)))
     parts = [] if run.is_refit else [("held_out", run.held_out_file, held_out)]
@@ -213,8 +215,9 @@ def write_done(run: Run, record: dict[str, Any], files: dict[str, dict[str, Any]
 def _held_out_score(run: Run, held_out: Dataset, task: Task) -> dict[str, Any]:
     """Return the score of the run's held-out predictions by argmax, and their average precision."""
     gold, predicted = column(held_out, "labels").to_numpy(), read_predictions(run.held_out_file).probabilities
-    score = task.score(gold, predicted.argmax(axis=1), group_names(held_out))
-    return {**score, "average_precision": rare_average_precision(predicted, gold, task.positive_indices)}
+    score = task.score(gold, task.space.most_probable(predicted), group_names(held_out))
+    decided = task.space.to_decide(predicted), task.space.decided_classes(gold)
+    return {**score, "average_precision": rare_average_precision(*decided, task.objective.positive)}
 
 
 def remove_intermediate_files(run: Run) -> None:

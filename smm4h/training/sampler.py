@@ -10,7 +10,6 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from smm4h.config.job import Member
 from smm4h.config.task import Task
-from smm4h.data.pseudo_labels import hard_labels
 
 FILLER = -1  # index of an unlabelled row, for a process that gets no tweet of a short last batch
 
@@ -138,4 +137,4 @@ def sampling_of(member: Member, task: Task, labels: np.ndarray) -> ClassSampling
     per_positive, copies = member.args.negatives_per_positive, member.args.positive_copies
     if per_positive is None and copies == 1:
         return None
-    return ClassSampling(np.isin(hard_labels(labels), task.positive_indices), per_positive, copies)
+    return ClassSampling(task.has_rare(labels), per_positive, copies)

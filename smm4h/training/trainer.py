@@ -22,7 +22,7 @@ from smm4h.config.job import Member
 from smm4h.data.dataset import column
 from smm4h.models.predictors import best_precision
 from smm4h.training import checkpoints
-from smm4h.training.losses import IGNORED, Loss, targets_of
+from smm4h.training.losses import IGNORED, Loss
 from smm4h.training.optim import RAdam
 from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
 from smm4h.utils.errors import InputError, Stopped
@@ -127,7 +127,7 @@ class TweetTrainer(Trainer):
     def mean_over_step(self, outputs, labels, num_items_in_batch=None):
         """Return the summed loss of a micro-batch, divided by the normalizer of the whole step."""
         logits = outputs["logits"].float()
-        targets = targets_of(labels, logits.shape[-1])
+        targets = self.loss.targets(labels, logits.shape[-1])
         divisor = self.loss_on_device.normalizer(targets) if num_items_in_batch is None else num_items_in_batch
         return self.loss_on_device(logits, targets).sum() / divisor
 
@@ -137,8 +137,8 @@ class TweetTrainer(Trainer):
         if not labels:
             return None
         n_classes = self.accelerator.unwrap_model(self.model).config.num_labels
-        divisor = torch.stack([self.loss.normalizer(targets_of(each, n_classes)) for each in labels]).sum()
-        divisor = self._prepare_input(divisor)
+        by_batch = [self.loss.normalizer(self.loss.targets(each, n_classes)) for each in labels]
+        divisor = self._prepare_input(torch.stack(by_batch).sum())
         if self.args.world_size > 1:
             divisor = self.accelerator.gather(divisor).sum()
         return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)  # not 0 / 0 in a step where all weights are 0
@@ -281,7 +281,7 @@ class TrainingRows(TorchDataset):
 
     @staticmethod
     def _unlabelled(label: int | list[float]) -> int | list[float]:
-        return [0.0] * len(label) if isinstance(label, list) else IGNORED
+        return [float(IGNORED)] * len(label) if isinstance(label, list) else IGNORED
 
 
 def copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -22,7 +22,11 @@ DESCRIPTIVE = (
 )  # keys of a task without effect on runs
 READING = ("header", "label_header", "spellings", "unknown_labels", "one_text_per_file")  # how files are read
 WITHOUT_IDENTITY = ("columns", "files", *READING, *DESCRIPTIVE)  # keys whose effect the data's hashes hold, or none
-LATER = ("average", "unscored")  # keys that older jobs did not know; without effect as long as they are not given
+LATER = (
+    "average",
+    "unscored",
+    "multi_label",
+)  # keys that older jobs did not know; without effect as long as they are not given
 
 
 def task_identity(task: Task) -> dict[str, Any]:

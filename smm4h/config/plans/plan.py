@@ -13,7 +13,7 @@ from smm4h.config.job import Job, Member
 from smm4h.config.plans.identity import effective_settings, fingerprint_of, shared_settings, task_identity
 from smm4h.config.plans.run import REFIT, Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
-from smm4h.config.task import Columns, Submission, Task
+from smm4h.config.task import Columns, MultiLabel, Submission, Task
 from smm4h.config.versions import OWN
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import read_checked_json
@@ -171,6 +171,8 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
         further = {**content.get("reading", {}), **content.get("told", {})}
         if costs := further.get("costs"):
             further["costs"] = Costs(**costs)
+        if multi_label := content["task"].get("multi_label"):
+            further["multi_label"] = MultiLabel(**multi_label)
         task = Task(**{**content["task"], **further, "submission": submission, "columns": columns})
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None

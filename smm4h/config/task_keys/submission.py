@@ -1,21 +1,25 @@
 """The key `submission:` of a task file: the shape of what is handed in."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smm4h.config.task import DEFAULT_SUBMISSION, Submission
+from smm4h.config.task import DEFAULT_SUBMISSION, ONE_LABEL_CELL, Submission
 from smm4h.config.task_keys.content import Content
 from smm4h.config.task_keys.labels import read_labels
+from smm4h.config.task_keys.multi_label import read_multi_label
+from smm4h.models.label_spaces import LabelSetSpace
 
 LONGEST_FILE_NAME = 200  # bytes; file systems allow 255, of which temporary names need some
-SUBMISSION_KEYS = ("file", "columns", "header", "separator", "labels", "zip", "validation")
+SUBMISSION_KEYS = ("file", "columns", "header", "separator", "labels", "zip", "validation", "joint", "marks")
+LABEL_SETS = "labels"  # column of labels in other files than the submission, where that has a column for each
 SEPARATOR_NAMES = {"tab": "\t", "comma": ",", "semicolon": ";"}
 
 
 def read_submission(content: Content) -> Submission:
     """Return the shape of what is handed in; the default one where the task file names none."""
     if content.get("submission") is None:
-        return DEFAULT_SUBMISSION
+        return replace(DEFAULT_SUBMISSION, joint=_joint(content, None))
     value = content.mapping("submission", content.get("submission"), "{file: answer.tsv, columns: [id, label]}")
     content.check_keys("submission", value, SUBMISSION_KEYS, "key")
     if not {"file", "columns"} <= set(value):
@@ -33,7 +37,7 @@ def read_submission(content: Content) -> Submission:
             content.fail("submission", f"{flag}: true or false is expected", flag)
     return Submission(
         file=file,
-        columns=[names["id"], names["label"]],
+        columns=[names["id"], names.get("label", LABEL_SETS)],
         cells=cells if isinstance(value["columns"], dict) else {},
         files=files,
         header=value.get("header", True),
@@ -41,7 +45,34 @@ def read_submission(content: Content) -> Submission:
         labels=_written_labels(content, value.get("labels") or {}),
         packing=_packing(content, value.get("zip", True)),
         validation=value.get("validation", False),
+        joint=_joint(content, value.get("joint")),
+        marks=_marks(content, value.get("marks")),
     )
+
+
+def _joint(content: Content, value: Any) -> str:
+    """Return what stands between the labels of a multi-label task: by default what separates them in its files."""
+    multi_label = read_multi_label(content)
+    if multi_label is None:
+        if value is not None:
+            content.fail("submission", "joint: only a multi-label task has several labels to join", "joint")
+        return ""
+    if value is not None:
+        joint = content.strings("submission", value)[0]
+        if not joint or any(joint in label for label in read_labels(content)):
+            content.fail("submission", f"joint {joint!r} must separate the labels, none of which may hold it", "joint")
+        return joint
+    return multi_label.separator or LabelSetSpace(tuple(read_labels(content))).separators[0]
+
+
+def _marks(content: Content, value: Any) -> list[str]:
+    """Return what a label's own column holds where the label is given, and where it is absent."""
+    marks = ["1", "0"] if value is None else content.strings("submission", value)
+    if len(marks) != 2 or marks[0] == marks[1]:
+        content.fail(
+            "submission", 'marks: write what stands for a given and for an absent label: ["yes", "no"]', "marks"
+        )
+    return marks
 
 
 def _cells(content: Content, value: Any) -> dict[str, str]:
@@ -52,8 +83,16 @@ def _cells(content: Content, value: Any) -> dict[str, str]:
             content.fail("submission", "two `columns:`, of ids and labels, or a mapping of columns to what they hold")
         return {names[0]: "id", names[1]: "label"}
     cells = {name: "" if held is None else content.strings("submission", held)[0] for name, held in value.items()}
+    held = list(cells.values())
+    of_labels = [match[1] for text in held if (match := ONE_LABEL_CELL.fullmatch(text))]
+    if of_labels and read_multi_label(content) is not None:
+        if sorted(of_labels) != sorted(read_labels(content)) or "label" in held:
+            content.fail(
+                "submission", "name a column for each label, `label: NAME`, or one for all, `label`", "columns"
+            )
+        held.append("label")
     for needed in ("id", "label"):
-        if list(cells.values()).count(needed) != 1:
+        if held.count(needed) != 1:
             content.fail("submission", f"exactly one of the columns must hold the {needed}", "columns")
     return cells
 

@@ -17,7 +17,7 @@ from smm4h.data.outputs.labels import NUMBER, LabelFile
 from smm4h.data.outputs.predictions import MAKER, PROBABILITY, Predictions, read_predictions
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
-from smm4h.data.readers.labels import headed
+from smm4h.data.readers.labels import headed, label_classes
 from smm4h.data.readers.spreadsheets import unprotect
 from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Table, looks_like_header
 from smm4h.data.streaming import WRITABLE, Writer
@@ -56,7 +56,7 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
         )
     table = _quick_table(path) or _table(path, encoding)
     table = replace(table, names=[QUOTED.sub(r"\1", name.strip()) for name in table.names])
-    table = table if task is None else headed(table, task)
+    table = table if task is None else with_label_sets(headed(table, task), task)
     ids, labels, classes = _label_columns(table, task)
     if len(table.lines) == 0:
         raise InputError(f"{path} has a header and no rows; one tweet a line is expected below it")
@@ -75,12 +75,32 @@ def read_labels(path: str | Path, task: Task | None = None, encoding: str | None
     _check_ids(file)
     if task is not None and file.labels is not None:
         file = replace(file, labels=_as_named(file.labels, task))
+    may_lack = task is not None and task.multi_label is not None
     for name, values in (("id", file.ids), ("label", file.labels)):
-        if values is not None and (row := pa.compute.index(values, "").as_py()) >= 0:
+        is_needed = values is not None and not (name == "label" and may_lack)
+        if is_needed and (row := pa.compute.index(values, "").as_py()) >= 0:
             raise InputError(f"{file.where(row)}: no {name}; every tweet needs one")
         if values is not None and (row := first_unwritable(values)) is not None:
             raise InputError(f"{file.where(row)}: {HAS_CONTROL.format(name)}")
     return file
+
+
+LABEL_SET = "labels of the row"  # column that `with_label_sets` adds
+
+
+def with_label_sets(table: Table, task: Task) -> Table:
+    """Return a table of a multi-label task with a column of label sets as texts, where it has a column a label.
+
+    Raises `InputError` as `label_classes` does.
+    """
+    marks = task.multi_label.columns.values() if task.multi_label else ()
+    if not marks or not set(marks) <= set(table.names):
+        return table
+    classes = label_classes(table, 0, task)
+    if -1 in classes:
+        raise InputError(f"{table.where(classes.index(-1))}: no label is marked; write 1 or 0 for each")
+    texts = task.space.names(np.array(classes, dtype=np.int64))
+    return replace(table, names=[*table.names, LABEL_SET], columns=[*table.columns, texts])
 
 
 def _as_named(labels: pa.ChunkedArray, task: Task) -> pa.ChunkedArray:
@@ -89,8 +109,13 @@ def _as_named(labels: pa.ChunkedArray, task: Task) -> pa.ChunkedArray:
     names = {**written, **task.label_of_spelling, **{label: label for label in task.labels}}
     if len(names) == len(task.labels):
         return labels
+
+    def named(label: str) -> str:
+        parts = task.space.split(label)
+        return task.space.joined([names.get(part, part) for part in parts])
+
     distinct = pa.compute.unique(labels)
-    renamed = pa.array([names.get(label, label) for label in distinct.to_pylist()], pa.string())
+    renamed = pa.array([named(label) for label in distinct.to_pylist()], pa.string())
     return pa.chunked_array([renamed.take(pa.compute.index_in(labels, value_set=distinct).combine_chunks())])
 
 
@@ -183,7 +208,7 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
     ids, labels = list(ID_NAMES), list(LABEL_NAMES)
     if task is not None:
         ids = [*task.columns.id, task.submission.columns[0], *ids]
-        labels = [*task.columns.label, task.submission.columns[1], *labels]
+        labels = [LABEL_SET, *task.columns.label, task.submission.columns[1], *labels]
     names = table.names
     if len(names) < 2:
         raise InputError(f"{table.path}, line 1: a header and two columns are expected, tweet id and label")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from smm4h.data.readers.tables import LONGEST_NAME, Finding
+from smm4h.models.label_spaces import SEPARATORS, LabelSetSpace, LabelSpace
 from smm4h.utils.errors import InputError
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -46,7 +47,7 @@ def labels_of(files: Sequence["LabelFile"]) -> list[str]:
 
     Labels of the same number are one, written as the first file does that has it, in the file's shortest spelling.
 
-    Raises `InputError` for a label that is too long for one, before it is printed.
+    Raises `InputError` for a label that is too long for one, before it is printed, and for one that lists others.
     """
     spellings: dict[str | Decimal, str] = {}
     for file in files:
@@ -57,8 +58,21 @@ def labels_of(files: Sequence["LabelFile"]) -> list[str]:
                     "the labels Class, or name the --task"
                 )
             spellings.setdefault(label_key(label), label)
+    labels = set(spellings.values())
+    for label in spellings.values():
+        parts = [part.strip() for separator in SEPARATORS if separator in label for part in label.split(separator)]
+        if parts and labels.issuperset(parts):
+            raise InputError(
+                f"{files[0].path}: {label} lists several labels; name the --task, which says what they are"
+            )
     keys = sorted(spellings, key=lambda key: (isinstance(key, str), key))
     return [spellings[key] for key in keys]
+
+
+def _code(text: str, space: LabelSetSpace) -> int:
+    """Return the class of a text that lists labels; -1 for one with an unknown label."""
+    indices = class_indices(pa.chunked_array([pa.array(space.split(text), pa.string())]), space.labels)
+    return -1 if (indices < 0).any() else int(sum({1 << index for index in indices.tolist()}))
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,25 @@ class LabelFile:
                 "correct it, or name the right --task"
             )
         return indices
+
+    def classes_in(self, space: LabelSpace) -> np.ndarray:
+        """Return the classes (n_rows,) of a label space; raise `InputError` for an unknown label.
+
+        Of a file without labels, what its probabilities speak for.
+        """
+        if space.problem_type is None:
+            return self.indices(space.labels)
+        if self.labels is None:
+            return space.most_probable(self.probabilities_of(space.labels))
+        distinct = pa.compute.unique(self.labels)
+        codes = np.array([_code(text, space) for text in distinct.to_pylist()], dtype=np.int64)
+        classes = codes[pa.compute.index_in(self.labels, value_set=distinct).to_numpy()]
+        if (classes < 0).any():
+            raise InputError(
+                f"{self.where(int((classes < 0).argmax()))}: a label is none of {', '.join(space.labels)}; correct it, "
+                "or name the right --task"
+            )
+        return classes
 
     def probabilities_of(self, labels: Sequence[str]) -> np.ndarray | None:
         """Return probabilities (n_rows, n_classes) in the order of `labels`; None where the file lacks some.

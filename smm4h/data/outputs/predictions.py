@@ -16,6 +16,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
 PROBABILITY = "p_"  # and a label: the name of a column of probabilities
+PROBLEM_TYPE = "problem_type"  # key of the metadata of label sets' probabilities, which do not sum to 1
 MAKER = b"smm4h"  # key of the Parquet metadata with the run that made the file
 
 
@@ -29,6 +30,11 @@ class Predictions:
     labels: list[str]
     maker: dict[str, Any]  # member, fold, part, fingerprint of the run
     groups: pa.ChunkedArray | None = None  # of strings, where the task has groups
+
+    @property
+    def problem_type(self) -> str | None:
+        """That of `LabelSpace`: None for one label a tweet, whose probabilities sum to 1."""
+        return self.maker.get(PROBLEM_TYPE)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -11,11 +11,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
 from smm4h.config.plans.plan import Plan
-from smm4h.config.task import Submission
+from smm4h.config.task import ONE_LABEL_CELL, Submission
 from smm4h.data.dataset import column
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_atomically, write_json
@@ -24,15 +25,18 @@ DATE = (1980, 1, 1, 0, 0, 0)  # of all files within zips: equal labels give equa
 VALIDATION = "validation"  # the part with the labelled validation tweets, and its folder
 
 
+Answers = Sequence[str | Sequence[str]]  # of each tweet its label, or the labels of its set
+
+
 @dataclass(frozen=True)
 class Part:
     """The answers on the tweets of one file: ids and labels, in its order."""
 
     source: str  # as the task names the file; empty: it does not
     ids: Sequence[str]
-    labels: Sequence[str] | Mapping[str, Sequence[str]]  # as the task names them; of subtasks, those of each
+    labels: Answers | Mapping[str, Answers]  # as the task names them; of subtasks, those of each
 
-    def answers(self) -> dict[str, Sequence[str]]:
+    def answers(self) -> dict[str, Answers]:
         """Return the labels by what a column of them holds: `label`, or the name of a subtask."""
         return dict(self.labels) if isinstance(self.labels, Mapping) else {"label": self.labels}
 
@@ -58,7 +62,7 @@ def read_sources(plan: Plan) -> list[tuple[str, int]]:
 
 
 def parts_of(
-    ids: Sequence[str], labels: Sequence[str] | Mapping[str, Sequence[str]], sources: Sequence[tuple[str, int]]
+    ids: Sequence[str], labels: Answers | Mapping[str, Answers], sources: Sequence[tuple[str, int]]
 ) -> list[Part]:
     """Return the answers on the test tweets, a part for each source in a row; of subtasks, labels of each."""
     parts, start = [], 0
@@ -81,9 +85,9 @@ def submission_text(submission: Submission, name: str, parts: Sequence[Part]) ->
         InputError: for an id that stands there with two labels, in JSON by id, and a tab or line end in a field between
             tabs.
     """
-    layout = submission.layout
-    rows = [[known.get(held, held) for held in layout.values()] for part in parts for known in _known(part, submission)]
-    kind = Path(name).suffix.lower()
+    layout, kind = submission.layout, Path(name).suffix.lower()
+    written = [known for part in parts for known in _known(part, submission, as_list=kind in (".json", ".jsonl"))]
+    rows = [[known.get(held, held) for held in layout.values()] for known in written]
     if kind == ".json":
         return _json_by_id(list(layout), rows, list(layout.values()).index("id"))
     if kind == ".jsonl":
@@ -92,12 +96,30 @@ def submission_text(submission: Submission, name: str, parts: Sequence[Part]) ->
     return _separated([list(layout)] * submission.header + rows, submission.separator_of(name), name)
 
 
-def _known(part: Part, submission: Submission) -> Iterator[dict[str, str]]:
+def _known(part: Part, submission: Submission, *, as_list: bool) -> Iterator[dict[str, str | list[str]]]:
     """Yield for each tweet what the columns of a submission may hold, but for constant texts."""
-    written, answers = submission.labels, part.answers()
+    answers = part.answers()
     for i, *labels in zip(part.ids, *answers.values(), strict=True):
-        named = (written.get(label, label) for label in labels)
-        yield {"id": i, "source": part.source, **dict(zip(answers, named, strict=True))}
+        cells = {"id": i, "source": part.source}
+        for name, of_tweet in zip(answers, labels, strict=True):
+            cells |= _cells(name, of_tweet, submission, as_list)
+        yield cells
+
+
+def _cells(name: str, labels: str | Sequence[str], submission: Submission, as_list: bool) -> dict[str, Any]:
+    """Return by what a column may hold the cell of a tweet's label, or the cells of its set of labels.
+
+    Args:
+        name: of the cell with the label, or with all labels.
+        as_list: whether several labels stand there as a list, as in JSON.
+    """
+    if isinstance(labels, str):
+        return {name: submission.labels.get(labels, labels)}
+    written = [submission.labels.get(label, label) for label in labels]
+    held = {text: match[1] for text in submission.layout.values() if (match := ONE_LABEL_CELL.fullmatch(text))}
+    given, absent = submission.marks
+    marks = {text: given if label in labels else absent for text, label in held.items()}
+    return {name: written if as_list else submission.joint.join(written), **marks}
 
 
 def _separated(rows: Sequence[Sequence[str]], separator: str, name: str) -> str:

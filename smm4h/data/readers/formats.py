@@ -237,17 +237,18 @@ def _parquet_tables(source: Source, size: int | None) -> Iterator[Table]:
         columns = None
         if source.wanted:
             columns = [names[index] for index in set(source.wanted.check(names, source.name).values())]
+        lists = source.wanted.lists if source.wanted else names
         if size is None:
-            yield _filled_table(file.read(columns=columns), source.name, 0, names)
+            yield _filled_table(file.read(columns=columns), source.name, 0, names, lists)
             return
         for batch in file.iter_batches(batch_size=size, columns=columns):
-            yield _filled_table(pa.Table.from_batches([batch]), source.name, row, names)
+            yield _filled_table(pa.Table.from_batches([batch]), source.name, row, names, lists)
             row += batch.num_rows
         if row == 0:
             yield Table(source.name, names, [[] for _ in names], [], unit="row")
 
 
-def _filled_table(table: pa.Table, path: str, first_row: int, names: Sequence[str]) -> Table:
+def _filled_table(table: pa.Table, path: str, first_row: int, names: Sequence[str], lists: Sequence[str]) -> Table:
     """Return Arrow columns as a table of strings without the rows in which all of them are empty."""
     is_empty = np.ones(table.num_rows, dtype=bool)
     for column in table.columns:
@@ -257,30 +258,37 @@ def _filled_table(table: pa.Table, path: str, first_row: int, names: Sequence[st
             is_null = pa.compute.or_(is_null, pa.compute.fill_null(is_blank, True))
         is_empty &= is_null.to_numpy()
         if not is_empty.any():
-            return arrow_table(table, path, first_row, names)
+            return arrow_table(table, path, first_row, names, lists)
     kept = np.flatnonzero(~is_empty)
-    result = arrow_table(table.take(pa.array(kept)), path, first_row, names)
+    result = arrow_table(table.take(pa.array(kept)), path, first_row, names, lists)
     result.lines = (first_row + kept).tolist()
     result.findings.append(Finding(path, int(is_empty.sum()), "empty rows were left out"))
     return result
 
 
-def arrow_table(table: pa.Table, path: str, first_row: int = 0, names: Sequence[str] | None = None) -> Table:
+def arrow_table(
+    table: pa.Table,
+    path: str,
+    first_row: int = 0,
+    names: Sequence[str] | None = None,
+    lists: Sequence[str] = (),
+) -> Table:
     """Return Arrow columns as a table of strings, its rows numbered from `first_row`.
 
     Args:
         names: of all columns, where `table` has only some of them; the others must not be read.
+        lists: names of columns whose cells may be lists, which are read as JSON.
     """
     names = list(table.column_names if names is None else names)
     lines = range(first_row, first_row + table.num_rows)
     result = Table(path, names, [], lines, unit="row")
     for name in names:
-        make = functools.partial(_arrow_texts, table, name, result)
+        make = functools.partial(_arrow_texts, table, name, result, name in lists)
         result.columns.append(LazyColumn(table.num_rows, make))
     return result
 
 
-def _arrow_texts(table: pa.Table, name: str, result: Table) -> list[str]:
+def _arrow_texts(table: pa.Table, name: str, result: Table, may_be_lists: bool) -> list[str]:
     """Return an Arrow column as strings; raise `InputError` for a type that is no text."""
     indices = table.schema.get_all_field_indices(name)
     if len(indices) != 1:
@@ -293,14 +301,20 @@ def _arrow_texts(table: pa.Table, name: str, result: Table) -> list[str]:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     for is_kind, words in ARROW_NOT_TEXT:
-        if is_kind(kind):
+        if is_kind(kind) and not (may_be_lists and is_list_type(kind)):
             raise InputError(f"{result.path}: column {name} holds {words}; text is expected")
     with reading(Path(result.path)):
         try:
             cells = column.to_pylist()
         except UnicodeDecodeError:
             cells = _cells_one_by_one(column, name, result)
-    return texts_of(cells, name, result.where, result.findings)
+    return texts_of(cells, name, result.where, result.findings, lists=may_be_lists)
+
+
+def is_list_type(kind: pa.DataType) -> bool:
+    """Return whether Arrow cells are lists of simple values."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and not pa.types.is_nested(kind.value_type)
 
 
 def _cells_one_by_one(column: pa.ChunkedArray, name: str, table: Table) -> list[object]:

@@ -67,7 +67,9 @@ def _is_json(text: str) -> bool:
 
 
 def _objects_by_id(source: Source) -> Iterator[tuple[int, dict[str, Any]]] | None:
-    """Return the entries of one JSON object that has an object, or a label, for each id; None for another content.
+    """Return the entries of one JSON object that has an object, a label or a list of labels for each id.
+
+    None stands for any other content.
 
     The number of an entry stands for its line.
     """
@@ -83,7 +85,7 @@ def _objects_by_id(source: Source) -> Iterator[tuple[int, dict[str, Any]]] | Non
         return None
     if all(isinstance(value, dict) for value in content.values()):
         entries = [{id_name: key} | value for key, value in content.items()]
-    elif all(isinstance(value, str | int) and ID_LIKE.fullmatch(key) for key, value in content.items()):
+    elif all(isinstance(value, str | int | list) and ID_LIKE.fullmatch(key) for key, value in content.items()):
         entries = [{id_name: key, "label": value} for key, value in content.items()]
     else:
         return None

@@ -13,6 +13,7 @@ from smm4h.config.task import Task
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.ids import checked_ids
 from smm4h.data.readers.tables import NUMBER, Finding, Table
+from smm4h.models.label_spaces import LabelSetSpace
 from smm4h.utils.errors import InputError, nearest
 
 LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
@@ -22,37 +23,115 @@ UNKNOWN = -2  # class of a label that is none of the task's
 
 
 def label_classes(table: Table, column: int, task: Task) -> list[int]:
-    """Return the class indices of a table's labels, -1 for an empty one, `UNKNOWN` for one that the task lets drop.
+    """Return the classes of a table's labels, -1 for an empty one, `UNKNOWN` for one that the task lets drop.
 
     A label is one of the task's or of its spellings, as written there but for spaces around it, or the same number, or
-    the same truth value: `1.0` is 1, and JSON's true is True or 1.
+    the same truth value: `1.0` is 1, and JSON's true is True or 1. Of a multi-label task an empty cell is the empty
+    set, and -1 stands for a row with no mark in any of its columns of labels.
 
     Raises:
         InputError: for labels that are none of the task's, with the first one's line.
     """
-    index = {label: i for i, label in enumerate(task.labels)}
-    index = {name: index[label] for name, label in task.label_of_spelling.items()} | index
+    if task.multi_label and task.multi_label.columns:
+        return _marked_classes(table, task)
+    known = KnownLabels(task)
     values = [label.strip() for label in table.columns[column]]
-    by_key: dict[Decimal | str, int] = {}
-    for label, i in reversed(index.items()):
-        by_key[_label_key(label)] = i
-    for word, digit in (("true", Decimal(1)), ("false", Decimal(0))):
-        if digit in by_key:
-            by_key.setdefault(word, by_key[digit])
-    of_value = {value: by_key.get(_label_key(value), UNKNOWN) for value in set(values) - {""}}
-    of_value = {"": -1} | of_value | index
-    classes = [of_value[value] for value in values]
+    if task.multi_label:
+        if not any(values):
+            raise InputError(
+                f"{table.path} has no label in any row of column {table.names[column]}; leave the file out, or name "
+                "the right column"
+            )
+        found = {value: known.class_of_set(value) for value in set(values)}
+    else:
+        found = {value: known.class_of(value) if value else -1 for value in set(values)}
+    classes = [found[value] for value in values]
     if UNKNOWN in classes:
-        unknown = Counter(value for value, i in zip(values, classes, strict=True) if i == UNKNOWN)
+        refused = [value for value, i in zip(values, classes, strict=True) if i == UNKNOWN]
+        unknown = Counter(part for value in refused for part in known.unknown(value))
         says = f"none of {', '.join(task.labels)}, but {_shown(unknown, task)}"
         if task.unknown_labels == "drop":
-            table.findings.append(Finding(table.path, sum(unknown.values()), f"rows left out, whose label is {says}"))
+            what = f"rows left out, whose label is {says}"
+            table.findings.append(Finding(table.path, classes.count(UNKNOWN), what))
             return classes
+        remedy = "correct the file, or the labels of the task file, or have such rows left out by its"
         raise InputError(
-            f"{table.where(classes.index(UNKNOWN))}: the label is {says}; correct the file, or the labels of the task "
-            "file, or have such rows left out by its `unknown_labels: drop`"
+            f"{table.where(classes.index(UNKNOWN))}: the label is {says}; {remedy} `unknown_labels: drop`"
+            f"{_several(unknown, known)}"
         )
     return classes
+
+
+class KnownLabels:
+    """What a task's labels may be written as: themselves, their spellings, the same number or truth value."""
+
+    def __init__(self, task: Task) -> None:
+        index = {label: i for i, label in enumerate(task.labels)}
+        self.index = {name: index[label] for name, label in task.label_of_spelling.items()} | index
+        self.space = LabelSetSpace(tuple(self.index), task.multi_label.separator if task.multi_label else "")
+        self.is_set = task.multi_label is not None
+        self.by_key: dict[Decimal | str, int] = {}
+        for label, i in reversed(self.index.items()):
+            self.by_key[_label_key(label)] = i
+        for word, digit in (("true", Decimal(1)), ("false", Decimal(0))):
+            if digit in self.by_key:
+                self.by_key.setdefault(word, self.by_key[digit])
+
+    def class_of(self, value: str) -> int:
+        """Return the index of the label that a value stands for, or `UNKNOWN`."""
+        return self.index.get(value, self.by_key.get(_label_key(value), UNKNOWN))
+
+    def class_of_set(self, value: str) -> int:
+        """Return the class of a list of labels, or `UNKNOWN` where any of them is unknown."""
+        parts = {self.class_of(part) for part in self.space.split(value)}
+        return UNKNOWN if UNKNOWN in parts else sum(1 << part for part in parts)
+
+    def unknown(self, value: str) -> list[str]:
+        """Return the unknown labels of a cell."""
+        parts = self.space.split(value) if self.is_set else [value]
+        return [part for part in parts if self.class_of(part) == UNKNOWN]
+
+    def is_list(self, value: str) -> bool:
+        """Return whether a value lists several known labels."""
+        parts = self.space.split(value)
+        return len(parts) > 1 and all(self.class_of(part) != UNKNOWN for part in parts)
+
+
+def _several(unknown: Counter, known: KnownLabels) -> str:
+    """Return a hint where unknown labels of a task of one label a tweet are lists of known ones."""
+    if known.is_set or not any(known.is_list(value) for value in unknown):
+        return ""
+    return "; where a tweet can have several labels, the task file says so by `multi_label: true`"
+
+
+MARKS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}  # in columns of a label each
+
+
+def _marked_classes(table: Table, task: Task) -> list[int]:
+    """Return the classes of a table with a column of marks for each label; -1 for a row without any mark.
+
+    Raises:
+        InputError: where a column is missing, and with the line for a cell that is no mark, or empty beside others.
+    """
+    codes = [0] * len(table.lines)
+    n_empty = [0] * len(table.lines)
+    columns = task.multi_label.columns
+    for bit, (label, name) in enumerate(columns.items()):
+        if table.names.count(name) != 1:
+            raise InputError(f"{table.path}, line 1: no column {name}, which holds the label {label}; add it")
+        for row, cell in enumerate(table.columns[table.names.index(name)]):
+            mark = cell.strip().lower()
+            mark = mark.removesuffix(".0")
+            if not mark:
+                n_empty[row] += 1
+            elif mark not in MARKS:
+                raise InputError(f"{table.where(row)}: column {name} must hold 1 or 0 (yes or no, true or false)")
+            else:
+                codes[row] |= MARKS[mark] << bit
+    for row, count in enumerate(n_empty):
+        if 0 < count < len(columns):
+            raise InputError(f"{table.where(row)}: only some labels are marked; write 1 or 0 for each, or for none")
+    return [-1 if count else code for code, count in zip(codes, n_empty, strict=True)]
 
 
 def _label_key(label: str) -> Decimal | str:
@@ -131,7 +210,8 @@ def headed(table: Table, task: Task) -> Table:
     none of the usual columns, but a label in its first line, has none either.
     """
     first = [name.strip() for name in table.names]
-    usual = {*task.columns.id, *task.columns.label, *task.submission.layout, *COMMON_IDS, *COMMON_LABELS}
+    marks = task.multi_label.columns.values() if task.multi_label else ()
+    usual = {*marks, *task.columns.id, *task.columns.label, *task.submission.layout, *COMMON_IDS, *COMMON_LABELS}
     if table.unit == "row" or usual.intersection(first):
         return table
     headers = [task.label_header, *([list(task.submission.layout)] if not task.submission.header else [])]

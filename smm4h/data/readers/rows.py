@@ -154,7 +154,9 @@ class Rows:
             table.columns = [[unquote(cell) for cell in column] for column in columns]
         if not self.has_text:
             for index in sorted(set(self.positions.values())):
-                table.columns[index] = texts_of(columns[index], self.names[index], table.where, self.source.findings)
+                name = self.names[index]
+                lists = name in self.source.wanted.lists
+                table.columns[index] = texts_of(columns[index], name, table.where, self.source.findings, lists=lists)
         table.findings = self.source.take_findings()
         if not self.has_text and self.source.wanted is None:  # the caller reads some columns only
             table.columns = [self._lazy_column(table, index) for index in range(self.width)]
@@ -162,7 +164,9 @@ class Rows:
 
     def _lazy_column(self, table: Table, index: int) -> LazyColumn:
         cells = table.columns[index]
-        return LazyColumn(len(cells), lambda: texts_of(cells, self.names[index], table.where, table.findings))
+        return LazyColumn(
+            len(cells), lambda: texts_of(cells, self.names[index], table.where, table.findings, lists=True)
+        )
 
 
 def tables_of(

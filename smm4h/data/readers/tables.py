@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ COLUMN_WORDS = frozenset(
         *("user", "author", "username", "created", "date", "time", "lang", "language", "split", "source", "index"),
     )
 )
+MARK = "mark of "  # and a name: kind of a column of marks, see `Wanted.marks`
 LONGEST_NAME = 40  # characters of a column's name; a longer one is a tweet
 WRAPPED = re.compile(r'"((?:[^"]|"")*)"')
 ESCAPED = re.compile(r'"((?:[^"]|\\")*)"')  # R's write.table: \" for a quote, a single \ for itself
@@ -98,6 +100,8 @@ class Wanted:
         has_flags: whether the command has flags that name columns, for messages.
         header: names of the columns of a text file that has no header.
         one_text_per_file: whether a .txt file is one text, whose id is the file's name.
+        marks: names of the columns of a label each, of a multi-label task.
+        lists: names of columns whose cells may be lists, which are read as JSON.
     """
 
     columns: Columns
@@ -106,6 +110,8 @@ class Wanted:
     has_flags: bool = True
     header: Sequence[str] = ()
     one_text_per_file: bool = False
+    marks: Sequence[str] = ()
+    lists: Sequence[str] = ()
 
     def has_no_header(self, first: Sequence[str], where: str) -> bool:
         """Return whether a file whose first line has these fields lacks a header, as the task says that files do.
@@ -129,7 +135,7 @@ class Wanted:
             present = [name for name in getattr(self.columns, kind) if name in names]
             if present:
                 found[kind] = names.index(present[0])
-        return found
+        return found | {f"{MARK}{name}": names.index(name) for name in self.marks if name in names}
 
     def lacks(self, names: Sequence[str]) -> list[str]:
         """Return which of text, second text, id, label and, of labelled tweets, group a header lacks.
@@ -140,7 +146,12 @@ class Wanted:
         needed = ("text", "context", "label") if self.ids_may_lack else ("text", "context", "id", "label")
         if self.columns.label and self.columns.group != ["source"]:
             needed += ("group",)
-        return [kind for kind in needed if getattr(self.columns, kind) and kind not in found]
+        marks = [f"{MARK}{name}" for name in self.marks]
+        return [kind for kind in (*needed, *marks) if self.named(kind) and kind not in found]
+
+    def named(self, kind: str) -> list[str]:
+        """Return the names that a column of a kind may have."""
+        return [kind.removeprefix(MARK)] if kind.startswith(MARK) else getattr(self.columns, kind)
 
     def check(self, names: Sequence[str], where: str, hint: str = "") -> dict[str, int]:
         """Return `positions`; raise `InputError` where a column is missing or its name stands twice.
@@ -149,7 +160,7 @@ class Wanted:
             hint: what the file looks like instead, for the message.
         """
         if missing := self.lacks(names):
-            wanted = " or ".join(getattr(self.columns, missing[0]))
+            wanted = " or ".join(self.named(missing[0]))
             if not any(names):
                 raise InputError(f"{where}: this line is empty, but must name the columns ({wanted})")
             if hint:
@@ -158,7 +169,13 @@ class Wanted:
             is_header = self.positions(names) or looks_like_header(names)
             if len(header) > 200 or any(is_value(name, self.labels) for name in names) or not is_header:
                 raise InputError(f"{where}: no header here; the first line must name the columns ({wanted})")
-            remedy = f"name it with --{missing[0]}_column_name or in the task file" if self.has_flags else "rename it"
+            is_mark = missing[0].startswith(MARK)
+            flag = (
+                "name it in the task file"
+                if is_mark
+                else f"name it with --{missing[0]}_column_name or in the task file"
+            )
+            remedy = flag if self.has_flags else "rename it"
             raise InputError(f"{where}: no column {wanted} among {header}; {remedy}")
         found = self.positions(names)
         for position in found.values():
@@ -276,12 +293,19 @@ def _text(value: object) -> str:
     raise TypeError(NOT_TEXT.get(type(value)) or getattr(value, "what", "other values"))
 
 
+def is_list(value: object) -> bool:
+    """Return whether a cell is a list."""
+    return isinstance(value, list)
+
+
 def without_halves(text: str) -> str:
     """Return a text with its pairs of UTF-16 units joined, and U+FFFD for each unit that stands alone."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], findings: list[Finding]) -> list[str]:
+def texts_of(
+    cells: Iterable[object], name: str, where: Callable[[int], str], findings: list[Finding], *, lists: bool = False
+) -> list[str]:
     """Return a column's cells as strings: the one place where a value becomes text.
 
     Half a character of two UTF-16 units, as a tweet cut in the middle of an emoji has it, becomes U+FFFD, because no
@@ -290,6 +314,7 @@ def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], fi
     Args:
         where: file and line of a row, for messages.
         findings: that a finding on mended cells is added to.
+        lists: whether cells may be lists of texts and numbers, which become JSON.
 
     Raises:
         InputError: with the line, for a value that is no text.
@@ -297,7 +322,7 @@ def texts_of(cells: Iterable[object], name: str, where: Callable[[int], str], fi
     texts, mended = [], 0
     for row, value in enumerate(cells):
         try:
-            text = _text(value)
+            text = json.dumps([*map(_text, value)], ensure_ascii=False) if lists and is_list(value) else _text(value)
         except UnicodeDecodeError:
             raise InputError(f"{where(row)}: column {name} holds bytes that are not valid UTF-8; mend them") from None
         except TypeError as error:

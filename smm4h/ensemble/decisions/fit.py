@@ -20,6 +20,7 @@ from smm4h.ensemble.decisions.thresholds import (
     tune_group_cuts,
 )
 from smm4h.metrics import Objective, find_measure, saved_cost
+from smm4h.models.label_spaces import space_of
 from smm4h.models.voting import VotingRule, decide
 
 FEWEST_ADJUSTED = 20  # tweets of a group on which its cut is adjusted
@@ -176,6 +177,10 @@ def adjust_for_averaging(
         means: (n_members, n_tweets, n_classes), of the same tweets.
         groups: (n_tweets,) of the same tweets.
     """
+    space = space_of(rule, ())
+    if space.problem_type is not None:
+        pairs, labels = (space.to_decide(folds), space.to_decide(means)), space.decided_groups(means.shape[1], None)
+        return space.rule(adjust_for_averaging(rule.over_pairs, *pairs, labels))
     decision = _adjusted(rule, rule.decision, folds, means)
     cuts, shift = {}, decision / rule.decision
     for name, cut in (rule.cuts or {}).items():

@@ -101,8 +101,8 @@ def operating_points(
         test: None without test tweets or their gold labels.
     """
     positive, n_classes = config.objective.positive, probabilities.shape[2]
-    if len(positive) == n_classes:
-        return []  # every tweet is flagged
+    if len(positive) == n_classes or config.space.problem_type is not None:
+        return []  # every tweet is flagged, or tweets have several labels
     targets = [Target("recall", recall) for recall in recalls]
     sample = members, probabilities, gold, groups
     nested = config.predict_targets_out_of_fold(*sample, targets=targets)
