@@ -84,7 +84,7 @@ def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:
 def save(arguments: argparse.Namespace) -> None:
     """Make the asked rule the job's own, and print what it promises."""
     from smm4h.config.plans.subtask_jobs import SubtaskJobs
-    from smm4h.ensemble.fitted_ensemble import voting_config
+    from smm4h.ensemble.fitted_ensemble import unadjusted_note, voting_config
     from smm4h.ensemble.new_votes import POOLED
     from smm4h.ensemble.subtask_votes import score_subtasks, write_joint_submission
     from smm4h.inference.finished_job import FinishedJob
@@ -102,7 +102,8 @@ def save(arguments: argparse.Namespace) -> None:
     job = FinishedJob.read(folder)
     write_report(job)
     is_pooled = voting_config(parts.plan, parts.job.task).pools_groups
-    print_saved_rule(job, [*parts.notices, *([POOLED] if is_pooled else [])])
+    notes = [POOLED if is_pooled else None, unadjusted_note(job.plan, job.rule)]
+    print_saved_rule(job, [*parts.notices, *filter(None, notes)])
     if jobs := SubtaskJobs.around(folder):
         score_subtasks(jobs)
         for path in write_joint_submission(jobs):

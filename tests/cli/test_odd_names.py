@@ -1,6 +1,8 @@
 """A job whose labels look like markup and formulas, from training to the next command's input."""
 
+import html
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +132,17 @@ def test_a_job_without_test_tweets_has_nothing_to_vote_on(job_without_test_tweet
         assert result.err == f"error: {expected} predict.py\n"
     result = call(predict.main, job.folder, job.tweets, "--output", tmp_path / "labels.tsv")
     assert result.code == 0, result.err
+
+
+def test_a_fitted_decision_that_no_test_tweets_adjusted_is_said_to_be_so(job_without_test_tweets, tmp_path, call):
+    folder, note = tmp_path / "job", "the decision was fitted to tweets that one fold's model of each member predicts"
+    shutil.copytree(job_without_test_tweets.folder, folder)
+    for decision, is_noted in (("tuned", True), ("argmax", False)):
+        result = call(vote.main, folder, "--save", "--decision", decision)
+        assert result.code == 0, result.err
+        assert (note in result.out) == is_noted
+        report_text = (folder / "report.html").read_text(encoding="utf-8")
+        assert (note in html.unescape(report_text)) == is_noted
 
 
 LIBRARIES = (

@@ -10,7 +10,7 @@ from conftest import python, train
 from sklearn.metrics import f1_score
 
 import smm4h
-from smm4h.cli import predict
+from smm4h.cli import distill, predict, publish, vote
 from smm4h.cli import train as train_command
 from smm4h.config.plans.plan import read_plan
 
@@ -119,6 +119,24 @@ def test_new_tweets_are_decided_by_their_languages_cut_and_the_rest_are_counted(
     assert "(no group: 8)" in result.err
     loaded = smm4h.load(decided_by_group, device="cpu")
     assert loaded.predict(["a"] * 3, groups=["de", "fa", ""])["label"].tolist() == ["0", "1", "1"]
+
+
+def test_a_vote_with_a_target_says_that_it_leaves_the_cuts_out(job, tmp_path, call):
+    result = call(vote.main, job / "out", "--decision", "recall>=0.9", "--output", tmp_path / "v.tsv")
+    assert result.code == 0, result.err
+    assert "one decision for all groups: cuts by group are for tuned, an F-beta and costs" in result.out
+    assert "one decision" not in call(vote.main, job / "out", "--output", tmp_path / "own.tsv").out
+
+
+def test_a_distillation_says_that_the_student_has_one_decision_for_all_languages(job, tiny_encoder, tmp_path, call):
+    words = ["--model_name_or_path", tiny_encoder, "--checks", "0", "--num_train_epochs", "0.05", "--use_cpu"]
+    result = call(distill.main, job / "out", *words, "--output_dir", tmp_path / "student")
+    assert result.code == 0, result.err
+    note = "the ensemble decides by language (de, en); the student, an ordinary checkpoint, is not told the language"
+    assert note in result.out
+    published = call(publish.main, tmp_path / "student", "--to_folder", tmp_path / "published")
+    assert published.code == 0, published.err
+    assert note[1:] in (tmp_path / "published" / "README.md").read_text()
 
 
 def test_a_published_pipeline_takes_the_language_beside_the_text(decided_by_group, tmp_path):
