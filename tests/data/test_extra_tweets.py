@@ -113,6 +113,22 @@ def test_a_job_without_the_file_has_the_identity_that_it_always_had(tmp_path):
     assert load_splits(read_command_line(words)).content_hashes()["extra"] != extra["extra"]
 
 
+def test_extra_rows_need_no_groups_and_labelled_tweets_do(tmp_path):
+    words = with_extra(tmp_path)
+    task = (ROOT / "tasks" / "own_data.yaml").read_text()
+    (tmp_path / "task.yaml").write_text(f"{task}by: language\n")
+    words[words.index("--task") + 1] = str(tmp_path / "task.yaml")
+    with pytest.raises(InputError, match=r"train\.csv, line 1: no column language among id, text, label"):
+        load_splits(read_command_line(words))
+    header, *rows = (tmp_path / "train.csv").read_text().splitlines()
+    (tmp_path / "train.csv").write_text("\n".join([f"{header},language", *(f"{row},de" for row in rows), ""]))
+    splits = prepared(words)[1]
+    assert len(splits.extra.tweets) == 7
+    assert any(
+        finding.what == "the file has no column language: its tweets have no group" for finding in splits.findings
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

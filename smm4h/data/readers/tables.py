@@ -96,7 +96,7 @@ class Wanted:
     Args:
         columns: no label: of unlabelled tweets.
         labels: of the task; a label behind the last column is no part of a tweet.
-        ids_may_lack: whether a file without a column of ids is read, too.
+        ids_may_lack: whether a file without columns of ids and of groups is read, too.
         has_flags: whether the command has flags that name columns, for messages.
         header: names of the columns of a text file that has no header.
         one_text_per_file: whether a .txt file is one text, whose id is the file's name.
@@ -140,11 +140,12 @@ class Wanted:
     def lacks(self, names: Sequence[str]) -> list[str]:
         """Return which of text, second text, id, label and, of labelled tweets, group a header lacks.
 
-        Tweets to predict may lack their groups, and what a source is may be said by the task's `files`.
+        Tweets to predict and extra training tweets may lack their groups; what a source is may be said by the task's
+        `files`.
         """
         found = self.positions(names)
         needed = ("text", "context", "label") if self.ids_may_lack else ("text", "context", "id", "label")
-        if self.columns.label and self.columns.group != ["source"]:
+        if self.columns.label and self.columns.group != ["source"] and not self.ids_may_lack:
             needed += ("group",)
         marks = [f"{MARK}{name}" for name in self.marks]
         return [kind for kind in (*needed, *marks) if self.named(kind) and kind not in found]
