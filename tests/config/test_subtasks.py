@@ -1,8 +1,11 @@
 """Task files with several subtasks: each is a task of its own, and all have one submission."""
 
+import re
+
 import pytest
 
 from smm4h.config.task_file import find_task, read_subtasks, read_task
+from smm4h.config.task_keys.subtasks import ONE_LABEL
 from smm4h.utils.errors import InputError
 
 STAGES = """name: stages
@@ -72,13 +75,15 @@ def test_the_task_of_2026_with_three_labels_a_report_is_found_by_name():
         ("measure: f1", "name: f1", "line 7: name is common to all subtasks; move it out of subtask N"),
         ("  zip: both.zip", "  validation: true", "line 12: validation: a task with subtasks hands in test posts only"),
         ("measure: macro_f1\n", "measure: macro_f1\ncolums: {}\n", r"line 5: a task has no key colums \(did you mean"),
+        ("positive: [N1]", "multi_label: {separator: ';'}", "line 7: {}"),
+        ("measure: macro_f1\n", "multi_label: {separator: ';'}\n", "line 4: {}"),
         ('T2: "2"', 'T2: "1"', "line 11: two labels would be written alike"),
     ],
 )
 def test_a_slip_in_a_file_with_subtasks_is_answered_with_its_line(tmp_path, old, new, message):
     path = write(tmp_path, STAGES.replace(old, new) if old else STAGES)
     read = read_task if old == "" else read_subtasks
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message.replace("{}", re.escape(ONE_LABEL))):
         read(path)
 
 

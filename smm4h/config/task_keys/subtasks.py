@@ -14,7 +14,7 @@ from smm4h.config.task_keys.submission import read_submission
 
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 HELD = ("id", "label", "source")  # what columns of a submission hold besides
-MANY_LABELS = "multi_label"  # which no subtask may have
+ONE_LABEL = "a subtask gives a tweet one label; write a task file of its own for the multi-label task"
 COMMON = ("name", "subtasks", "submission")  # keys that a subtask has none of its own of
 MERGED = ("columns", "files")  # keys whose content a subtask adds to
 DEFAULT_FILE, DEFAULT_ID = "prediction.tsv", "tweet_id"
@@ -68,13 +68,13 @@ def _subtasks(content: Content) -> dict[str, Any]:
     subtasks = content.mapping("subtasks", content.get("subtasks"), "{T: {labels: [T1, T2]}, N: {labels: [N0, N1]}}")
     reserved = {name.casefold() for name in (*JOB_NAMES, *WHOLE_NAMES, *HELD)}
     if content.get(MULTI_LABEL):
-        content.fail(MULTI_LABEL, MANY_LABELS)
+        content.fail(MULTI_LABEL, ONE_LABEL)
     for name, own in subtasks.items():
         if not NAME.fullmatch(name) or name.casefold() in reserved:
             content.fail("subtasks", f"subtask {name[:40]!r} names a folder; use other letters, digits, - and _", name)
         for key in content.mapping("subtasks", own, "{labels: [a, b]}"):
             if key == MULTI_LABEL:
-                content.fail("subtasks", MANY_LABELS, name, key)
+                content.fail("subtasks", ONE_LABEL, name, key)
             if key in COMMON:
                 content.fail("subtasks", f"{key} is common to all subtasks; move it out of subtask {name}", name, key)
     if len({name.casefold() for name in subtasks}) < max(2, len(subtasks)):
