@@ -1,7 +1,7 @@
 """Classification heads over any BERT-like encoder, and the transformers model that carries one of them.
 
-Four heads of Bai & Zhou 2020 (Fig. 2) and mean pooling. This file is copied beside every saved model, so it imports
-nothing but torch and transformers. A saved folder loads by
+Four heads of Bai & Zhou 2020 (Fig. 2), mean pooling, and the last token's state for decoders. This file is copied
+beside every saved model, so it imports nothing but torch and transformers. A saved folder loads by
 `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
 """
 
@@ -87,12 +87,13 @@ class Head(nn.Module):
     width: int  # of the features; every head sets it
     n_layers = 1  # how many of the encoder's last layers `forward` reads
     needs_tokens = False  # whether it reads the states of all tokens of the last layer, or the first token's only
+    needs_pooled = True  # whether it may read the pooler output, so that encoders without a pooler get one
 
     def forward(self, pooled, layers, mask):
         """Return features (n_tweets, width).
 
         Args:
-            pooled: (n_tweets, hidden_size) pooler output.
+            pooled: (n_tweets, hidden_size) pooler output; None where `needs_pooled` is False.
             layers: states of the encoder's layers up to the last, at least `n_layers`, (n_tweets, n_tokens,
                 hidden_size) each; where `needs_tokens` is False, n_tokens may be 1, the first token.
             mask: (n_tweets, n_tokens) 1 for a token, 0 for padding.
@@ -146,12 +147,37 @@ class Mean(Head):
         return (layers[-1] * is_token).sum(dim=1) / is_token.sum(dim=1)
 
 
+def padded_right(mask, input_ids, token_type_ids):
+    """Return input ids, mask and token types (n_tweets, n_tokens) with each tweet's padding moved behind its tokens.
+
+    Decoders' tokenizers pad on the left, and most models count positions from there.
+    """
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    types = None if token_type_ids is None else token_type_ids.gather(1, order)
+    return input_ids.gather(1, order), mask.gather(1, order), types
+
+
+class LastToken(Head):
+    """State of the last token, the only one that has read the whole text where each token sees those before it."""
+
+    needs_tokens, needs_pooled = True, False
+
+    def __init__(self, config, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, pooled, layers, mask):
+        rows = torch.arange(len(mask), device=mask.device)
+        return layers[-1][rows, mask.sum(dim=1) - 1]
+
+
 HEADS = {
     "bigru": BiGRU,  # Fig. 2(a)
     "last2_pooler": lambda config, width: Concatenation(config, width, n_layers=2, with_pooler=True),  # Fig. 2(b)
     "last3": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=False),  # Fig. 2(c)
     "last3_pooler": lambda config, width: Concatenation(config, width, n_layers=3, with_pooler=True),  # Fig. 2(d)
     "mean": Mean,
+    "last_token": LastToken,
 }
 
 
@@ -197,15 +223,20 @@ class TweetClassifier(PreTrainedModel):
         self.encoder = encoder
         encoder_config = self.encoder.config
         width = encoder_config.hidden_size
-        self.pooler = None if getattr(self.encoder, "pooler", None) is not None else Pooler(width)
         self.head = HEADS[config.head](config, width)
         if not isinstance(self.head, Head):
             raise ValueError(f"head {config.head} is a {type(self.head).__name__}; make it a subclass of Head")
+        has_pooler = getattr(self.encoder, "pooler", None) is not None
+        self.pooler = Pooler(width) if self.head.needs_pooled and not has_pooler else None
         n_layers = encoder_config.num_hidden_layers
         if self.head.n_layers > n_layers:
             raise ValueError(f"head {config.head} reads {self.head.n_layers} layers, the encoder has {n_layers}")
         self.reads_layers = self.head.n_layers > 1
-        knows_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        known_inputs = inspect.signature(self.encoder.forward).parameters
+        knows_types = "token_type_ids" in known_inputs
+        self.keeps_keys = (
+            isinstance(self.head, LastToken) and "use_cache" in known_inputs
+        )  # a decoder does, to write on
         self.takes_token_types = knows_types and getattr(encoder_config, "type_vocab_size", 2) > 1
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.head.width, config.num_labels)
@@ -272,11 +303,14 @@ class TweetClassifier(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        if isinstance(self.head, LastToken):
+            input_ids, attention_mask, token_type_ids = padded_right(attention_mask, input_ids, token_type_ids)
         pooled, layers = self._encode(input_ids, attention_mask, token_type_ids)
         # The head is under 1 % of the FLOPs, so keep it in fp32.
-        with torch.autocast(pooled.device.type, enabled=False):
+        with torch.autocast(input_ids.device.type, enabled=False):
             weights = self.classifier.weight.dtype
-            features = self.head(pooled.to(weights), [layer.to(weights) for layer in layers], attention_mask)
+            pooled = None if pooled is None else pooled.to(weights)
+            features = self.head(pooled, [layer.to(weights) for layer in layers], attention_mask)
             logits = self.classifier(self.dropout(features))
             if window_counts is not None:
                 logits = self._pool_windows(logits, window_counts)
@@ -319,20 +353,29 @@ class TweetClassifier(PreTrainedModel):
         return lowest.scatter_reduce(0, tweet_of.unsqueeze(1).expand_as(logits), logits, "amax")
 
     def _encode(self, input_ids, attention_mask, token_type_ids):
-        """Return the pooler output (n_tweets, hidden_size), and layers as `Head.forward` reads them."""
+        """Return the pooler output (n_tweets, hidden_size) or None, and layers as `Head.forward` reads them."""
         types = token_type_ids if self.takes_token_types else None
         if self.encoder_override is not None:
             layers = self.encoder_override(input_ids, attention_mask, self.head.n_layers, self.head.needs_tokens, types)
-            last = layers[-1].to(self.classifier.weight.dtype)
-            return (self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])), layers
+            return self._pooled(layers[-1].to(self.classifier.weight.dtype)), layers
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if types is not None:
             inputs["token_type_ids"] = types
+        if self.keeps_keys:
+            inputs["use_cache"] = False
         outputs = self.encoder(**inputs, output_hidden_states=self.reads_layers, return_dict=True)
         last = outputs.last_hidden_state
         # Not hidden_states[-1]: some encoders apply their final norm only after they list the hidden states.
         layers = (*outputs.hidden_states[:-1], last) if self.reads_layers else (last,)
-        return (outputs.pooler_output if self.pooler is None else self.pooler(last[:, 0])), layers
+        if self.pooler is None and self.head.needs_pooled:
+            return outputs.pooler_output, layers
+        return self._pooled(last), layers
+
+    def _pooled(self, last):
+        """Return the pooler output (n_tweets, hidden_size) of the last layer, or None where no head reads it."""
+        if not self.head.needs_pooled:
+            return None
+        return self.encoder.pooler(last) if self.pooler is None else self.pooler(last[:, 0])
 
 
 TweetClassifierConfig.register_for_auto_class()

@@ -37,7 +37,7 @@ from smm4h.models.cleaning import clean
 from smm4h.models.predictors import EnsembleOutput
 from smm4h.models.voting import VotingRule, mean_probabilities
 from smm4h.models.word_models import TERMS
-from smm4h.training.baselines import CLASSIFIERS
+from smm4h.training.words.fitting import CLASSIFIERS
 from smm4h.utils.console import silence_libraries
 
 ARMS = {

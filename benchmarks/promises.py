@@ -34,7 +34,7 @@ from smm4h.metrics import confusion_matrix, flagged, precision, recall
 from smm4h.models.cleaning import clean
 from smm4h.models.voting import MEANS, softmax
 from smm4h.models.word_models import TERMS
-from smm4h.training.baselines import CLASSIFIERS, MIN_COUNT
+from smm4h.training.words.fitting import CLASSIFIERS, MIN_COUNT
 from smm4h.utils.console import silence_libraries
 
 DECISIONS = ("recall>=0.8", "recall>=0.9", "recall>=0.95", "precision>=0.8", "flagged<=0.05")

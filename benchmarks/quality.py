@@ -31,7 +31,7 @@ from smm4h.data.outputs.label_files import read_labels, write_labels
 from smm4h.data.readers.tables import wrap_quotes
 from smm4h.metrics import format_interval, paired_bootstrap
 from smm4h.models.batching import PaddingCollator
-from smm4h.training.baselines import CLASSIFIERS
+from smm4h.training.words.fitting import CLASSIFIERS
 from smm4h.utils.console import console, silence_libraries
 
 ROOT = Path(__file__).parents[1]

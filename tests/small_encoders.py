@@ -24,11 +24,20 @@ ENCODERS = {
     ),
     "modernbert": (transformers.ModernBertConfig, {**SMALL, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}),
 }
+DECODER = {**SMALL, "num_key_value_heads": 2, "pad_token_id": 0}
+DECODERS = {
+    "llama": (transformers.LlamaConfig, DECODER),
+    "qwen3": (transformers.Qwen3Config, {**DECODER, "head_dim": 8}),
+    "gemma3": (transformers.Gemma3TextConfig, {**DECODER, "head_dim": 8}),
+    "mistral": (transformers.MistralConfig, DECODER),
+    "gpt2": (transformers.GPT2Config, {"vocab_size": 60, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64}),
+    "modernbert-decoder": (transformers.ModernBertDecoderConfig, DECODER),
+}
 
 
 def small_classifier(folder, head, kind="bert", **settings) -> TweetClassifier:
     """Return a classifier of three labels on a new encoder, which is saved in a folder of its kind's name."""
-    config_class, small = ENCODERS[kind]
+    config_class, small = {**ENCODERS, **DECODERS}[kind]
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config_class(**small)).save_pretrained(folder / kind)
     config = TweetClassifierConfig(head=head, bigru_hidden_size=8, num_labels=3, **settings)

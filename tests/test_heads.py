@@ -35,6 +35,8 @@ def features_by_hand(model, head, bigru_input):
     layers = [layer.numpy() for layer in out.hidden_states]
     dense = model.encoder.pooler.dense
     pooled = np.tanh(layers[-1][:, 0] @ dense.weight.detach().numpy().T + dense.bias.detach().numpy())
+    if head == "last_token":
+        return np.stack([layers[-1][tweet][int(n) - 1] for tweet, n in enumerate(MASK.sum(dim=1))])
     if head == "mean":
         return np.stack([layers[-1][tweet][: int(n)].mean(axis=0) for tweet, n in enumerate(MASK.sum(dim=1))])
     if head != "bigru":

@@ -12,7 +12,8 @@ from smm4h.config.decision import canonical_decision
 from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.models.voting import METHODS, TIES
 
-HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean")  # heads.HEADS, which would import torch
+# heads.HEADS, which would import torch
+HEAD_NAMES = ("bigru", "last2_pooler", "last3", "last3_pooler", "mean", "last_token")
 TRUNCATIONS = ("head", "tail", "head_tail", "windows")  # models.encoding.TRUNCATIONS, which would import transformers
 BIGRU_INPUTS = ("pooler", "tokens")
 BASELINES = ("tfidf-logistic", "tfidf-svm", "textcnn", "word-bigru")
@@ -222,6 +223,7 @@ class MemberSettings:
     head: Literal[HEAD_NAMES] = setting("bigru", "what stands on the encoder", RECIPE)
     bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
+    adapter: str | None = setting(None, "train a small adapter beside frozen weights: lora, or {kind: lora, r: 16}")
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
     cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)

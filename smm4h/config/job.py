@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -18,8 +18,26 @@ from smm4h.config.arguments import (
     MemberArguments,
 )
 from smm4h.config.task import Task
-from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
+from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError, nearest
 from smm4h.utils.files import expand_home
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: what a recipe's `adapter` says.
+
+    Args:
+        r: rank of the matrices, 1 or more.
+        alpha: their product is scaled by `alpha / r`.
+        dropout: of what the adapter reads.
+        target_modules: last parts of the names of the layers that get one; none: all linear layers.
+    """
+
+    kind: Literal["lora"] = "lora"
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,14 @@ class Member:
         """Stage in which the member's runs are trained: 1, or after the vote that makes its pseudo labels."""
         return 1 + self.args.pseudo_round if self.args.pseudo_labels else 1
 
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter that is trained instead of the encoder; raises ValueError for settings of none.
+
+        A mistake is named in the error's text.
+        """
+        return None if self.args.adapter is None else parse_adapter(self.args.adapter)
+
     def class_weights(self) -> str | dict[str, float] | None:
         """Return `balanced`, or a loss weight for some labels by name; raise ValueError for anything else."""
         value = self.args.class_weights
@@ -74,6 +100,25 @@ class Member:
         if not isinstance(weights, dict) or not all(isinstance(w, int | float) and w >= 0 for w in weights.values()):
             raise ValueError(value)
         return {str(label): float(weight) for label, weight in weights.items()}
+
+
+def parse_adapter(text: str) -> Adapter:
+    """Return an adapter by its settings, `lora` or a YAML mapping; raise ValueError with the reason for others."""
+    given = yaml.safe_load(text)
+    given = {"kind": given} if isinstance(given, str) else given
+    names = [field.name for field in fields(Adapter)]
+    if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
+        raise ValueError("write lora, or a mapping such as {kind: lora, r: 16}")
+    if unknown := [str(name) for name in given if name not in names]:
+        raise ValueError(f"there is no {unknown[0]}{nearest(unknown[0], names)}; it may have {', '.join(names)}")
+    modules = given.get("target_modules", ())
+    adapter = Adapter(**{**given, "target_modules": (modules,) if isinstance(modules, str) else tuple(modules)})
+    bounds = {"r": (int, 1, 4096), "alpha": (int | float, 0, 1e6), "dropout": (int | float, 0, 0.99)}
+    for name, (kind, low, high) in bounds.items():
+        value = getattr(adapter, name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{name} must be {'a whole number' if kind is int else 'a number'} from {low} to {high:g}")
+    return adapter
 
 
 class TweetFile(NamedTuple):

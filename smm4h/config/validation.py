@@ -1,6 +1,7 @@
 """Checks of settings: whatever can be wrong with a recipe is said before anything is read or trained."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,12 @@ def check_extra_files(job: Job, others: Sequence[Path]) -> None:
 
 
 def check_packages(job: Job) -> None:
-    """Raise where a package is missing that the members' cleaning needs, before anything is read."""
+    """Raise where a package is missing that a member needs, before anything is read."""
     if any("bertweet" in member.args.cleaning for member in job.members):
         emoji_namer()
+    adapted = [member.name for member in job.members if member.args.adapter]
+    if adapted and find_spec("peft") is None:
+        raise InputError(f'member {adapted[0]}: adapter needs the package peft; pip install ".[adapters]"')
 
 
 def check_member(member: Member, task: Task, where: str) -> None:
@@ -98,6 +102,7 @@ def check_member(member: Member, task: Task, where: str) -> None:
     ):
         raise InputError(f"{where}--window_pooling max looks for rare labels, and the task names none; choose mean")
     _check_class_weights(member, task, where)
+    _check_adapter(member, where)
     if len(normalizers := [name for name in NORMALIZERS if name in member.args.cleaning]) > 1:
         raise InputError(
             f"{where}cleaning {' and '.join(normalizers)} are of different encoders; name the encoder's own"
@@ -125,6 +130,18 @@ def check_outside(member: Member, where: str) -> None:
         )
     if member.args.pseudo_labels:
         raise InputError(f"{where}predictions are not trained; write pseudo_labels: false in the member's row")
+
+
+def _check_adapter(member: Member, where: str) -> None:
+    if member.args.adapter is None:
+        return
+    try:
+        adapter = member.adapter
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()) if type(error) is ValueError else "write lora, or {kind: lora, r: 16}"
+        raise InputError(f"{where}adapter {member.args.adapter}: {reason}") from None
+    if not member.has_encoder:
+        raise InputError(f"{where}adapter {adapter.kind} is one of an encoder; leave it out of this member's row")
 
 
 def _check_class_weights(member: Member, task: Task, where: str) -> None:

@@ -72,8 +72,13 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
         raise InputError(
             f"--max_seq_length {longest} is more than {name} can read; {tokenizer.model_max_length} is its longest"
         )
+    if tokenizer.pad_token_id is None and member.args.head == "last_token":
+        tokenizer.pad_token = tokenizer.eos_token  # decoders have none; no head reads what stands there
     if tokenizer.pad_token_id is None:
-        raise InputError(f"--model_name_or_path {name}: its tokenizer has no padding token; choose a BERT-like encoder")
+        raise InputError(
+            f"--model_name_or_path {name}: its tokenizer has no padding token; choose --head last_token for a decoder, "
+            "or a BERT-like encoder"
+        )
     tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side = longest, "right", "right"
     return tokenizer
 
@@ -169,7 +174,9 @@ def check_encoders(members: Iterable[Member], task: Task, labelled: Dataset) -> 
         heads = {(m.args.head, m.args.bigru_input, m.args.bigru_hidden_size, *m.args.cleaning): m for m in using}
         try:
             configs = [_classifier_config(member, task) for member in heads.values()]
-            encoder_check.check_heads(name, hub_arguments(using[0]), configs, tokenizer, texts)
+            encoder = encoder_check.check_heads(name, hub_arguments(using[0]), configs, tokenizer, texts)
+            for member in using:
+                encoder_check.check_target_modules(encoder, member.adapter.target_modules if member.adapter else ())
         except Exception as error:
             if user_message(error):
                 raise

@@ -24,7 +24,7 @@ from smm4h.models.label_spaces import PROBLEM, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule
-from smm4h.training.baselines import load_baseline
+from smm4h.training.words.baselines import load_baseline
 from smm4h.utils.errors import InputError
 
 SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.models.batching import PaddingCollator
@@ -31,8 +32,10 @@ def check_heads(
     configs: Sequence[TweetClassifierConfig],
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
-) -> None:
-    """Load an encoder once, put each head on it, and read some texts; the random numbers of torch stay as they are.
+) -> PreTrainedModel:
+    """Load an encoder once, put each head on it, and read some texts; return the encoder.
+
+    The random numbers of torch stay as they are.
 
     Args:
         hub: arguments of every `from_pretrained` that locate the encoder.
@@ -62,6 +65,16 @@ def check_heads(
     check_forward(encoder, tokenizer, cleaned, states, tokenizer.model_max_length)
     torch.set_num_threads(n_threads)
     torch.set_rng_state(random_state)
+    return encoder
+
+
+def check_target_modules(encoder: PreTrainedModel, modules: Sequence[str]) -> None:
+    """Raise ValueError for a name of no linear layer that an adapter could stand beside."""
+    linear = [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear | Conv1D)]
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    for module in modules:
+        if not any(f".{name}".endswith(f".{module}") for name in linear):
+            raise ValueError(f"it has no linear layer {module}; the adapter's target_modules may be {', '.join(known)}")
 
 
 def check_files(folder: Path) -> None:
@@ -108,7 +121,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], re
     if reader and (len(first) > 1 or not first <= special - {unknown_id}):
         raise ValueError(
             f"its tokenizer puts no token of its own, such as [CLS], before a text, and {reader} reads the first "
-            "token; choose another encoder, or --head mean"
+            "token; choose another encoder, or --head mean, or last_token for a decoder"
         )
 
 
@@ -141,7 +154,7 @@ def check_forward(
     if len(rows) > 1 and (decisive - decisive[0]).abs().max() <= SAME * decisive.abs().max():
         raise ValueError(
             "it gives all tweets the same states: the first token decides, and in a decoder (a causal model) that "
-            "token sees nothing of the rest; choose a BERT-like encoder"
+            "token sees nothing of the rest; choose --head last_token, or a BERT-like encoder"
         )
     if longest > positions - POSITION_SLACK:
         long_row = (rows[-1] * (longest // len(rows[-1]) + 1))[:longest]

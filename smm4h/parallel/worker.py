@@ -15,10 +15,10 @@ from accelerate import PartialState
 from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import set_threads
 from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
-from smm4h.training.baselines import take_outside_predictions, train_baseline
 from smm4h.training.run import train_run
 from smm4h.training.run_data import RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
+from smm4h.training.words.baselines import take_outside_predictions, train_baseline
 from smm4h.utils.console import silence_libraries
 from smm4h.utils.devices import prepare_gpu
 from smm4h.utils.errors import ASK_AGAIN, JobFailed, Stopped, user_message

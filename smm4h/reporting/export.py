@@ -43,7 +43,7 @@ from smm4h.reporting.hub import display_name, upload
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.leak_check.privacy import LeakCheck
 from smm4h.reporting.model_card import ensemble_card, run_card, student_card
-from smm4h.training.baselines import WordModel, load_baseline
+from smm4h.training.words.baselines import WordModel, load_baseline
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
 

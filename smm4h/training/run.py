@@ -39,6 +39,7 @@ from smm4h.metrics import confusion_matrix, precision, recall
 from smm4h.models.batching import PaddingCollator, probabilities_of
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.training import checkpoints
+from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter
 from smm4h.training.checkpoints import (
     RunFiles,
     TrainingResult,
@@ -84,9 +85,12 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
     )
     name = member.args.model_name_or_path
     try:
-        return TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
+        model = TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
     except (OSError, ValueError) as error:
         raise InputError(loading_error(name, error)) from None
+    if member.adapter is not None:
+        add_adapter(model.encoder, member.adapter)
+    return model
 
 
 def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
@@ -96,7 +100,8 @@ def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassif
     """
     changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
     alone_on_cpu = arguments.device.type == "cpu" and arguments.world_size == 1
-    return member.args.packed and alone_on_cpu and not any(changed) and supports_padding_free(model.encoder, model.head)
+    is_plain = not (any(changed) or has_adapter(model))
+    return member.args.packed and alone_on_cpu and is_plain and supports_padding_free(model.encoder, model.head)
 
 
 def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
@@ -160,6 +165,7 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
             return False
         on_trained()
     else:
+        merge_adapter(trainer.model)
         trainer.model.load_state_dict(load_file(broadcast_from_main(weights_folder(run)) / "model.safetensors"))
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # their wrappers serve training only
     predicting_since = time.perf_counter()
@@ -254,6 +260,7 @@ def _train(
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
+    merge_adapter(trainer.model)
     if may_collapse and (auc := training_auc(trainer, task)) < MIN_AUC:
         checkpoints.on_main_process(lambda: _write_collapse(run, auc))
         return None

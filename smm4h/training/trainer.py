@@ -22,6 +22,7 @@ from smm4h.config.job import Member
 from smm4h.data.dataset import column
 from smm4h.models.predictors import best_precision
 from smm4h.training import checkpoints
+from smm4h.training.adapters import has_adapter, trained_weights
 from smm4h.training.losses import IGNORED, Loss
 from smm4h.training.optim import RAdam
 from smm4h.training.sampler import FILLER, ClassSampling, ResumableBatchSampler
@@ -318,11 +319,11 @@ class BestEpoch(TrainerCallback):
         self.history.append(scores)
         if self.keep and (self.best is None or scores[self.measure] >= self.best[self.measure]):
             self.best = scores
-            self.weights = copied(model.state_dict())
+            self.weights = copied(trained_weights(model))
 
     def restore(self, model: nn.Module) -> None:
         """Load the best weights into the model, and free them here."""
-        model.load_state_dict(self.weights)
+        model.load_state_dict(self.weights, strict=not has_adapter(model))
         self.weights = {}
 
     def save(self, checkpoint: Path) -> None:

@@ -15,6 +15,7 @@ from smm4h.models.voting import METHODS
 OURS = {field.name: field for field in dataclasses.fields(TrainerSettings)}
 THEIRS = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
 OTHER_DEFAULTS = {
+    "logging_nan_inf_filter",
     "logging_steps",
     "per_device_eval_batch_size",
     "optim",

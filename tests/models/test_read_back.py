@@ -10,8 +10,8 @@ from read_back import read_back, trace_of_model, traces_of
 
 from smm4h.data.readers.formats import read_tsv
 from smm4h.models.word_models import SAFE, hash_of, impersonal, words_of
-from smm4h.training.baselines import CLASSIFIERS, fit_counts, fit_safe_counts, fit_safe_net
-from smm4h.training.safe_terms import NoSafeTerms, SafeTerms
+from smm4h.training.words.fitting import CLASSIFIERS, fit_counts, fit_safe_counts, fit_safe_net
+from smm4h.training.words.safe_terms import NoSafeTerms, SafeTerms
 
 TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)
 USERS, TEXTS = list(TABLE.columns[1]), list(TABLE.columns[2])

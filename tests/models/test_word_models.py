@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from smm4h.models.voting import softmax
 from smm4h.models.word_models import words_of
-from smm4h.training.baselines import CLASSIFIERS, fit_counts
+from smm4h.training.words.fitting import CLASSIFIERS, fit_counts
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

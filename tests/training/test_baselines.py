@@ -11,15 +11,8 @@ from smm4h.config.arguments import BASELINES
 from smm4h.data.readers.formats import read_tsv
 from smm4h.models.tweet_ensemble import _fold_model
 from smm4h.reporting.export import _word_model_tensors
-from smm4h.training.baselines import (
-    CLASSIFIERS,
-    fit_counts,
-    fit_net,
-    fit_safe_counts,
-    fit_safe_net,
-    load_baseline,
-    save_baseline,
-)
+from smm4h.training.words.baselines import load_baseline, save_baseline
+from smm4h.training.words.fitting import CLASSIFIERS, fit_counts, fit_net, fit_safe_counts, fit_safe_net
 
 TEXTS = [f"my daughter has a defect number {n}" if n % 4 == 0 else f"nothing but words number {n}" for n in range(80)]
 LABELS = np.array([0 if n % 4 == 0 else 1 for n in range(80)])

@@ -1,0 +1,164 @@
+"""Decoders as members: the head that reads the last token, and adapters beside frozen weights."""
+
+import json
+import random
+import signal
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from conftest import ROOT, history, job_words, recipe_of, save_tiny_encoder, start, train, train_words, wait_for
+from fresh_process import labels_in_a_fresh_process
+from small_encoders import DECODER, DECODERS, small_classifier
+
+from heads import TweetClassifier
+from smm4h.cli import predict, publish
+from smm4h.cli.train import main
+from smm4h.config.job import parse_adapter
+from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter, trained_weights
+
+LENGTHS = (9, 5, 2)
+
+
+def batch(*, padded: str):
+    """Return ids and mask (3, 9) of three tweets of unequal length, padded on one side."""
+    ids, mask = torch.zeros(3, 9, dtype=torch.long), torch.zeros(3, 9, dtype=torch.long)
+    for row, length in enumerate(LENGTHS):
+        place = slice(0, length) if padded == "right" else slice(9 - length, 9)
+        ids[row, place], mask[row, place] = torch.arange(5, 5 + length) * (row + 1), 1
+    return ids, mask
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, "bert", "roberta"])
+@torch.no_grad()
+def test_logits_of_the_last_token_know_nothing_of_padding_on_either_side(tmp_path, kind):
+    model = small_classifier(tmp_path, "last_token", kind)
+    ids, mask = batch(padded="right")
+    logits = model(ids, mask).logits
+    alone = [model(ids[row : row + 1, :length]).logits for row, length in enumerate(LENGTHS)]
+    torch.testing.assert_close(logits, torch.cat(alone), atol=1e-6, rtol=0)
+    torch.testing.assert_close(model(*batch(padded="left")).logits, logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@torch.no_grad()
+def test_a_merged_adapter_gives_the_logits_of_the_unmerged_one_in_an_ordinary_model(tmp_path, kind):
+    model = small_classifier(tmp_path, "last_token", kind)
+    inputs, names = batch(padded="right"), set(model.state_dict())
+    before = model(*inputs).logits
+    add_adapter(model.encoder, parse_adapter("{kind: lora, r: 4}"))
+    model.eval()
+    torch.testing.assert_close(model(*inputs).logits, before)  # an untrained adapter changes nothing
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            weights.normal_(std=0.3)
+    unmerged = model(*inputs).logits
+    assert (unmerged - before).abs().max() > 0.01
+    merge_adapter(model)
+    assert not has_adapter(model)
+    assert set(model.state_dict()) == names
+    torch.testing.assert_close(model(*inputs).logits, unmerged, atol=1e-5, rtol=0)
+    model.save_pretrained(tmp_path / "merged")
+    loaded = TweetClassifier.from_pretrained(tmp_path / "merged").eval()
+    assert torch.equal(loaded(*inputs).logits, model(*inputs).logits)
+
+
+def test_an_adapter_trains_beside_frozen_weights(tmp_path):
+    model = small_classifier(tmp_path, "last_token", "llama")
+    add_adapter(model.encoder, parse_adapter("{kind: lora, r: 2, target_modules: [q_proj, v_proj]}"))
+    trained = {name for name, weights in model.named_parameters() if weights.requires_grad}
+    assert {name for name in trained if "lora" not in name} == {"classifier.weight", "classifier.bias"}
+    assert {name.split(".")[-4] for name in trained if "lora" in name} == {"q_proj", "v_proj"}
+    assert set(trained_weights(model)) == trained
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    """A random Llama with the tiny encoder's tokenizer, which has no padding token, as decoders' have none."""
+    tiny = transformers.AutoTokenizer.from_pretrained(save_tiny_encoder(tmp_path / "tiny"))
+    folder, special = tmp_path / "decoder", {"unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tiny.backend_tokenizer, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = {**DECODER, "vocab_size": len(tiny) + 8}  # tokens that transformers adds to a Llama's
+    transformers.LlamaModel(transformers.LlamaConfig(**settings)).save_pretrained(folder)
+    assert transformers.AutoTokenizer.from_pretrained(folder).pad_token is None
+    return folder
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """200 tweets of three letters, with a side effect where the letter z is among them, and 60 to be predicted."""
+    rng = random.Random(0)
+    words = [[rng.choice("abcdefghz" if number % 2 else "abcdefgh") for _ in range(3)] for number in range(260)]
+    rows = [(n, " ".join(tweet), "side_effect" if "z" in tweet else "none") for n, tweet in enumerate(words)]
+    table = pd.DataFrame(rows, columns=["id", "text", "label"])
+    files = {"train_file": tmp_path / "train.tsv", "test_file": tmp_path / "test.tsv"}
+    table[:200].to_csv(files["train_file"], sep="\t", index=False)
+    table[200:].to_csv(files["test_file"], sep="\t", index=False)
+    return {"task": ROOT / "tasks" / "own_data.yaml", **files}
+
+
+@pytest.mark.slow
+def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_like_any_other(
+    decoder, planted, tmp_path, call
+):
+    """Its run is killed and resumes; the job votes, predicts new tweets, and is published and loaded elsewhere."""
+    flags = {"learning_rate": 0.01, "num_train_epochs": 6, "save_strategy": "steps", "save_steps": 20}
+    rows = {
+        "decoder": "{head: last_token, adapter: {kind: lora, r: 8, target_modules: [q_proj, v_proj, down_proj]}}",
+        "counts": "{classifier: tfidf-logistic}",
+    }
+    output = tmp_path / "out"
+    options = {"max_train_samples": 200, "max_predict_samples": 60, "max_seq_length": 16, **flags, **planted}
+    options |= {"recipe": recipe_of(tmp_path, **rows), "n_folds": 2}
+
+    def words_for(output):
+        words = job_words(decoder, output, **options)
+        place = words.index("--data_dir")
+        return [*words[:place], *words[place + 2 :]]
+
+    words = words_for(output)
+    run = output / "decoder" / "fold-0"
+    job = start(train_words(words), tmp_path / "log")
+    assert wait_for(lambda: any(run.glob("checkpoint-*/SEALED")), 120), (tmp_path / "log").read_text()
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    result = train(words)
+    assert result.code == 0, result.err
+    assert [event["event"] for event in history(run)][-2:] == ["trained", "done"]
+    undisturbed = train(words_for(tmp_path / "again"))
+    assert undisturbed.code == 0, undisturbed.err
+    for name in ("held_out.parquet", "test.parquet", "model/model.safetensors"):
+        assert (run / name).read_bytes() == (tmp_path / "again" / "decoder" / "fold-0" / name).read_bytes()
+    assert json.loads((run / "metrics.json").read_text())["held_out"]["f1"] > 0.9
+    assert call(predict.main, output, planted["test_file"], "--output", tmp_path / "new.tsv").code == 0
+    labels = pd.read_csv(tmp_path / "new.tsv", sep="\t", dtype=str)
+    voted = pd.read_csv(output / "votes" / "final.tsv", sep="\t", dtype=str)
+    assert labels.iloc[:, 1].tolist() == voted.iloc[:, 1].tolist()
+    assert call(publish.main, output, "--to_folder", tmp_path / "published").code == 0
+    tweets = pd.read_csv(planted["test_file"], sep="\t").assign(user_id="u").rename(columns={"id": "tweet_id"})
+    tweets[["tweet_id", "user_id", "text"]].to_csv(tmp_path / "texts.tsv", sep="\t", index=False)
+    (loaded,) = labels_in_a_fresh_process([tmp_path / "published"], tmp_path / "texts.tsv", tmp_path / "empty")
+    assert loaded == voted.iloc[:, 1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{head: last_token, adapter: prefix}", "adapter prefix: write lora, or a mapping such as {kind: lora, r: 16}"),
+        ("{head: last_token, adapter: {rank: 8}}", "there is no rank; it may have kind, r, alpha"),
+        ("{head: last_token, adapter: {r: 0}}", "r must be a whole number from 1 to 4096"),
+        ("{head: last_token, adapter: {dropout: 2}}", "dropout must be a number from 0 to 0.99"),
+        ("{classifier: tfidf-svm, adapter: lora}", "adapter lora is one of an encoder"),
+        ("{head: last_token, adapter: {target_modules: [quary]}}", "it has no linear layer quary; the adapter's "),
+        ("{head: last3}", "choose --head last_token for a decoder, or a BERT-like encoder"),
+    ],
+)
+def test_what_no_decoder_can_be_trained_with_is_refused_before_training(decoder, tmp_path, call, row, message):
+    recipe = recipe_of(tmp_path, one=row)
+    result = call(main, *job_words(decoder, tmp_path / "out", recipe=recipe))
+    assert result.code == 2, result.out
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "out").exists()
