@@ -98,10 +98,10 @@ def predict(
     from smm4h.data.readers.tables import Findings
     from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
     from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
-    from smm4h.inference.predictor import EnsemblePredictor, left_out_notices, load_predictor
+    from smm4h.inference.predictor import left_out_notices, load_predictor
     from smm4h.reporting.terminal import print_findings
 
-    predictor, task, files = load_predictor(arguments.ensemble, device, launch.local_world_size)
+    predictor, task, hashes = load_predictor(arguments.ensemble, device, launch.local_world_size)
     print_notices(left_out_notices(arguments.ensemble) if launch.is_main_process else [])
     task = with_columns(task, arguments)
     names, columns = output_columns(task, predictor, arguments.columns)
@@ -112,9 +112,7 @@ def predict(
     folder = private / "parts" if arguments.output == PIPE else parts_folder(arguments.output)
     reading = reading_of(task, arguments.encoding, arguments.block)
     is_main = launch.is_main_process
-    if folder.exists() and isinstance(predictor, EnsemblePredictor):
-        predictor.check()  # or damaged weights, which are other weights, would cost what was predicted before
-    parts, begun_anew = PartialPredictions.open(folder, inputs, files, reading, is_main_process=is_main)
+    parts, begun_anew = PartialPredictions.open(folder, inputs, hashes, reading, is_main_process=is_main)
     print_notices([*left_out, *begun_anew] if is_main else [])
     findings = Findings()
 

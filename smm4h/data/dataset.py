@@ -4,6 +4,7 @@ No message contains a tweet's text: messages name file and line instead.
 """
 
 import hashlib
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from smm4h.data.readers.ids import checked_ids
 from smm4h.data.readers.labels import UNKNOWN, LabelJoin, label_classes
 from smm4h.data.readers.tables import LONGEST_NAME, Finding, Findings, Table, Wanted, unwrap_quotes
 from smm4h.utils.errors import InputError
+from smm4h.utils.tracebacks import reason_of, without_secrets
+
+READS_NO_ROW = ("load.py", "builder.py")  # of the package datasets: their ValueErrors are about names of configs
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
@@ -305,8 +309,7 @@ def read_hub_tweets(
     try:
         splits = load_dataset(name, config, token=token, cache_dir=cache_dir)
     except Exception as error:  # a dozen classes, by cause: no network, no such name, no permission
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"--dataset_name {name} can't be loaded: {reason} ({type(error).__name__})") from None
+        raise InputError(f"--dataset_name {without_secrets(name)} can't be loaded: {_hub_reason(error)}") from None
     tables = {
         part: _hub_table(splits[part], f"{name}/{part}") for part in ("train", "validation", "test") if part in splits
     }
@@ -318,6 +321,15 @@ def read_hub_tweets(
         return labelled, None, without_label, findings
     test, _, more = _tweets([(tables["test"], TweetFile(Path("test")), False)], task, labelled=False)
     return labelled, test, without_label, findings + more
+
+
+def _hub_reason(error: Exception) -> str:
+    """Return why a data set can't be loaded: the library's words on names and access, never those on what it read."""
+    kind, frames = type(error), traceback.extract_tb(error.__traceback__)
+    is_of_access = isinstance(error, OSError) or kind.__module__.startswith("huggingface_hub")
+    if is_of_access or (kind is ValueError and frames and Path(frames[-1].filename).name in READS_NO_ROW):
+        return f"{reason_of(error)} ({kind.__name__})"
+    return f"{kind.__name__}; load_dataset of the package datasets shows what it can't read"
 
 
 def _hub_table(split: Dataset, path: str) -> Table:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +32,7 @@ from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import sync_tree
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import check_fence, private_mode, read_json, sync_names, write_json
+from smm4h.utils.tracebacks import reason_of, without_secrets
 
 # settings that token ids depend on, besides cleaning
 LATER_VARIANT = ("truncation", "max_windows")
@@ -217,8 +217,9 @@ def loading_error(name: str, error: Exception) -> str:
     elif isinstance(error, OSError) and "valid model identifier" in str(error):
         reason = f"it is neither a folder nor a model of the Hub that you may read (--token); {WAYS_OUT}"
     else:
-        reason = textwrap.shorten(" ".join(str(error).split()) or type(error).__name__, 300, placeholder=" ...")
-    return f"--model_name_or_path {name} can't be {'used' if type(error) is ValueError else 'loaded'}: {reason}"
+        reason = reason_of(error)
+    failed = "used" if type(error) is ValueError else "loaded"
+    return f"--model_name_or_path {without_secrets(name)} can't be {failed}: {reason}"
 
 
 def _table_path(folder: Path, part: str, member: Member) -> Path:

@@ -22,9 +22,11 @@ from smm4h.ensemble.member_predictions import (
 )
 from smm4h.models.label_spaces import rule_from_dict, space_of
 from smm4h.models.voting import VotingRule, binary_threshold
+from smm4h.utils.durable import read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
+ASKED = ("method", "decision", "ties")  # how a rule is asked for
 WITH_MODELS = "with_models"  # key of ensemble.json: the ensemble of the members that have models, fitted for itself
 
 
@@ -127,10 +129,49 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
 
 def voting_config(plan: Plan, task: Task) -> VotingConfig:
     """Return how a job's members vote: as `ensemble.py --save` has stored it, or as the recipe says."""
-    settings = plan.settings
-    if plan.ensemble_file.exists() and (asked := read_json(plan.ensemble_file).get("asked", {})).get("saved"):
-        return VotingConfig.for_task(task, asked["method"], asked["decision"], asked["ties"], settings.group_cuts)
-    return VotingConfig.from_settings(settings, task)
+    if saved := saved_rule(plan):
+        return VotingConfig.for_task(task, *(saved[name] for name in ASKED), plan.settings.group_cuts)
+    return VotingConfig.from_settings(plan.settings, task)
+
+
+def saved_rule_file(plan: Plan) -> Path:
+    """Return the file of the rule that wins over the recipe's; it outlasts an ensemble.json that is made again."""
+    return plan.output_dir / "saved_rule.json"
+
+
+def saved_rule(plan: Plan) -> dict[str, str] | None:
+    """Return the rule that `ensemble.py --save` has stored, as it was asked for; None where the recipe's is in use.
+
+    Where its file is damaged, and in jobs of earlier versions, which had none, ensemble.json says it.
+
+    Raises `InputError` where it can't be told.
+    """
+    path, derived = saved_rule_file(plan), plan.derived
+    if saved := read_checked_json(path):
+        return saved
+    if plan.ensemble_file.exists() and derived.damage_of(plan.ensemble_file) is None:
+        asked = read_json(plan.ensemble_file).get("asked", {})
+        return {name: asked[name] for name in ASKED} if asked.get("saved") else None
+    if path.exists():
+        raise InputError(
+            f"{path} is damaged, and so is {plan.ensemble_file}, which has its content, too; remove {path}, give the "
+            "job's command, and save the rule again by ensemble.py --save"
+        )
+    return None
+
+
+def keep_saved_rule(plan: Plan, task: Task, config: VotingConfig) -> None:
+    """Write the file of the rule that wins over the recipe's, where it is missing or damaged; remove any other."""
+    path, derived = saved_rule_file(plan), plan.derived
+    if config == VotingConfig.from_settings(plan.settings, task):
+        derived.remove([path])
+    elif read_checked_json(path) != _asked(config) or derived.damage_of(path) is not None:
+        write_checked_json(path, _asked(config))
+        derived.record(path)
+
+
+def _asked(config: VotingConfig) -> dict[str, str]:
+    return {"method": config.method, "decision": str(config.decision), "ties": config.ties}
 
 
 def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None]) -> VotingConfig:
@@ -163,14 +204,14 @@ def saved_rule_note(plan: Plan, task: Task) -> str | None:
 
 
 def is_outdated(plan: Plan, config: VotingConfig) -> bool:
-    """Return whether ensemble.json was fitted for another decision, as after a change of the task's costs."""
+    """Return whether ensemble.json was fitted for another rule: the costs were changed, or a `--save` was killed."""
     if not plan.ensemble_file.exists():
         return False
     asked = read_json(plan.ensemble_file).get("asked")
-    return asked is not None and asked["decision"] != str(config.decision)
+    return asked is not None and any(asked[name] != value for name, value in _asked(config).items())
 
 
-def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool, saved: bool = False) -> None:
+def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool) -> None:
     """Fit the ensemble of all members to the out-of-fold table, and write it as it applies to new tweets.
 
     The ensemble's own labels and probabilities are added to the table first: labels by rules that were fitted without
@@ -181,7 +222,6 @@ def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bo
 
     Args:
         has_test: whether there are test tweets, which the rule is adjusted on; see `adjust_for_averaging`.
-        saved: whether the config is to win over the recipe's from now on.
     """
     predictions, gold = read_out_of_fold(plan.out_of_fold_file)
 
@@ -199,8 +239,7 @@ def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bo
         return content
 
     content, with_models = fitted_content(predictions.members), plan.members_with_models
-    asked = {"method": config.method, "decision": str(config.decision), "ties": config.ties, "saved": saved}
-    content["asked"] = asked
+    content["asked"] = {**_asked(config), "saved": config != VotingConfig.from_settings(plan.settings, task)}
     if with_models and with_models != predictions.members:
         content[WITH_MODELS] = fitted_content(with_models)
     write_json(plan.ensemble_file, content)

@@ -31,7 +31,14 @@ from smm4h.data.outputs.submissions import (
     write_submission_file,
 )
 from smm4h.data.splits import Splits
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, is_outdated, voting_config, write_ensemble
+from smm4h.ensemble.fitted_ensemble import (
+    FittedEnsemble,
+    fit_ensemble,
+    is_outdated,
+    keep_saved_rule,
+    voting_config,
+    write_ensemble,
+)
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.label_issues import has_vote, write_errors, write_label_issues
 from smm4h.ensemble.member_predictions import (
@@ -44,7 +51,7 @@ from smm4h.ensemble.member_predictions import (
 from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
 from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
 from smm4h.utils.console import console
-from smm4h.utils.durable import sha256_of
+from smm4h.utils.content import hash_file
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import wait_for_lease
 
@@ -145,11 +152,12 @@ def fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
 def _fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
     """Make what is missing of the files that `fit_and_vote` names."""
     table, derived, held_out = plan.out_of_fold_file, plan.derived, inputs_hash(plan.runs, "held_out.parquet")
+    config = voting_config(plan, task)
+    keep_saved_rule(plan, task, config)
     is_refitted = derived.reason_to_make(table, held_out) or derived.damage_of(plan.ensemble_file)
     if plan.ensemble_file.exists() and is_refitted:  # the table has the ensemble's own columns
         console.print(f"note: {plan.ensemble_file} is made again", markup=False, soft_wrap=True)
         plan.ensemble_file.unlink()
-    config = voting_config(plan, task)
     derived.make(table, lambda: write_out_of_fold(table, out_of_fold_predictions(plan.runs), labelled.gold), held_out)
     has_test, inputs = plan.identity["data"].get("test") is not None, ensemble_inputs(plan, task)
     if derived.reason_to_make(plan.ensemble_file, inputs) is None and is_outdated(plan, config):
@@ -160,7 +168,7 @@ def _fit_and_vote(plan: Plan, task: Task, labelled: LabelledPart) -> None:
         issues, errors = plan.output_dir / "label_problems.tsv", plan.output_dir / ERRORS_FILE
         derived.make(issues, lambda: write_label_issues(issues, table, labelled.tweets), held_out)
         if has_vote(table):
-            rule = f"{held_out} {sha256_of(plan.ensemble_file)}"
+            rule = f"{held_out} {hash_file(plan.ensemble_file)}"
             derived.make(errors, lambda: write_errors(errors, table, labelled.tweets, task), rule)
         if task.submission.validation and (part := validation_part(plan, task, config, labelled.tweets)):
             write_submissions(plan, task, [part])
@@ -177,7 +185,7 @@ def write_final_vote(plan: Plan, task: Task) -> None:
         predictions = mean_predictions(plan.runs, mean=ensemble.rule.mean)
         write_vote(votes, predictions, ensemble.predict(predictions))
 
-    plan.derived.make(votes, vote, f"{ensemble_inputs(plan, task)} {sha256_of(plan.ensemble_file)}")
+    plan.derived.make(votes, vote, f"{ensemble_inputs(plan, task)} {hash_file(plan.ensemble_file)}")
     final = read_labels(votes, task if task.multi_label else None)
     write_submissions(
         plan, task, parts_of(final.ids.to_pylist(), task.space.listed(final.labels.to_pylist()), read_sources(plan))
@@ -209,8 +217,7 @@ def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Datase
 def remove_votes(plan: Plan) -> None:
     """Remove what follows from the ensemble's rule: a kill halfway leaves nothing that belongs to another rule."""
     names = ("report.html", "scores.json", "appraisal.json", ERRORS_FILE, "votes/final.tsv")
-    for path in [plan.output_dir / name for name in names] + list((plan.output_dir / "submission").glob("*")):
-        path.unlink(missing_ok=True)
+    plan.derived.remove([*(plan.output_dir / name for name in names), *(plan.output_dir / "submission").glob("*")])
 
 
 def score_job(

@@ -1,7 +1,6 @@
 """A single sequence classifier of transformers in use: a student, one run's model, or any other with its own labels."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,14 @@ from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.config.plans.plan import read_plan
 from smm4h.config.task import Columns, Submission, Task
 from smm4h.data.tokenization import load_saved_tokenizer
-from smm4h.inference.finished_job import STUDENT_FILE
+from smm4h.inference.finished_job import STUDENT_FILE, read_student
 from smm4h.models.batching import predict_proba, without_unknown_types
 from smm4h.models.encoder_check import n_positions
 from smm4h.models.encoding import CutTweets, TextEncoder
 from smm4h.models.predictors import EnsembleOutput, cleaned_pair
 from smm4h.models.voting import VotingRule
 from smm4h.utils.errors import InputError, user_message
-from smm4h.utils.files import read_json
+from smm4h.utils.tracebacks import reason_of
 
 # where nothing is known of the job: names that many files of tweets have
 COMMON_COLUMNS = Columns(text=["text", "tweet"], label=["label", "class"], id=["tweet_id", "id"])
@@ -85,7 +84,7 @@ def load_classifier(name: str, config: dict, device: str) -> ClassifierPredictor
     except Exception as error:  # one class for each file that may be missing or broken
         if user_message(error):
             raise
-        reason = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        reason = reason_of(error, 200)
         raise InputError(f"{name} can't be loaded ({reason}); save model and tokenizer there anew") from None
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if missing:
@@ -106,7 +105,7 @@ def classifier_task(name: str, predictor: ClassifierPredictor) -> Task:
     if columns is None:
         for folder in (Path(name), Path(name).parent):
             if (folder / STUDENT_FILE).is_file():
-                job = Path(os.path.normpath(folder / read_json(folder / STUDENT_FILE)["job"]))
+                job = Path(os.path.normpath(folder / read_student(folder)["job"]))
                 if (job / "plan.json").is_file():
                     task = read_plan(job)[1]
                     known, submission = task.columns, task.submission.columns

@@ -125,6 +125,7 @@ def compare(part: str, left: Labelled, right: Labelled, task: Task) -> Compariso
 
 def out_of_fold_labels(plan: Plan, task: Task) -> Labelled:
     """Return the labelled tweets with the vote's label by rules that were fitted without each tweet."""
+    plan.derived.check(plan.out_of_fold_file)
     table = pd.read_parquet(plan.out_of_fold_file)
     if VOTE in table.columns:
         predicted = task.indices(table[VOTE])
@@ -140,6 +141,7 @@ def test_labels(plan: Plan, task: Task, gold_file: Path | None, encoding: str | 
     votes = plan.output_dir / "votes" / "final.tsv"
     if not votes.is_file():
         return None
+    plan.derived.check(votes)
     final = read_labels(votes, task if task.multi_label else None)
     if gold_file is not None:
         gold = in_order_of(read_labels(gold_file, task, encoding), final.ids, votes).classes_in(task.space)

@@ -52,8 +52,9 @@ from smm4h.training import checkpoints
 from smm4h.training.losses import Loss
 from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
 from smm4h.utils.devices import default_device
+from smm4h.utils.durable import listing, write_checked_json
 from smm4h.utils.errors import InputError, user_message
-from smm4h.utils.files import read_json, write_json
+from smm4h.utils.files import read_json
 
 SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
 SAVE_MINUTES = 5.0
@@ -482,7 +483,8 @@ class Distillation:
             "scores": scores,
             "tweets_per_second": speeds,
         }
-        write_json(folder / STUDENT_FILE, content)
+        files = listing(folder, [folder / "model", folder / "marks.npz"])
+        write_checked_json(folder / STUDENT_FILE, {**content, "files": files})
         for path in folder.glob(".*"):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

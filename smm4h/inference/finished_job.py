@@ -16,12 +16,25 @@ from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
 from smm4h.ensemble.scoring import FINAL, LEAKY
 from smm4h.models.voting import VotingRule, log_odds
+from smm4h.utils.durable import damages, read_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
 
 STUDENT_FILE = "student.json"  # in the folder of a student that was distilled from a job
 SCORES = ("scores.json", "appraisal.json")
 Scores = dict[str, Any]  # the result of `Task.score`
+
+
+def read_student(folder: Path) -> dict[str, Any]:
+    """Return the content of a student's student.json; raise `InputError` where it, or a file that it lists, is damaged.
+
+    Students of earlier versions list no files.
+    """
+    content = read_checked_json(folder / STUDENT_FILE)
+    wrong = [(STUDENT_FILE, "is damaged")] if content is None else damages(folder, content.get("files", {}))
+    for name, what in wrong:
+        raise InputError(f"{folder / name} {what}; distil the student again (distill.py ... --overwrite)")
+    return content
 
 
 @dataclass(frozen=True)

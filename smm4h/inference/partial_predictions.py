@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from smm4h.models.label_spaces import space_of
 from smm4h.models.voting import VotingRule
 from smm4h.utils.content import Hashes, hash_files
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import beside, sync, write_atomically, write_json
+from smm4h.utils.files import beside, sync, sync_names, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
 
 ABOUT = "about.json"
 CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
 GROUP_KEY = b"pooled"  # of a block's metadata: how many tweets of each group got the cut for all groups
 MOST_LISTED = 20  # groups in a notice
+HASH_KEY = b"sha256"  # of a block's metadata: see `_signed`
 SOURCE_KEY = b"source"  # of a block's metadata: what its predictions depend on
 # What predictions depend on, in words, by its key in about.json.
 SOURCES = {
@@ -58,7 +59,7 @@ class PartialPredictions:
         cls,
         folder: Path,
         inputs: Sequence[Path],
-        ensemble: Mapping[str, Path],
+        ensemble: Hashes,
         reading: dict[str, Any],
         *,
         is_main_process: bool,
@@ -68,7 +69,7 @@ class PartialPredictions:
         What was predicted of other tweets, or with other weights or columns, is removed by the main process.
 
         Args:
-            ensemble: all files of the ensemble, by name.
+            ensemble: of all files of the ensemble.
             reading: how the inputs are read.
         """
         before = _read_about(folder)
@@ -76,7 +77,7 @@ class PartialPredictions:
         tweets = {f"{number}{kind}": path for number, (kind, path) in enumerate(zip(kinds, inputs, strict=True))}
         about = {
             "version": __version__,
-            "ensemble": hash_files(ensemble, before.get("ensemble")),
+            "ensemble": ensemble,
             "inputs": hash_files(tweets, before.get("inputs")),
             "reading": reading,
         }
@@ -134,26 +135,28 @@ class PartialPredictions:
             return False
         with lease:
             if not self._is_complete(block):
-                table = _table_of(block, predictor).replace_schema_metadata(
-                    {
-                        SOURCE_KEY: self.source,
-                        CUT_KEY: _cut_metadata(predictor),
-                        GROUP_KEY: json.dumps(pooled_groups(predictor.rule, block.groups)),
-                    }
-                )
+                table = _table_of(block, predictor)  # before the predictor is asked what it cut
+                metadata = {
+                    SOURCE_KEY: self.source.encode(),
+                    CUT_KEY: _cut_metadata(predictor).encode(),
+                    GROUP_KEY: json.dumps(pooled_groups(predictor.rule, block.groups)).encode(),
+                }
+                table = _signed(table.replace_schema_metadata(metadata))
                 write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
                 self.checked.add(block.number)
         return True
 
     def _is_complete(self, block: Block) -> bool:
-        """Return whether a block's file can be read and holds predictions of these tweets from this source."""
+        """Return whether a block's file is whole and holds predictions of these tweets from this source."""
         if block.number in self.checked:
             return True
         try:
             table = pa.parquet.read_table(self.path(block.number), partitioning=None)
         except (OSError, pa.ArrowException):  # not there, or damaged
             return False
-        if _source_of(self.path(block.number)) != self.source or table.column("id").to_pylist() != block.ids:
+        if not _is_signed(table) or table.schema.metadata[SOURCE_KEY].decode() != self.source:
+            return False
+        if table.column("id").to_pylist() != block.ids:
             return False
         self.checked.add(block.number)
         return True
@@ -182,6 +185,7 @@ class PartialPredictions:
             write(partial)
             sync(partial)
             partial.replace(output)
+            sync_names(Path(output).parent)  # before the blocks are removed
         shutil.rmtree(self.folder, ignore_errors=True)
         return notices
 
@@ -253,6 +257,21 @@ def probability_columns(predictor: Predictor) -> list[str]:
     return [f"{PROBABILITY}{label}" for label in predictor.labels]
 
 
+def _signed(table: pa.Table) -> pa.Table:
+    """Return a block with a hash of its rows and metadata: Parquet would not notice a changed bit in most of them."""
+    return table.replace_schema_metadata({**table.schema.metadata, HASH_KEY: _hash_of(table).encode()})
+
+
+def _is_signed(table: pa.Table) -> bool:
+    metadata = table.schema.metadata or {}
+    return metadata.get(HASH_KEY, b"").decode(errors="replace") == _hash_of(table)
+
+
+def _hash_of(table: pa.Table) -> str:
+    known = {key: value for key, value in (table.schema.metadata or {}).items() if key != HASH_KEY}
+    return hashlib.sha256(repr([table.to_pydict(), sorted(known.items())]).encode("utf-8", "replace")).hexdigest()
+
+
 def _cut_metadata(predictor: Predictor) -> str:
     return json.dumps({member: asdict(found) for member, found in cut_tweets(predictor).items()})
 
@@ -279,4 +298,4 @@ def _source_of(block_file: Path) -> str | None:
         metadata = pa.parquet.read_schema(block_file).metadata or {}
     except (OSError, pa.ArrowException):
         return None
-    return metadata.get(SOURCE_KEY, b"").decode()
+    return metadata.get(SOURCE_KEY, b"").decode(errors="replace")

@@ -1,7 +1,6 @@
 """A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +18,17 @@ from smm4h.config.task import Columns, MultiLabel, Submission, Task
 from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
+from smm4h.inference.finished_job import STUDENT_FILE, read_student
 from smm4h.models.encoding import CutTweets
 from smm4h.models.label_spaces import PROBLEM, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule
 from smm4h.training.words.baselines import load_baseline
+from smm4h.utils.content import Hashes, hash_files
+from smm4h.utils.durable import SUMS_FILE, read_sums
 from smm4h.utils.errors import InputError
+from smm4h.utils.tracebacks import reason_of
 
 SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept
 
@@ -122,14 +125,25 @@ class EnsemblePredictor:
         models = [run for runs in self.runs.values() for run in runs]
         return {f"{run.name}/{name}": path for run in models for name, path in _files_in(run.model).items()}
 
-    def check(self) -> None:
-        """Raise `InputError` for a damaged model, before anything depends on it."""
-        for runs in self.runs.values():
-            for run in runs:
-                self._check(run)
+    def check(self, hashes: Hashes) -> None:
+        """Raise `InputError` for a damaged model, before anything depends on it.
+
+        Args:
+            hashes: of `model_files`; reading the weights takes as long as loading them, and is done once.
+        """
+        for run in (run for runs in self.runs.values() for run in runs):
+            own = {name: listed for name, listed in run.listed_files().items() if name.startswith("model/")}
+            is_whole = all(
+                hashes.get(f"{run.name}/{name.removeprefix('model/')}", {}).get("sha256") == listed["sha256"]
+                for name, listed in own.items()
+            )
+            if is_whole:
+                self.checked.add(run.name)
+            else:
+                self._check(run)  # which says what is wrong
 
     def _check(self, run: Run) -> None:
-        if run.name not in self.checked:  # once: reading the weights takes as long as loading them
+        if run.name not in self.checked:
             run.check_file(run.model)
             self.checked.add(run.name)
 
@@ -161,7 +175,7 @@ def load_published(name: str, device: str) -> TweetEnsemble | ClassifierPredicto
         if not config.get("model_type"):
             raise ValueError("it has no config.json that names a model_type")
     except (OSError, ValueError, KeyError) as error:
-        reason = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        reason = reason_of(error, 200)
         kind = "no job's output folder" if Path(name).exists() else "no folder"
         raise InputError(f"{name} is {kind}, and no published ensemble either ({reason})") from None
     return load_classifier(folder, config, device)
@@ -176,10 +190,10 @@ def task_of(config: TweetEnsembleConfig) -> Task:
     return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), **known)
 
 
-def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, dict[str, Path]]:
-    """Return the ensemble of a job's folder, a published one, or a single classifier; its task; and its files.
+def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, Hashes]:
+    """Return the ensemble of a job's folder, a published one, or a single classifier; its task; its files' hashes.
 
-    Raises `InputError` for a name that is none of these.
+    Raises `InputError` for a name that is none of these, and for a file that is not as it was written.
     """
     check_one_subtask(Path(name))
     if (Path(name) / "plan.json").is_file():
@@ -187,12 +201,35 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
         plan.derived.check(plan.ensemble_file)
         ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
         predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
-        return predictor, task, {**_files(plan.plan_file, plan.ensemble_file), **predictor.model_files()}
-    published = load_published(name, device)
-    if isinstance(published, TweetEnsemble):
-        return published, task_of(published.config), _files_in(cached_folder(name))
+        hashes = hash_files({**_files(plan.plan_file, plan.ensemble_file), **predictor.model_files()})
+        predictor.check(hashes)
+        return predictor, task, hashes
     folder = classifier_folder(name)
-    return published, classifier_task(folder, published), _files_in(cached_folder(folder))
+    known = checked_hashes(Path(name), Path(folder)) if Path(folder).is_dir() else None
+    published = load_published(name, device)
+    task = task_of(published.config) if isinstance(published, TweetEnsemble) else classifier_task(folder, published)
+    return published, task, known or hash_files(_files_in(cached_folder(folder)))
+
+
+def checked_hashes(folder: Path, model: Path) -> Hashes:
+    """Return the hashes of a model's files; raise `InputError` for one that is not as it was published or distilled.
+
+    Args:
+        folder: of a published model with `SHA256SUMS`, or of a student; in any other nothing is listed.
+        model: the folder in it that holds the model's files.
+    """
+    student = folder if model != folder else folder.parent  # `model` may be named itself
+    if (student / STUDENT_FILE).is_file() and model == student / "model":
+        read_student(student)
+    hashes = hash_files(_files_in(model))
+    for name, expected in read_sums(folder).items():
+        if name not in hashes or hashes[name]["sha256"] != expected:
+            wrong = "has another content than was published" if name in hashes else "is gone"
+            raise InputError(
+                f"{folder / name} {wrong}; copy or publish the model again, or, if the change is meant, remove "
+                f"{folder / SUMS_FILE}"
+            )
+    return hashes
 
 
 def cached_folder(name: str) -> Path:

@@ -14,8 +14,7 @@ from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.labels import in_order_of
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits, read_gold
-from smm4h.ensemble.fitted_ensemble import asked_config, write_ensemble
-from smm4h.ensemble.fitting import VotingConfig
+from smm4h.ensemble.fitted_ensemble import asked_config, keep_saved_rule, write_ensemble
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, remove_votes, score_job
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
@@ -84,8 +83,8 @@ def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:
         raise InputError(f"{plan.output_dir}: the job is running; wait until it has ended, then repeat")
     with lease:
         has_test = plan.identity["data"].get("test") is not None
+        keep_saved_rule(plan, task, config)  # first: a job's command that follows a kill goes on from here
         remove_votes(plan)
-        is_own = config == VotingConfig.from_settings(plan.settings, task)
-        write_ensemble(plan, config, task, has_test=has_test, saved=not is_own)
+        write_ensemble(plan, config, task, has_test=has_test)
         fit_and_vote(plan, task, parts.labelled)
         score_job(plan, parts.job, parts.labelled, parts.test_gold)

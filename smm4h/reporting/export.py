@@ -28,7 +28,7 @@ from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.tokenization import VARIANT
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
-from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
+from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob, read_student
 from smm4h.inference.predictor import runs_with_models
 from smm4h.models.label_spaces import space_of
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
@@ -44,6 +44,7 @@ from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.leak_check.privacy import LeakCheck
 from smm4h.reporting.model_card import ensemble_card, run_card, student_card
 from smm4h.training.words.baselines import WordModel, load_baseline
+from smm4h.utils.durable import write_sums
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
 
@@ -356,7 +357,7 @@ def write_published_student(student: Path, folder: Path, name: str, dtype: str, 
 
     Args: see `write_for_publication`.
     """
-    about, fingerprints = read_json(student / STUDENT_FILE), TweetFingerprints.read(student / "marks.npz")
+    about, fingerprints = read_student(student), TweetFingerprints.read(student / "marks.npz")
     job = FinishedJob.read(Path(os.path.normpath(student / about["job"])))
     for file in sorted((student / "model").iterdir()):
         if file.suffix == ".safetensors":
@@ -380,7 +381,13 @@ def publish_checked(folder: Path, unpublished: Unpublished, deliver: Callable[[]
     Raises `InputError` for a file that may not be published, and for a leak.
     """
     unpublished.check(folder)
+    write_sums(folder, (name for name in names_in(folder) if name != "README.md" and not name.startswith("figures/")))
     return deliver()
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of a folder's files, relative to it."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, public: bool) -> str:

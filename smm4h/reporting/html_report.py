@@ -22,6 +22,7 @@ from smm4h.reporting.terminal import per_thousand, promise_text
 from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+READ_FILES = ("data_report.json", "label_problems.tsv", ERRORS_FILE)  # beside those of `FinishedJob`
 SHOWN = 30  # rows of a table of tweets
 PARTS = {"out_of_fold": "out of fold", "test": "on test"}
 SECTIONS = [
@@ -37,11 +38,16 @@ SECTIONS = [
 
 
 def write_report(job: FinishedJob) -> Path:
-    """Write report.html into the job's folder, record its hash, and return its path."""
-    path = job.plan.output_dir / "report.html"
+    """Write report.html into the job's folder, record its hash, and return its path.
+
+    Raises `InputError` for a damaged file.
+    """
+    derived, path = job.plan.derived, job.plan.output_dir / "report.html"
+    for name in READ_FILES:
+        derived.check(job.plan.output_dir / name)
     template = environment(autoescape=True).get_template("report.html")
     write_text(path, template.render(**_content(job)), private=True)
-    job.plan.derived.record(path)
+    derived.record(path)
     return path
 
 

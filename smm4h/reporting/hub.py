@@ -7,6 +7,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from smm4h.utils.errors import InputError
+from smm4h.utils.tracebacks import without_secrets
 
 
 def is_hub_name(name: str) -> bool:
@@ -61,4 +62,4 @@ def _operations(folder: Path, remote: list[str]) -> list[CommitOperationAdd | Co
 
 def _one_line(error: Exception) -> str:
     """Return an error's message on one line, cut to 300 characters."""
-    return " ".join(str(error).split())[:300]
+    return without_secrets(" ".join(str(error).split()))[:300]

@@ -4,7 +4,7 @@ The records stand in one file of the folder, `made.json`. A derived file is made
 missing, cut or changed, and where the files that it was made from are others now.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ class DerivedFiles:
             record = {"inputs": known, "files": listing(self.folder, [path])}
             if records.get(self._name(path)) != record:
                 write_checked_json(self.records_file, {**records, self._name(path): record})
+
+    def remove(self, paths: Collection[Path]) -> None:
+        """Remove files, which nothing makes again but what needs them, with their records."""
+        for path in paths:
+            remove(path)
+        with wait_for_lease(lease_file_of(self.records_file), self.records_file):
+            records, names = self._records(), {self._name(path) for path in paths}
+            if names & records.keys():
+                kept = {name: record for name, record in records.items() if name not in names}
+                write_checked_json(self.records_file, kept)
 
     def check(self, path: Path) -> None:
         """Raise `InputError` for a recorded file, or a file of a recorded folder, that is not as it was made."""

@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from smm4h.utils.files import check_fence, sync_names, write_json
+from smm4h.utils.content import hash_file
+from smm4h.utils.files import check_fence, sync_names, write_json, write_text
 
 Listed = Mapping[str, Mapping[str, Any]]  # by path below a folder: `bytes` and `sha256` of a file
 CHECKSUM = "checksum"  # key of a JSON file: the hash of all its other keys
-CHUNK = 1 << 20
+SUMS_FILE = "SHA256SUMS"  # in a published folder; `sha256sum -c` reads it
 
 
 def sync_tree(folder: Path) -> None:
@@ -30,15 +31,6 @@ def sync_tree(folder: Path) -> None:
     sync_names(folder)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def listing(folder: Path, paths: Iterable[Path], *, without: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """Return size and hash of files and of all files of folders, by their path below `folder`.
 
@@ -47,7 +39,7 @@ def listing(folder: Path, paths: Iterable[Path], *, without: Iterable[str] = ())
     """
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": hash_file(file)}
         for file in files
         if file.is_file() and file.name not in without
     }
@@ -64,7 +56,7 @@ def damages(folder: Path, listed: Listed, *, up_to: float = math.inf) -> Iterato
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:
                 yield name, f"has {size} bytes instead of {expected['bytes']}"
-            elif size <= up_to and sha256_of(folder / name) != expected["sha256"]:
+            elif size <= up_to and hash_file(folder / name) != expected["sha256"]:
                 yield name, "has another content than was written"
         except FileNotFoundError:
             yield name, "is gone"
@@ -94,6 +86,24 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write the hashes of some of a folder's files in the form of `sha256sum`."""
+    lines = (f"{hash_file(folder / name)}  {name}\n" for name in sorted(names))
+    write_text(folder / SUMS_FILE, "".join(lines))
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return the hashes that a folder's list names, by file; empty without a list.
+
+    A line that is damaged gives a hash, or a file, that there is none of.
+    """
+    try:
+        lines = (folder / SUMS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def remove(path: Path) -> None:

@@ -1,11 +1,19 @@
 """Tracebacks and messages of errors without the values that libraries quote in them, such as cells of the data."""
 
 import re
+import textwrap
 import traceback
 from pathlib import Path
 
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|['"`].*$""", re.DOTALL)
 LONGEST = 500  # characters of a message
+PHRASE = re.compile(r"""(?<!\w)(['"`])(?:(?!\1).)*\s(?:(?!\1).)*\1(?!\w)""", re.DOTALL)  # in quotes, of several words
+SECRETS = (  # what gives access, and what is shown of it
+    (re.compile(r"(?<=://)[^/@\s]+@"), ""),
+    (re.compile(r"(?<=://)([^\s?'\"]+)\?[^\s'\"]+"), r"\1?..."),
+    (re.compile(r"\b(hf_|api_)\w{6,}"), r"\1..."),
+    (re.compile(r"(?i)\b(bearer|token|authorization)([ :=]+)[\w.~+/-]{12,}"), r"\1\2..."),
+)
 PACKAGE = Path(__file__).parents[1]
 # Packages whose messages are about shapes, devices and settings; those that read data quote what they read.
 TALKING = ("torch", "transformers", "accelerate", "huggingface_hub", "safetensors", "sklearn")
@@ -25,7 +33,24 @@ def message_of(error: BaseException) -> str:
     if not text or not _may_speak(error):
         return name
     shown = text if isinstance(error, OF_CODE) else QUOTED.sub("'...'", text)
-    return f"{name}: {shown[:LONGEST]}"
+    return f"{name}: {without_secrets(shown)[:LONGEST]}"
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without tokens and without what gives access in its URLs."""
+    for secret, shown in SECRETS:
+        text = secret.sub(shown, text)
+    return text
+
+
+def reason_of(error: BaseException, longest: int = 300) -> str:
+    """Return the message of a library that loads a model, on one line, for a sentence: no phrase in quotes, no secret.
+
+    Names of files and settings, which such messages quote, stay.
+    """
+    text = "" if isinstance(error, KeyError | UnicodeError) else " ".join(str(error).split())
+    text = without_secrets(PHRASE.sub("'...'", text)) or type(error).__name__
+    return textwrap.shorten(text, longest, placeholder=" ...")
 
 
 def _may_speak(error: BaseException) -> bool:

@@ -116,6 +116,20 @@ def test_a_published_student_has_a_card(student, tmp_path, call):
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "published").config.num_labels == 3
 
 
+def test_a_damaged_student_is_named_and_not_used(student, new_tweets, tmp_path, call):
+    shutil.copytree(student.folder, tmp_path / "student")
+    path = tmp_path / "student" / "model" / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    commands = [
+        (predict.main, folder, new_tweets, "--output", tmp_path / "x") for folder in (path.parents[1], path.parent)
+    ]
+    for main, *words in (*commands, (publish.main, path.parents[1], "--to_folder", tmp_path / "published")):
+        result = call(main, *words)
+        assert result.code == 2
+        assert f"error: {path} has another content than was written; distil the student again" in result.err
+
+
 def test_a_student_predicts_from_its_folder_its_model_and_as_published(student, new_tweets, tmp_path, call):
     result = call(publish.main, student.folder, "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err

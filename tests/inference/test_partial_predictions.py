@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from conftest import ROOT, start, wait_for
 from smm4h.cli.predict import main
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.streaming import read_blocks
-from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
+from smm4h.inference.partial_predictions import PartialPredictions, _signed, parts_folder, reading_of
 from smm4h.inference.predictor import load_predictor
 from smm4h.utils.content import hash_files
 from smm4h.utils.durable import listing, read_checked_json, write_checked_json
@@ -40,9 +41,12 @@ class Interrupted:
         )
         blocks = list(islice(read_blocks([self.tweets], task, 10), 1))
         parts.predict_missing(blocks, predictor, LeaseHolder(), lambda block: None)
-        table = pa.parquet.read_table(parts.path(0))
-        forged = table.set_column(1, "label", pa.array([FORGED] * len(table)))
-        pa.parquet.write_table(forged, parts.path(0))
+        self.forge(parts.path(0))
+
+    def forge(self, block: Path, label: str = FORGED, sign: Callable = _signed) -> None:
+        table = pa.parquet.read_table(block)
+        forged = table.set_column(1, "label", pa.array([label] * len(table)))
+        pa.parquet.write_table(sign(forged), block)
 
     def words(self, **flags) -> list:
         named = {"output": self.output, "block": 10, **flags}
@@ -145,6 +149,15 @@ def test_with_the_same_content_it_goes_on(interrupted, call, change):
     assert "anew" not in result.err
     assert interrupted.labels()[:10] == [FORGED] * 10
     assert FORGED not in interrupted.labels()[10:]
+
+
+def test_a_block_whose_rows_were_changed_is_predicted_again(interrupted, call):
+    """Parquet reads a changed bit as another label or probability."""
+    block = parts_folder(str(interrupted.output)) / "00000000.parquet"
+    interrupted.forge(block, "changed", sign=lambda table: table)
+    assert pa.parquet.read_table(block).column("label").to_pylist() == ["changed"] * 10
+    assert call(main, *interrupted.words()).code == 0
+    assert {"changed", FORGED}.isdisjoint(interrupted.labels())
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-20], lambda content: b"\0" * 900])

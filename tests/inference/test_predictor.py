@@ -64,3 +64,21 @@ def test_a_job_without_models_is_refused(tuned_job, new_tweets, tmp_path, call):
     result = call(main, tmp_path / "job", new_tweets, "--output", tmp_path / "l.tsv")
     assert result.code == 2
     assert "17 of the ensemble's models were not kept; train with --keep_models all" in result.err
+
+
+def test_a_damaged_file_of_a_published_folder_is_named_and_not_used(published_job, tmp_path, new_tweets, call):
+    folder = tmp_path / "published"
+    shutil.copytree(published_job.folder, folder)
+    (folder / "README.md").write_text("a card that was edited on the Hub")
+    weights = next(folder.glob("members/*/model.safetensors"))
+    for path in (weights, folder / "config.json", weights.parent / "config.json", folder / "voting.py"):
+        whole = path.read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+            path.write_bytes(damaged)
+            result = call(main, folder, new_tweets, "--output", tmp_path / "labels.tsv")
+            assert result.code == 2
+            assert f"error: {path} has another content than was published" in result.err
+        path.write_bytes(whole)
+    weights.unlink()
+    result = call(main, folder, new_tweets, "--output", tmp_path / "labels.tsv")
+    assert f"error: {weights} is gone" in result.err

@@ -61,6 +61,22 @@ def test_the_jobs_own_command_keeps_the_saved_rule_and_says_so(saved, tuned_job,
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("name", ["ensemble.json", "saved_rule.json", "out_of_fold.parquet"])
+def test_a_saved_rule_outlasts_damage(saved, tuned_job, call, tmp_path, name):
+    before = {path: path.read_bytes() for path in saved.rglob("*") if path.suffix in (".json", ".tsv", ".parquet")}
+    (saved / name).write_bytes(before[saved / name][:-30])
+    result = call(train.main, "--verify", "--output_dir", saved)
+    assert result.code == 1
+    assert f"{saved / name} has " in result.out
+    result = call(train.main, *tuned_job.words, "--output_dir", saved)
+    assert result.code == 0, result.err
+    assert {path: path.read_bytes() for path in before if path.name != "made.json"} == {
+        path: content for path, content in before.items() if path.name != "made.json"
+    }
+    result = call(train.main, "--verify", "--output_dir", saved)
+    assert result.code == 0, result.out
+
+
 def test_new_tweets_get_labels_by_the_saved_rule(saved, new_tweets, call, tmp_path):
     result = call(predict.main, saved, new_tweets, "--output", tmp_path / "labels.tsv")
     assert result.code == 0, result.err

@@ -39,7 +39,7 @@ def test_only_allowed_files_are_published(published_job):
         elif path.is_file() and path.parent.name == "figures":
             assert path.suffix == ".png"
         elif path.is_file():
-            assert path.name in {*sources, "config.json", "model.safetensors.index.json", "README.md"}
+            assert path.name in {*sources, "config.json", "model.safetensors.index.json", "README.md", "SHA256SUMS"}
 
 
 def test_a_stray_file_is_not_published(tuned_job, tmp_path, call):

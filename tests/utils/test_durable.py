@@ -1,11 +1,21 @@
 """Files that outlast a power cut: flushed, listed, and compared."""
 
+import hashlib
 import json
 import os
 
 import pytest
 
-from smm4h.utils.durable import damages, listing, read_checked_json, sync_tree, write_checked_json
+from smm4h.utils.durable import (
+    SUMS_FILE,
+    damages,
+    listing,
+    read_checked_json,
+    read_sums,
+    sync_tree,
+    write_checked_json,
+    write_sums,
+)
 
 
 @pytest.fixture
@@ -50,6 +60,17 @@ def test_no_damage_of_a_checked_file_passes(tmp_path):
 def test_files_of_earlier_versions_have_no_checksum(tmp_path):
     (tmp_path / "DONE").write_text(json.dumps({"seconds": 1}))
     assert read_checked_json(tmp_path / "DONE") == {"seconds": 1}
+
+
+def test_sums_are_those_of_sha256sum(tmp_path):
+    (tmp_path / "members").mkdir()
+    for name in ("config.json", "members/a  b"):
+        (tmp_path / name).write_text(name)
+    write_sums(tmp_path, ["members/a  b", "config.json"])
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("config.json", "members/a  b")}
+    assert read_sums(tmp_path) == digests
+    assert (tmp_path / SUMS_FILE).read_text() == "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    assert read_sums(tmp_path / "members") == {}
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from smm4h.utils.tracebacks import PACKAGE, message_of, traceback_of
+from smm4h.utils.tracebacks import PACKAGE, message_of, reason_of, traceback_of
 
 CELL = "I took my pills"
 
@@ -59,6 +59,27 @@ def test_no_value_of_the_data_is_logged(code, file):
     assert not any(word in text for word in ("took", "pills"))
     assert type(error).__name__ in text
     assert "read.py" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            OSError("can't load 'I took my pills' of me/encoder, it isn't there"),
+            "can't load '...' of me/encoder, it isn't",
+        ),
+        (KeyError(CELL), "KeyError"),
+        (
+            ValueError("401 for https://me:hf_AbCdEf123456@hf.co/me/x?token=abcdef123456"),
+            "401 for https://hf.co/me/x?...",
+        ),
+        (ValueError("Bearer abcdef.123456-789 was refused; hf_AbCdEf123456"), "Bearer ... was refused; hf_..."),
+        (ValueError("no file 'config.json'\nin `tiny`"), "no file 'config.json' in `tiny`"),
+    ],
+)
+def test_reasons_hold_names_but_no_phrase_and_no_token(error, reason):
+    assert reason_of(error).startswith(reason)
+    assert not any(secret in reason_of(error) for secret in ("pills", "AbCdEf", "123456"))
 
 
 @pytest.mark.parametrize(
