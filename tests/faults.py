@@ -2,6 +2,7 @@
 
 python tests/faults.py --kills 100 --seed 1
 python tests/faults.py --stops 100 --seed 1
+python tests/faults.py --launches 50 --seed 1
 
 Each kill hits a worker, the server that forks them, a job's own process, the launcher, or everything, with SIGKILL or
 SIGTERM, while a run is trained, saved or predicted, or while members vote. The same command is given again until the
@@ -11,9 +12,13 @@ once, and no intermediate file is left.
 Each stop (SIGSTOP) hits a worker or a job's own process, of two jobs that share a folder, for longer than their short
 leases last; the other job takes over what it held. Then it goes on (SIGCONT), beside its successor. Every file must
 have the bytes of the undisturbed job's, and neither job may end otherwise than with exit code 0, or with a traceback.
+
+Each launch starts two recipes on one new folder at the same instant, in a random order. One of them must have the
+folder, and the other end with one sentence and exit code 2; the folder must be in order afterwards.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -42,6 +47,7 @@ from smm4h.config.plans.plan import read_plan
 from smm4h.parallel.run_state import events
 from smm4h.parallel.verification import all_damages
 from smm4h.parallel.worker import TAKEN_OVER
+from smm4h.utils.errors import ASK_AGAIN
 from smm4h.utils.leases import LEASE_VARIABLE
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -241,6 +247,50 @@ def stop_and_continue(job: psutil.Popen, rng: random.Random, hits: Counter, phas
         hits[f"{kind}, SIGSTOP, {phase}"] += 1
 
 
+RIVALS = {"first": "{head: last3}", "second": "{head: mean, num_train_epochs: 2}"}  # a recipe of one member each
+
+
+def launch_campaign(folder: Path, encoder: Path, n_launches: int, seed: int) -> Counter:
+    """Start two recipes on one folder at the same instant `n_launches` times; return which of them had the folder.
+
+    Raises AssertionError where they do not end as they should.
+    """
+    rng, winners, recipes = random.Random(seed), Counter(), {}
+    for name, row in RIVALS.items():
+        (folder / name).mkdir()
+        recipes[name] = recipe_of(folder / name, **{f"member-{name}": row})
+    for number in range(n_launches):
+        output, order = folder / f"launch-{number}", rng.sample(sorted(recipes), 2)
+        logs = {name: folder / f"launch-{number}-{name}.log" for name in order}
+        jobs = {
+            name: start(train_words(job_words(encoder, output, recipe=recipes[name])), logs[name]) for name in order
+        }
+        winner = winner_of(jobs, logs, output)
+        assert Path(json.loads((output / "plan.json").read_text())["recipe_file"]) == recipes[winner]
+        assert not list(all_damages(read_plan(output)[0]))
+        winners["the one started first" if winner == order[0] else "the one started second"] += 1
+        print(f"launch {number}: {winner} has the folder", flush=True)
+        shutil.rmtree(output)
+    return winners
+
+
+def winner_of(jobs: dict[str, psutil.Popen], logs: dict[str, Path], output: Path) -> str:
+    """Return the job that has the folder, once the other has ended in one sentence; the winner is then stopped."""
+    try:
+        assert wait_for(lambda: any(job.poll() == 2 for job in jobs.values()), WAIT), logs
+        (loser,) = (name for name, job in jobs.items() if job.poll() == 2)
+        (winner,) = jobs.keys() - {loser}
+        jobs[winner].send_signal(signal.SIGTERM)
+        assert end(jobs[winner]) in (0, ASK_AGAIN), logs[winner]
+        (sentence,) = logs[loser].read_text().splitlines()
+        assert sentence.startswith(f"error: {output} was made with another recipe"), sentence
+        assert not any(word in logs[winner].read_text() for word in ("Traceback", "error:")), logs[winner]
+        return winner
+    finally:
+        for job in jobs.values():
+            end(job, force=True)
+
+
 def check(output: Path, undisturbed: Path, *, twice: bool = False) -> None:
     """Raise AssertionError where the finished job differs from the undisturbed one.
 
@@ -264,11 +314,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--stops", type=int, default=0, help="stop processes so often, instead of killing them")
+    parser.add_argument("--launches", type=int, default=0, help="start two recipes on a folder at once, instead")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         encoder = save_tiny_encoder(folder / "encoder")
+        if arguments.launches:
+            winners = launch_campaign(folder, encoder, arguments.launches, arguments.seed)
+            return print(f"{arguments.launches} launches of two recipes, one winner each: {dict(winners)}")
         if arguments.stops:
             return report(stop_campaign(folder, encoder, arguments.stops, arguments.seed))
         result = launch(2, job_words(encoder, folder / "undisturbed"))
