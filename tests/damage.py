@@ -189,7 +189,7 @@ class Campaign:
         self._count(state, "the same command", "same bytes")
 
     def _judge_reader(self, state: State, name: str, kind: str, reader: str, result: CommandResult, made) -> None:
-        verified = reader == "--verify" and result.code == 1 and "not as they were written" in result.err
+        verified = reader == "--verify" and result.code == 1 and "not as written" in result.err
         if verified or is_one_sentence(result):
             self._count(state, reader, "named")
         elif result.code == 0 and made == state.answers[reader] and reader != "--verify":
@@ -324,7 +324,7 @@ def half_a_prediction(place: Path, job: Path) -> State:
     folder.mkdir()
 
     def command(where: Path) -> list[object]:
-        return [job, many, "--output", where / "labels.tsv", "--block", "30", "--use_cpu"]
+        return [job, many, "--output", where / "labels.tsv", "--block", "5", "--use_cpu"]
 
     def predict_again(where: Path) -> CommandResult:
         return call(predict.main, *command(where))

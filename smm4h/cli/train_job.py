@@ -37,6 +37,7 @@ from smm4h.utils.devices import check_gpus, unused_gpus_note
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.utils.files import read_json, write_json
 from smm4h.utils.leases import POLL_SECONDS, Waiting, lease_file_of, wait_for_lease
+from smm4h.utils.wording import are, counted
 
 OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
 
@@ -154,7 +155,8 @@ def print_run_table(job: Job, launch: LaunchEnvironment) -> None:
         raise InputError(f"{job.output_dir} holds no job; name its recipe and task to list the runs to come")
     runs = wanted_of(plan.runs, job.settings)
     console.print(state_table(runs))
-    console.print(f"{len(runs)} runs in {job.output_dir}: {state_summary(runs)}", markup=False, soft_wrap=True)
+    summary = f"{counted(len(runs), 'run')} in {job.output_dir}: {state_summary(runs)}"
+    console.print(summary, markup=False, soft_wrap=True)
 
 
 def verify(job: Job, launch: LaunchEnvironment) -> None:
@@ -171,13 +173,14 @@ def verify(job: Job, launch: LaunchEnvironment) -> None:
     runs = [run for run in plan.runs if run.done_file.exists()]
     if damaged:
         raise JobFailed(
-            f"{len(damaged)} files in {plan.output_dir} are not as they were written; the job's command makes them "
-            "again; of a run whose large weights are named, remove DONE first"
+            f"{counted(len(damaged), 'file')} in {plan.output_dir} {are(len(damaged))} not as written; the job's "
+            "command makes again what is damaged; of a run whose large weights are named, remove DONE first"
         )
     unlisted = [run for run in runs if run.is_done() and not run.listed_files()]
-    console.print(f"{plan.output_dir}: all files of {len(runs) - len(unlisted)} runs are as they were written")
+    listed = counted(len(runs) - len(unlisted), "run")
+    console.print(f"{plan.output_dir}: all files of {listed} are as they were written")
     if unlisted:
-        console.print(f"{len(unlisted)} runs were made before files were listed; theirs can be read")
+        console.print(f"no hashes of files are known of {counted(len(unlisted), 'run')} of an earlier version")
 
 
 def download(job: Job, launch: LaunchEnvironment) -> None:
@@ -271,7 +274,8 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
     """Write scores, evaluation and report, and show them with the files of the output folder."""
     missing = [run for run in plan.runs if not run.is_done()]
     if missing:
-        console.print(f"{len(missing)} of {len(plan.runs)} runs are missing, so there is no final vote yet")
+        which = f"{len(missing)} of {counted(len(plan.runs), 'run')} {are(len(missing))} missing"
+        console.print(f"{which}, so there is no final vote yet")
     if saved := saved_rule_note(plan, job.task):
         console.print(f"note: {saved}", markup=False, soft_wrap=True)
     scored = score_job(plan, job, LabelledPart.of_splits(splits), test_gold)

@@ -24,6 +24,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import sync_names
 from smm4h.utils.leases import POLL_SECONDS, Lease, LeaseHolder, Waiting, holder_of, lease_file_of
 
+LOOKS = 5  # at folders that may vanish meanwhile
 WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
 RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
 RECORDS = ("DONE", "TRAINED", "checkpoint-*/SEALED")  # files of a run that name its fingerprint
@@ -178,14 +179,30 @@ def _all_runs(plan: Plan) -> Iterable[Run]:
 
 def _run_folders(output_dir: Path) -> list[Path]:
     """Return the folders of all runs that were begun, of whatever recipe."""
-    return [path for name in ("fold-*", REFIT) for depth in ("*", "*/*") for path in output_dir.glob(f"{depth}/{name}")]
+    found: dict[Path, None] = {}
+    for pattern in (f"{depth}/{name}" for name in ("fold-*", REFIT) for depth in ("*", "*/*")):
+        for _ in range(LOOKS):
+            try:
+                found |= dict.fromkeys(output_dir.glob(pattern))
+                break
+            except OSError:  # a folder that another process removed while Python 3.11 looked into it
+                continue
+    return list(found)
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return the names of a folder's files that are not hidden; none where the folder was removed meanwhile."""
+    try:
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    except FileNotFoundError:
+        return set()
 
 
 def _holds_results(output_dir: Path) -> bool:
     """Return whether a run has left more than its event log, or is trained now."""
     leases = LeaseHolder()
     for folder in _run_folders(output_dir):
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        names = _names_in(folder)
         if names - set(WITHOUT_RESULT) or any(folder.glob(".*/checkpoint-*/SEALED")):
             return True
         lease = leases.try_acquire(lease_file_of(folder))

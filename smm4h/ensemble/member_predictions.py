@@ -21,6 +21,7 @@ from smm4h.models import voting
 from smm4h.models.label_spaces import LabelSpace, space_named
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
+from smm4h.utils.wording import are, counted
 
 VOTE = "final vote"  # of all members; a space, which no member's name has
 
@@ -89,7 +90,7 @@ def check_done(runs: Sequence[Run]) -> None:
     missing = [run.name for run in runs if not run.is_done()]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(runs)} runs are missing ({missing[0]}, ...); "
+            f"{len(missing)} of {counted(len(runs), 'run')} {are(len(missing))} missing ({missing[0]}, ...); "
             "train them, or vote with --members that are done"
         )
 

@@ -19,6 +19,7 @@ from smm4h.models.voting import VotingRule, log_odds
 from smm4h.utils.durable import damages, read_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
+from smm4h.utils.wording import are, counted
 
 STUDENT_FILE = "student.json"  # in the folder of a student that was distilled from a job
 SCORES = ("scores.json", "appraisal.json")
@@ -79,7 +80,8 @@ class FinishedJob:
         plan, task = read_plan(folder)
         missing = [run.name for run in plan.runs if not run.is_done()]
         if missing:
-            raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
+            which = f"{counted(len(missing), 'run')} {are(len(missing))}"
+            raise InputError(f"{folder}: {which} missing ({missing[0]}, ...); give the job's command")
         for path in (plan.ensemble_file, plan.out_of_fold_file, *(folder / name for name in SCORES)):
             plan.derived.check(path)
         ensemble = FittedEnsemble.read(plan.ensemble_file)

@@ -19,6 +19,7 @@ from smm4h.ensemble.stages import LabelledPart, fit_and_vote, remove_votes, scor
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
 from smm4h.utils.leases import LeaseHolder, lease_file_of
+from smm4h.utils.wording import are, counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class JobParts:
         """Return the parts of a job's folder; raise `InputError` for a job that is not finished."""
         plan, task = read_plan(folder)
         if missing := [run.name for run in plan.runs if not run.is_done()]:
-            raise InputError(f"{folder}: {len(missing)} runs are missing ({missing[0]}, ...); give the job's command")
+            which = f"{counted(len(missing), 'run')} {are(len(missing))}"
+            raise InputError(f"{folder}: {which} missing ({missing[0]}, ...); give the job's command")
         try:
             return cls._by_command(folder)
         except (InputError, OSError) as error:

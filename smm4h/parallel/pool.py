@@ -43,6 +43,7 @@ from smm4h.utils.console import console
 from smm4h.utils.durable import remove
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.utils.leases import LeaseHolder, Waiting
+from smm4h.utils.wording import are, counted
 
 MAX_EARLY_DEATHS = 3  # per worker: deaths in a row before a run was begun, after which the job ends with an error
 SAVE_SECONDS = 120  # for stopped workers to save their state, before they are killed
@@ -137,8 +138,9 @@ class TrainingPool:
         """Raise `InputError` where teachers of a stage were not asked for, which none of them has failed instead."""
         missing = [run for run in teacher_runs(self.plan, self.job, stage) if not run.is_done()]
         if not any(has_failed_for_good(run) for run in missing):
+            runs = f"{counted(len(missing), 'run')} of their teachers {are(len(missing))}"
             raise InputError(
-                f"{unready.member.name} needs pseudo labels, and {len(missing)} runs of their teachers are missing "
+                f"{unready.member.name} needs pseudo labels, and {runs} missing "
                 f"({missing[0].name}, ...); run the command without --members and --folds"
             )
 
@@ -347,6 +349,6 @@ def raise_for_failures(runs: Sequence[Run]) -> None:
     if errors:
         listed = "; ".join(f"{name}: {error}" for name, error in errors.items())
         raise JobFailed(
-            f"{len(errors)} of {len(runs)} runs failed every time they were tried ({listed}); each one's "
+            f"{len(errors)} of {counted(len(runs), 'run')} failed every time they were tried ({listed}); each one's "
             "attempts.jsonl has the tracebacks, and the same command tries them again"
         )

@@ -12,6 +12,7 @@ from rich.table import Table
 from smm4h.config.plans.run import Run
 from smm4h.parallel.run_state import HeartbeatRecord, failures, read_heartbeat, state
 from smm4h.utils.console import console
+from smm4h.utils.wording import are, counted
 
 MAX_RUN_BARS = 12  # running runs that have a bar of their own
 
@@ -44,7 +45,9 @@ class JobProgress:
             if run.name in self.finished:
                 self._add_score(run)
         if self.finished and not self.quiet:
-            console.print(f"{len(self.finished)} of {len(self.runs)} runs are done already")
+            console.print(
+                f"{len(self.finished)} of {counted(len(self.runs), 'run')} {are(len(self.finished))} done already"
+            )
         return self
 
     def __exit__(self, *exception) -> None:

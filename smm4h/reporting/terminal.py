@@ -16,6 +16,7 @@ from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import OF_ALL_LABELS, format_interval
 from smm4h.utils.console import console
+from smm4h.utils.wording import counted
 
 
 def print_findings(findings: Iterable[Finding], to: Console = console) -> None:
@@ -120,7 +121,7 @@ def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
         )
     if collapsed := list(evaluation["collapsed"]):
         console.print(
-            f"{len(collapsed)} runs collapsed (could not tell their own training tweets apart) and were trained again "
+            f"{counted(len(collapsed), 'run')} collapsed (training tweets were not told apart), to be trained again "
             f"with another seed: {', '.join(collapsed)}",
             markup=False,
         )

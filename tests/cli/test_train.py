@@ -255,7 +255,7 @@ def test_folds_that_are_named_leave_the_refitted_run_out_and_the_vote_waits_for_
     words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2)
     first = train([*words, "--folds", "0", "1"])
     assert first.code == 0, first.err
-    assert "1 of 3 runs are missing, so there is no final vote yet" in first.out
+    assert "1 of 3 runs is missing, so there is no final vote yet" in first.out
     again = train(words)
     assert again.code == 0, again.err
     assert "2 of 3 runs are done already" in again.out

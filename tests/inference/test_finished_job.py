@@ -10,7 +10,7 @@ def test_an_unfinished_job_is_refused(tuned_job, tmp_path, call):
     (tmp_path / "job" / "svm" / "fold-1" / "DONE").unlink()
     result = call(report.main, tmp_path / "job")
     assert result.code == 2
-    assert "1 runs are missing (svm/fold-1, ...); give the job's command" in result.err
+    assert "1 run is missing (svm/fold-1, ...); give the job's command" in result.err
 
 
 def test_a_folder_that_is_no_job_and_an_unfinished_one_are_named(finished_job, call, tmp_path):

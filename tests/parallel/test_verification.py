@@ -57,7 +57,7 @@ def test_every_damaged_file_of_a_finished_job_is_named_and_made_again(tiny_encod
         result = call(main, *verify)
         assert result.code in (1, 2)
         if not is_hit:
-            assert result.err.startswith(f"error: {len(hit)} files in {output} are not as they were written")
+            assert result.err.startswith(f"error: {len(hit)} files in {output} are not as written")
             assert all(str(path) in result.out for path in hit)
             result = call(predict, output, words[0], "--output", tmp_path / "labels.tsv")
             assert result.code == 2

@@ -13,13 +13,13 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from smm4h.config.task import Task
-from smm4h.data.outputs.labels import NUMBER, LabelFile
+from smm4h.data.outputs.labels import LabelFile
 from smm4h.data.outputs.predictions import MAKER, PROBABILITY, Predictions, read_predictions
 from smm4h.data.readers.files import Source, kind_of, reading
 from smm4h.data.readers.formats import READERS, read_table, read_tables
 from smm4h.data.readers.labels import headed, label_classes
 from smm4h.data.readers.spreadsheets import unprotect
-from smm4h.data.readers.tables import LONGEST_NAME, SPOILT_ID, SPREADSHEET_ID, Table, looks_like_header
+from smm4h.data.readers.tables import LONGEST_NAME, NUMBER, SPOILT_ID, SPREADSHEET_ID, Table, looks_like_header
 from smm4h.data.streaming import WRITABLE, Writer
 from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError
 from smm4h.utils.files import check_is_file, file_above, write_atomically

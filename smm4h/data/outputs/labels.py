@@ -10,24 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 
+from smm4h.data.readers.labels import label_key
 from smm4h.data.readers.tables import LONGEST_NAME, Finding
 from smm4h.models.label_spaces import SEPARATORS, LabelSetSpace, LabelSpace
 from smm4h.utils.errors import InputError
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 LONGEST_LABEL = 100  # characters, where no task names the labels
 SHOWABLE_ID = re.compile(rf"\S{{1,{LONGEST_NAME}}}")  # any other may be a tweet's text in the wrong column
-
-
-def label_key(label: str) -> str | Decimal:
-    """Return what labels are compared by: a number's value, so that `1` and `1.0` are one label; else the text.
-
-    Truth values are compared in lower case, because spreadsheets write TRUE.
-    """
-    text = label.strip()
-    if NUMBER.fullmatch(text):
-        return Decimal(text)
-    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def class_indices(values: pa.ChunkedArray, labels: Sequence[str]) -> np.ndarray:

@@ -72,14 +72,14 @@ class KnownLabels:
         self.is_set = task.multi_label is not None
         self.by_key: dict[Decimal | str, int] = {}
         for label, i in reversed(self.index.items()):
-            self.by_key[_label_key(label)] = i
+            self.by_key[label_key(label)] = i
         for word, digit in (("true", Decimal(1)), ("false", Decimal(0))):
             if digit in self.by_key:
                 self.by_key.setdefault(word, self.by_key[digit])
 
     def class_of(self, value: str) -> int:
         """Return the index of the label that a value stands for, or `UNKNOWN`."""
-        return self.index.get(value, self.by_key.get(_label_key(value), UNKNOWN))
+        return self.index.get(value, self.by_key.get(label_key(value), UNKNOWN))
 
     def class_of_set(self, value: str) -> int:
         """Return the class of a list of labels, or `UNKNOWN` where any of them is unknown."""
@@ -134,11 +134,15 @@ def _marked_classes(table: Table, task: Task) -> list[int]:
     return [-1 if count else code for code, count in zip(codes, n_empty, strict=True)]
 
 
-def _label_key(label: str) -> Decimal | str:
-    """Return what labels are compared by: a number's value, a truth value in lower case, or else the text."""
-    if NUMBER.fullmatch(label):
-        return Decimal(label)
-    return label.lower() if label.lower() in ("true", "false") else label
+def label_key(label: str) -> Decimal | str:
+    """Return what labels are compared by: a number's value, so that `1` and `1.0` are one label; else the text.
+
+    Truth values are compared in lower case, because spreadsheets write TRUE.
+    """
+    text = label.strip()
+    if NUMBER.fullmatch(text):
+        return Decimal(text)
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _shown(unknown: Counter, task: Task) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from smm4h.config.task import Columns
 from smm4h.utils.errors import InputError
+from smm4h.utils.wording import of_one
 
 NAME_PART = re.compile(r"[^\W_]+")
 # By which a line is known as a header, though no column of the task is in it.
@@ -27,7 +28,7 @@ MARK = "mark of "  # and a name: kind of a column of marks, see `Wanted.marks`
 LONGEST_NAME = 40  # characters of a column's name; a longer one is a tweet
 WRAPPED = re.compile(r'"((?:[^"]|"")*)"')
 ESCAPED = re.compile(r'"((?:[^"]|\\")*)"')  # R's write.table: \" for a quote, a single \ for itself
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 SURROGATE = re.compile("[\ud800-\udfff]")
 ID_LIKE = re.compile(r"(?=\D*\d)[\w-]+", re.ASCII)  # one word with a digit
 COLUMN_NAME = re.compile(r"[A-Za-z_]{1,30}", re.ASCII)
@@ -50,7 +51,8 @@ class Finding(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.count} {self.what}" if self.count else f"{self.where}: {self.what}"
+        what = of_one(self.what) if self.count == 1 else self.what
+        return f"{self.where}: {self.count} {what}" if self.count else f"{self.where}: {what}"
 
     @property
     def is_odd(self) -> bool:
