@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from smm4h.data.outputs.label_files import read_labels, write_labels
 from smm4h.data.outputs.submissions import (
     VALIDATION,
     Part,
-    holds,
     parts_of,
     read_sources,
     submission_files,
-    write_submission_file,
+    write_submission_files,
 )
 from smm4h.data.splits import Splits
 from smm4h.ensemble.fitted_ensemble import (
@@ -194,13 +192,7 @@ def write_final_vote(plan: Plan, task: Task) -> None:
 
 def write_submissions(plan: Plan, task: Task, parts: Sequence[Part]) -> None:
     """Write the files to hand in; those that another shape of the task's submission has left are replaced."""
-    for name, texts in submission_files(task.submission, parts).items():
-        path = plan.output_dir / "submission" / name
-        if path.exists() and not holds(path, texts):
-            console.print(f"note: {path} differs from the vote; it is made again", markup=False, soft_wrap=True)
-            path.unlink()
-        inputs = hashlib.sha256(repr(texts).encode()).hexdigest()
-        plan.derived.make(path, partial(write_submission_file, path, texts), inputs)
+    write_submission_files(plan.derived, submission_files(task.submission, parts))
 
 
 def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Dataset) -> Part | None:
@@ -217,7 +209,8 @@ def validation_part(plan: Plan, task: Task, config: VotingConfig, tweets: Datase
 def remove_votes(plan: Plan) -> None:
     """Remove what follows from the ensemble's rule: a kill halfway leaves nothing that belongs to another rule."""
     names = ("report.html", "scores.json", "appraisal.json", ERRORS_FILE, "votes/final.tsv")
-    plan.derived.remove([*(plan.output_dir / name for name in names), *(plan.output_dir / "submission").glob("*")])
+    submitted = [path for path in (plan.output_dir / "submission").rglob("*") if path.is_file()]
+    plan.derived.remove([*(plan.output_dir / name for name in names), *submitted])
 
 
 def score_job(

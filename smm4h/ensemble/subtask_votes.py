@@ -1,8 +1,6 @@
 """The votes of a task's subtasks brought together: one submission with a column for each, and one file of scores."""
 
-import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,8 @@ import numpy as np
 from smm4h.config.plans.plan import read_plan
 from smm4h.config.plans.subtask_jobs import SubtaskJobs
 from smm4h.data.outputs.label_files import read_labels
-from smm4h.data.outputs.submissions import (
-    Part,
-    holds,
-    parts_of,
-    read_sources,
-    submission_files,
-    write_submission_file,
-)
+from smm4h.data.outputs.submissions import Part, parts_of, read_sources, submission_files, write_submission_files
 from smm4h.ensemble.scoring import FINAL, LEAKY
-from smm4h.utils.console import console
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
@@ -36,15 +26,7 @@ def write_joint_submission(jobs: SubtaskJobs) -> list[Path]:
     votes = {name: folder / "votes" / "final.tsv" for name, folder in jobs.folders.items()}
     if not all(path.exists() for path in votes.values()):
         return []
-    files = submission_files(jobs.subtasks.submission, _joint_parts(jobs, votes))
-    for name, texts in files.items():
-        path = jobs.folder / "submission" / name
-        if path.exists() and not holds(path, texts):
-            console.print(f"note: {path} differs from the votes; it is made again", markup=False, soft_wrap=True)
-            path.unlink()
-        inputs = hashlib.sha256(repr(texts).encode()).hexdigest()
-        jobs.derived.make(path, partial(write_submission_file, path, texts), inputs)
-    return [jobs.folder / "submission" / name for name in files]
+    return write_submission_files(jobs.derived, submission_files(jobs.subtasks.submission, _joint_parts(jobs, votes)))
 
 
 def _joint_parts(jobs: SubtaskJobs, votes: Mapping[str, Path]) -> list[Part]:

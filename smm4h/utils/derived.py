@@ -83,6 +83,10 @@ class DerivedFiles:
                 kept = {name: record for name, record in records.items() if name not in names}
                 write_checked_json(self.records_file, kept)
 
+    def recorded_in(self, folder: Path) -> list[Path]:
+        """Return the recorded files in a folder, not below it."""
+        return [path for path in (self.folder / name for name in self._records()) if path.parent == folder]
+
     def check(self, path: Path) -> None:
         """Raise `InputError` for a recorded file, or a file of a recorded folder, that is not as it was made."""
         records = self._records()

@@ -7,6 +7,7 @@ lines and columns it ignores, and whether rows or ids count.
 import csv
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from conftest import train
 from sklearn.metrics import f1_score
 
+from smm4h.cli import train as train_command
 from smm4h.cli import vote
 from smm4h.config.plans.plan import read_plan
 from smm4h.config.task_file import find_task
@@ -281,7 +283,19 @@ def test_a_later_vote_makes_the_same_submission_and_another_task_file_another_sh
 
 
 @pytest.mark.slow
-def test_a_corrected_shape_replaces_the_submission_and_trains_nothing(two_corpora):
+def test_a_saved_rule_answers_the_validation_tweets_anew(two_corpora, tmp_path, call):
+    shutil.copytree(two_corpora / "out", tmp_path / "out")
+    result = call(vote.main, tmp_path / "out", "--save", "--decision", "yes: 1000000, no: 0.000001")
+    assert result.code == 0, result.err
+    for part in ("submission", "submission/validation"):
+        (path,) = (tmp_path / "out" / part).glob("*.zip")
+        with zipfile.ZipFile(path) as archive:
+            texts = [archive.read(name).decode() for name in archive.namelist()]
+        assert {line.split("\t")[1] for text in texts for line in text.splitlines()[1:]} == {"1"}
+
+
+@pytest.mark.slow
+def test_a_corrected_shape_replaces_the_submission_and_trains_nothing(two_corpora, call):
     text = JOB_TASK.replace("corpus: source", "corpus: source, run: '1'").replace("validation: true", "zip: false")
     text = text.replace("  zip: both.zip\n", "").replace("tweet_id: id", "docid: id").replace("prediction_{", "run1_{")
     (two_corpora / "task.yaml").write_text(text)
@@ -292,6 +306,8 @@ def test_a_corrected_shape_replaces_the_submission_and_trains_nothing(two_corpor
     assert result.code == 0, result.err + result.out
     header = (folder / "submission" / "run1_tweets.tsv").read_text().splitlines()[0]
     assert header == "docid\tlabel\tcorpus\trun"
+    assert not (folder / "submission" / "both.zip").exists()  # of the former shape
+    assert call(train_command.main, "--verify", "--output_dir", folder).code == 0
     assert read_plan(folder)[1].submission.file == "run1_{source}.tsv"  # what a later vote will write
     assert (folder / "counts" / "fold-0" / "DONE").stat().st_mtime_ns == done
 

@@ -4,12 +4,14 @@ All files that leave the project for a scorer are written here.
 """
 
 import csv
+import hashlib
 import io
 import itertools
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from datasets import Dataset
 from smm4h.config.plans.plan import Plan
 from smm4h.config.task import ONE_LABEL_CELL, Submission
 from smm4h.data.dataset import column
+from smm4h.utils.console import console
+from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_atomically, write_json
 
@@ -162,6 +166,24 @@ def submission_files(submission: Submission, parts: Sequence[Part]) -> dict[Path
         packed = {"each": f"{Path(name).stem}.zip", "none": name}.get(submission.packing, submission.packing)
         files.setdefault(Path(folder, packed), {})[name] = text
     return files
+
+
+def write_submission_files(derived: DerivedFiles, files: Mapping[Path, dict[str, str]]) -> list[Path]:
+    """Write files to hand in, by their paths below `submission/`, where they are not whole; return their paths.
+
+    Files that an earlier shape of the submission left in the same folders are removed: nobody should hand them in.
+    """
+    paths = {derived.folder / "submission" / name: texts for name, texts in files.items()}
+    for path, texts in paths.items():
+        if path.exists() and not holds(path, texts):
+            console.print(f"note: {path} differs from the vote; it is made again", markup=False, soft_wrap=True)
+            path.unlink()
+        inputs = hashlib.sha256(repr(texts).encode()).hexdigest()
+        derived.make(path, partial(write_submission_file, path, texts), inputs)
+    recorded = [path for folder in {path.parent for path in paths} for path in derived.recorded_in(folder)]
+    if former := [path for path in recorded if path not in paths]:
+        derived.remove(former)
+    return list(paths)
 
 
 def write_submission_file(path: Path, texts: dict[str, str]) -> None:
