@@ -113,7 +113,8 @@ def tweets_of(
         if empty := sum(not text or text.isspace() for text in tweets[CONTEXT]):
             table.findings.append(Finding(table.path, empty, f"tweets have no {task.context}"))
     if task.by:
-        tweets[GROUP] = pd.Series(_groups(table, found.get(GROUP, found.get("source")), task), dtype=object)
+        of_source = found.get("source") if task.by == "source" else None
+        tweets[GROUP] = pd.Series(_groups(table, found.get(GROUP, of_source), task), dtype=object)
     for is_odd, what in (
         (lambda text: not text or text.isspace(), "tweets have no text"),
         (SPREADSHEET_ERRORS.__contains__, LOST_TEXTS),

@@ -33,6 +33,13 @@ def test_labelled_tweets_need_the_column_and_new_ones_may_lack_it(tmp_path):
     assert counts_of(findings, "the file has no column lang: its tweets have no group") == [0]
 
 
+def test_a_source_is_no_language(tmp_path):
+    task = replace(BY_LANGUAGE, columns=replace(BY_LANGUAGE.columns, source=["origin"]))
+    content = ROWS.replace("\tlang", "\torigin")
+    tweets, _ = read(tmp_path / "a.tsv", content, task=task, labelled=False)
+    assert group_names(tweets).tolist() == ["", "", ""]
+
+
 def test_a_text_is_no_group_and_neither_are_a_hundred_and_one_names(tmp_path):
     with pytest.raises(InputError, match="line 2: column lang holds 41 characters") as refused:
         read(tmp_path / "a.tsv", ROWS.replace("de", "d" * 41), task=BY_LANGUAGE)
