@@ -55,10 +55,6 @@ def main(words: Sequence[str] | None = None) -> None:
             f"{arguments.folder} was trained with a second text ({job.task.context}), which students do not read; "
             "publish or use the ensemble itself"
         )
-    if job.task.multi_label:
-        raise InputError(
-            f"{arguments.folder} gives tweets several labels, which students do not learn; publish or use the ensemble"
-        )
     if arguments.checks > (n_folds := job.plan.settings.n_folds):
         raise InputError(f"--checks {arguments.checks}: the job has {n_folds} folds")
     command = command_of_job(job, moved_files(arguments, "encoding"))

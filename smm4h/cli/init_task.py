@@ -47,6 +47,9 @@ def print_draft(draft: TaskDraft, target: Path) -> None:
         f"  labels: {counts}{f'; {draft.n_empty} rows have none' if draft.n_empty else ''}",
         f"  metric: {draft.measure} of {', '.join(draft.positive)}",
     ]
+    if draft.sets:
+        form = f"column {draft.sets.column} lists them" if draft.sets.column else "each has a column of 1 and 0"
+        lines.append(f"  several labels a tweet: {form}; --label_column_name says otherwise")
     if draft.others:
         lines.append(f"  could hold labels, too: {', '.join(draft.others)}; --label_column_name chooses")
     for line in lines:

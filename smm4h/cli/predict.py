@@ -135,20 +135,18 @@ def predict(
 def output_columns(task, predictor, asked: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return what all columns of predictions are called, by their names in blocks, and those that are asked for.
 
-    Of label sets, `probability` stands for a column of each label; raise `InputError` for what they do not have.
+    Of label sets, `probability` stands for a column of each label.
     """
     from smm4h.inference.partial_predictions import probability_columns
     from smm4h.models.label_spaces import space_of
 
     id_name, label_name = task.submission.columns
-    if space_of(predictor.rule, predictor.labels).problem_type is None:
-        return {"id": id_name, **{name: label_name if name == "label" else name for name in COLUMNS}}, list(asked)
-    for name in asked:
-        if name not in ("label", "probability"):
-            raise InputError(f"--columns {name}: where tweets have several labels, there are label and probability")
-    of_labels = probability_columns(predictor)
-    columns = [column for name in asked for column in (of_labels if name == "probability" else [name])]
-    return {"id": id_name, "label": label_name, **{name: name for name in of_labels}}, columns
+    stands_for = {name: [name] for name in COLUMNS}
+    if space_of(predictor.rule, predictor.labels).problem_type is not None:
+        stands_for["probability"] = probability_columns(predictor)
+    known = [column for columns in stands_for.values() for column in columns]
+    names = {"id": id_name, **{name: label_name if name == "label" else name for name in known}}
+    return names, [column for name in asked for column in stands_for[name]]
 
 
 def state_of(path: str) -> tuple[int, int] | None:

@@ -45,7 +45,9 @@ def main(words: Sequence[str] | None = None) -> None:
         leaks = is_held_out(tweets.select(rows), held_out[fold]) if held_out else np.zeros(len(rows), dtype=bool)
         part = PseudoLabels(rows, predicted[rows]).select(~leaks)
         write_part(part_file(arguments, fold), tweets, part, task)
-        counts = ", ".join(f"{label}: {n}" for label, n in counts_by_label(part.classes, task.space).items())
+        counts = ", ".join(
+            f"{label}: {n}" for label, n in counts_by_label(part.classes_in(task.space), task.space).items()
+        )
         left_out = f"{int(leaks.sum())} left out as duplicates of held-out tweets"
         console.print(f"fold {fold}: {len(part.rows)} tweets ({counts}), {left_out}", markup=False)
     if held_out is None:

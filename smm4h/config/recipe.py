@@ -28,7 +28,7 @@ from smm4h.config.decision import parse_decision
 from smm4h.config.job import Job, Member, with_columns
 from smm4h.config.output_paths import JOB_NAMES
 from smm4h.config.task_file import find_task, read_task
-from smm4h.config.validation import check_group_cuts, check_job, check_member, check_multi_label, check_range
+from smm4h.config.validation import check_group_cuts, check_job, check_member, check_range
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home, read_yaml
 
@@ -86,8 +86,6 @@ def read_command_line(words: Sequence[str]) -> Job:
         members.append(member)
         notices += [f"member {name} keeps its own {flag} {row[flag]}" for flag in flags if flag in row]
     check_job(settings, members, recipe.path)
-    if task is not None:
-        check_multi_label(settings, members, task)
     return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
 
 

@@ -177,32 +177,6 @@ def check_group_cuts(settings: JobSettings, task: Task) -> None:
         )
 
 
-def check_multi_label(settings: JobSettings, members: Sequence[Member], task: Task) -> None:
-    """Raise `InputError` for what a multi-label task can't have, before anything is read."""
-    if not task.multi_label:
-        return
-    for member in members:
-        where = f"member {member.name}: "
-        if member.is_outside:
-            raise InputError(
-                f"{where}predictions from elsewhere can't vote in a multi-label task; leave the member out"
-            )
-        if member.args.pseudo_labels:
-            raise InputError(
-                f"{where}pseudo labels are for tasks of one label a tweet; write pseudo_labels: false, or leave it out"
-            )
-        if member.args.classifier in NETS:
-            raise InputError(
-                f"{where}{member.args.classifier} gives one label a tweet; choose encoder or tfidf-logistic"
-            )
-    for name in settings.baselines:
-        if name in NETS:
-            raise InputError(f"--baselines {name} gives one label a tweet; choose tfidf-logistic, tfidf-svm or none")
-
-
-NETS = ("textcnn", "word-bigru")  # word_models.NETS, which would import torch
-
-
 def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None:
     """Raise `InputError` for settings of the job that contradict each other or its members."""
     names = [member.name for member in members]

@@ -14,7 +14,7 @@ from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import folds_of
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.tables import wrap_quotes
-from smm4h.models.label_spaces import LabelSpace
+from smm4h.models.label_spaces import ONE_LABEL, LabelSpace
 from smm4h.models.voting import mean_probabilities
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_text
@@ -34,10 +34,9 @@ class PseudoLabels:
     rows: np.ndarray  # (n_pseudo,)
     labels: np.ndarray  # (n_pseudo,) class indices, or (n_pseudo, n_classes) probabilities
 
-    @property
-    def classes(self) -> np.ndarray:
-        """Class indices (n_pseudo,); of soft labels by argmax."""
-        return hard_labels(self.labels)
+    def classes_in(self, space: LabelSpace) -> np.ndarray:
+        """Return the classes (n_pseudo,); of soft labels the most probable ones."""
+        return self.labels if self.labels.ndim == 1 else space.most_probable(self.labels)
 
     def select(self, kept: np.ndarray) -> "PseudoLabels":
         """Return the pseudo labels at these indices, or under this mask."""
@@ -100,7 +99,8 @@ class Filters:
 
     confidence: float = 0.0  # minimal mean probability of the label
     agreement: float = 0.0  # minimal share of teachers that predict the label
-    prior: np.ndarray | None = None  # (n_classes,) share of tweets that gets each label; None: labels by argmax
+    prior: np.ndarray | None = None  # (n_classes,) share of tweets that gets each label; None: the most probable ones
+    space: LabelSpace = ONE_LABEL
 
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the label (n_tweets,) of each tweet by the teachers' probabilities (n_teachers, n_tweets, n_classes).
@@ -108,21 +108,16 @@ class Filters:
         With a prior, each class takes its share of the tweets, the most probable first; tweets that are left get -1.
         """
         mean = mean_probabilities(probabilities)
-        if self.prior is None:
-            return mean.argmax(axis=1)
-        labels = np.full(len(mean), -1)
-        for label in np.argsort(self.prior, kind="stable"):  # rarest first, or frequent classes would take its tweets
-            free = np.flatnonzero(labels == -1)
-            likeliest = free[np.argsort(-mean[free, label], kind="stable")]
-            labels[likeliest[: round(self.prior[label] * len(mean))]] = label
-        return labels
+        return self.space.most_probable(mean) if self.prior is None else self.space.by_share(mean, self.prior)
 
     def believed(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return whether each label (n_tweets,) is accepted."""
-        rows = np.arange(len(labels))
-        confidence = mean_probabilities(probabilities)[rows, labels]
-        agreement = (probabilities.argmax(axis=2) == labels).mean(axis=0)
-        return (labels >= 0) & (confidence >= self.confidence) & (agreement >= self.agreement)
+        """Return whether each label (n_tweets,) is accepted; a set, where each label's presence or absence is."""
+        decided = self.space.decided_classes(labels)
+        pairs = self.space.to_decide(probabilities)
+        confidence = mean_probabilities(pairs)[np.arange(len(decided)), decided]
+        agreement = (pairs.argmax(axis=2) == decided).mean(axis=0)
+        passed = (confidence >= self.confidence) & (agreement >= self.agreement)
+        return (labels >= 0) & passed.reshape(len(labels), -1).all(axis=1)
 
 
 def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> None:
@@ -137,7 +132,7 @@ def write_part(path: Path, tweets: Dataset, part: PseudoLabels, task: Task) -> N
     }
     header += further
     lines = ["\t".join(header + ([f"p_{label}" for label in task.labels] if is_soft else []))]
-    names = task.space.names(part.classes)
+    names = task.space.names(part.classes_in(task.space))
     for index, (row, label) in enumerate(zip(part.rows.tolist(), names, strict=True)):
         text = wrap_quotes(" ".join(texts[row].split()))
         user = " ".join(users[row].split())
@@ -171,7 +166,7 @@ def read_part(path: Path, ids: pa.ChunkedArray, task: Task) -> PseudoLabels:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} was changed after it was made; remove its folder to have it made anew") from None
-    return PseudoLabels(rows, probs / probs.sum(axis=1, keepdims=True))
+    return PseudoLabels(rows, probs if task.multi_label else probs / probs.sum(axis=1, keepdims=True))
 
 
 def counts_by_label(classes: np.ndarray, space: LabelSpace) -> dict[str, int]:

@@ -136,7 +136,7 @@ def read_outside_members(job: Job, splits: Splits) -> dict[str, OutsidePredictio
         ids = {part: None if tweets is None else column(tweets, "id") for part, tweets in parts.items()}
         is_cut = bool(settings.max_train_samples or settings.max_predict_samples)
         outside[member.name] = read_outside(member, job.task, ids, settings.encoding, is_cut=is_cut)
-        if suspicion := copy_of_gold(member.name, outside[member.name]["out_of_fold"], splits.gold):
+        if suspicion := copy_of_gold(member.name, outside[member.name]["out_of_fold"], splits.gold, job.task.space):
             splits.findings.append(Finding("predictions", len(splits.labelled), suspicion))
     return outside
 

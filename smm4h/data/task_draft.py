@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from smm4h.data.draft_label_sets import FoundSets, listed_sets, marked_sets
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.tables import Table, is_value
 from smm4h.utils.errors import InputError, nearest
@@ -30,23 +31,30 @@ TEMPLATE = """\
 name: {{ name }}
 about: ""                # what is looked for, in one line, for report and model card
 
-# In the order of the class indices. {{ label_column }} holds: {{ counts }}{{ "; no label: %d" % n_empty if n_empty }}.
+# In the order of the class indices. {{ holds }}: {{ counts }}{{ "; no label: %d" % n_empty if n_empty }}.
 labels: {{ labels }}
+{% if form %}
+# A tweet has several labels, or none; {{ "a cell lists them" if columns.label else "each has a column of 1 and 0" }}.
+multi_label: {{ form }}
+# f1 (micro-averaged over tweets and labels) or macro_f1 (the mean over the labels).
+{% else %}
 # The labels that the metric is about{{ ": all but the most common one" if is_rare }}.
 positive: {{ positive }}
 # f1 (micro-averaged over the positive labels), macro_f1 or accuracy.
+{% endif %}
 measure: {{ measure }}
 
 columns:
   text: {{ columns.text }}
-  label: {{ columns.label }}
+{% if columns.label %}  label: {{ columns.label }}
+{% endif %}
 {% if "id" in columns %}  id: {{ columns.id }}
 {% else %}  # id: tweet_id     # {{ file }} has no column of ids; tweets are numbered from 0
 {% endif %}{% if "user" in columns %}  user: {{ columns.user }}        # counts users whose tweets are in several folds
 {% endif %}
 submission:
   file: prediction.tsv
-  columns: [{{ columns.id or "id" }}, {{ columns.label }}]
+  columns: [{{ columns.id or "id" }}, {{ columns.label or "labels" }}]
 """
 
 
@@ -67,10 +75,13 @@ class TaskDraft:
     counts: dict[str, int]
     n_empty: int
     others: list[str]
+    sets: FoundSets | None = None  # where tweets have several labels; then `n_empty` counts those without any
 
     @property
     def positive(self) -> list[str]:
         """All labels but one that more than half of the rows have; all labels where there is none."""
+        if self.sets:
+            return list(self.counts)
         most_common = max(self.counts, key=self.counts.__getitem__)
         if self.counts[most_common] <= COMMON * sum(self.counts.values()):
             return list(self.counts)
@@ -78,7 +89,9 @@ class TaskDraft:
 
     @property
     def measure(self) -> str:
-        """The metric: F1 of the rare labels, or macro F1 where none is common."""
+        """The metric: F1 of the rare labels, of label sets micro F1, or macro F1 where none is common."""
+        if self.sets:
+            return "f1"
         return "f1" if len(self.positive) < len(self.counts) else "macro_f1"
 
     def to_yaml(self, name: str) -> str:
@@ -93,7 +106,8 @@ class TaskDraft:
             name=_scalar(name),
             n_rows=self.n_rows,
             n_empty=self.n_empty,
-            label_column=self.columns["label"],
+            holds=f"{self.columns['label']} holds" if "label" in self.columns else "Columns of their names hold",
+            form=self.sets.form if self.sets else "",
             counts=", ".join(
                 f"{label} {count} ({count / self.n_labelled:.2%})" for label, count in self.counts.items()
             ),
@@ -106,7 +120,7 @@ class TaskDraft:
 
     @property
     def n_labelled(self) -> int:
-        return sum(self.counts.values())
+        return self.n_rows if self.sets else sum(self.counts.values())
 
 
 def _scalar(text: str) -> str:
@@ -140,6 +154,8 @@ def draft_task(path: Path, encoding: str | None = None, **named: str | None) -> 
     cells = {name: _cells(table, name) for name in table.names if table.names.count(name) == 1}
     columns.setdefault("text", _text_column(cells, columns, where))
     candidates = _label_columns(cells, columns)
+    if (sets := _label_sets(cells, columns, candidates)) is not None:
+        return _draft_of_sets(Path(path).name, len(table.lines), cells, columns, sets)
     if "label" not in columns:
         if not candidates:
             raise InputError(
@@ -147,9 +163,7 @@ def draft_task(path: Path, encoding: str | None = None, **named: str | None) -> 
                 "--label_column_name"
             )
         columns["label"] = candidates[0]
-    for kind in ("id", "user"):
-        if kind not in columns and (name := _named_as(kind, cells, columns)):
-            columns[kind] = name
+    _add_id_and_user(cells, columns)
     counts = Counter(cell.strip() for cell in cells[columns["label"]])
     n_empty = counts.pop("", 0)
     _check_labels(counts, columns["label"], where)
@@ -159,6 +173,37 @@ def draft_task(path: Path, encoding: str | None = None, **named: str | None) -> 
     return TaskDraft(
         Path(path).name, len(table.lines), order, {label: counts[label] for label in labels}, n_empty, others
     )
+
+
+def _add_id_and_user(cells: "Cells", columns: dict[str, str]) -> None:
+    for kind in ("id", "user"):
+        if kind not in columns and (name := _named_as(kind, cells, columns)):
+            columns[kind] = name
+
+
+def _label_sets(cells: "Cells", columns: dict[str, str], candidates: Sequence[str]) -> FoundSets | None:
+    """Return the label sets of a column of lists, or of columns of marks; None where each tweet has one label.
+
+    A column that the user names, or that has a usual name, is looked at alone.
+    """
+    free = {name: values for name, values in cells.items() if values and name not in columns.values()}
+    usual = [name for kind in NAMES["label"] for name in free if name.lower() == kind]
+    chosen = [columns["label"]] if "label" in columns else usual or [*free]
+    for name in chosen:
+        if cells[name] and (sets := listed_sets(name, cells[name], MOST_LABELS, LONGEST_LABEL)):
+            return sets
+    if "label" in columns or any(name in usual for name in candidates):
+        return None
+    return marked_sets(free, MOST_LABELS)
+
+
+def _draft_of_sets(file: str, n_rows: int, cells: "Cells", columns: dict[str, str], sets: FoundSets) -> TaskDraft:
+    """Return the draft of a table with label sets."""
+    marks = [] if sets.column else [*sets.counts]
+    columns = {**columns, **({"label": sets.column} if sets.column else {})}
+    _add_id_and_user({name: values for name, values in cells.items() if name not in marks}, columns)
+    order = {kind: columns[kind] for kind in ("text", "label", "id", "user") if kind in columns}
+    return TaskDraft(file, n_rows, order, sets.counts, sets.n_empty, [], sets)
 
 
 def _check_labels(counts: Counter, name: str, where: str) -> None:

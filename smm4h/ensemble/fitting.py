@@ -10,13 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from smm4h.config.arguments import JobSettings
-from smm4h.config.decision import (
-    Decision,
-    LeastCost,
-    Target,
-    Tuned,
-    parse_decision,
-)
+from smm4h.config.decision import Decision, LeastCost, Target, Tuned, parse_decision
 from smm4h.config.task import Task
 from smm4h.data.folds import label_set_folds
 from smm4h.ensemble.decisions.fit import (
@@ -28,9 +22,7 @@ from smm4h.ensemble.decisions.fit import (
     tune_cuts,
     tune_decision,
 )
-from smm4h.ensemble.decisions.thresholds import (
-    N_SAMPLES,
-)
+from smm4h.ensemble.decisions.thresholds import N_SAMPLES
 from smm4h.metrics import Objective, average_precision
 from smm4h.models import voting
 from smm4h.models.label_spaces import ONE_LABEL, LabelSpace

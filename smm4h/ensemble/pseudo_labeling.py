@@ -64,9 +64,8 @@ class PseudoLabeler:
         self.part = "unlabelled" if settings.unlabelled_file else "test"
         prior = None
         if settings.pseudo_prior:
-            counts = task.space.counts(column(labelled, "label").to_numpy())
-            prior = counts / counts.sum()
-        self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior)
+            prior = task.space.counts(column(labelled, "label").to_numpy()) / len(labelled)
+        self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior, task.space)
 
     def write(self, folder: Path, stage: int, fold_seed: int, derived: DerivedFiles, inputs: str) -> bool:
         """Write each fold's part, in a folder that appears once it is complete.

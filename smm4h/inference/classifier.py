@@ -11,12 +11,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.config.plans.plan import read_plan
-from smm4h.config.task import Columns, Submission, Task
+from smm4h.config.task import Columns, MultiLabel, Submission, Task
 from smm4h.data.tokenization import load_saved_tokenizer
 from smm4h.inference.finished_job import STUDENT_FILE, read_student
 from smm4h.models.batching import predict_proba, without_unknown_types
 from smm4h.models.encoder_check import n_positions
 from smm4h.models.encoding import CutTweets, TextEncoder
+from smm4h.models.label_spaces import PROBLEM, space_named
 from smm4h.models.predictors import EnsembleOutput, cleaned_pair
 from smm4h.models.voting import VotingRule
 from smm4h.utils.errors import InputError, user_message
@@ -28,13 +29,19 @@ ARCHITECTURE = "ForSequenceClassification"
 
 
 class ClassifierPredictor:
-    """A sequence classifier that predicts as an ensemble of one member does: its highest probability decides."""
+    """A sequence classifier that predicts as an ensemble of one member does.
+
+    Its highest probability decides, or of label sets each probability above 0.5.
+    """
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         self.cleaning = getattr(model.config, "cleaning", [])
-        self.rule = VotingRule("soft", [name], "probability", "probability", np.ones((1, len(self.labels))))
+        self.problem_type = PROBLEM if model.config.problem_type == PROBLEM else None
+        space = space_named(self.problem_type, self.labels)
+        alone = VotingRule("soft", [name], "probability", "probability", np.ones((1, len(space.decided))))
+        self.rule = space.rule(alone)
         encoder = getattr(model, model.base_model_prefix, model)
         self.max_length = min(tokenizer.model_max_length, n_positions(encoder) or tokenizer.model_max_length)
         self.cut: CutTweets | None = None  # of the texts that were predicted last
@@ -49,7 +56,11 @@ class ClassifierPredictor:
         rows, self.cut = encoder.encode(*cleaned_pair(texts, contexts, self.cleaning))
         model, pad_id = self.model, self.tokenizer.pad_token_id
         probs = predict_proba(
-            rows, pad_id, model.device, lambda batch: model(**without_unknown_types(model, batch)).logits
+            rows,
+            pad_id,
+            model.device,
+            lambda batch: model(**without_unknown_types(model, batch)).logits,
+            self.problem_type,
         )
         return EnsembleOutput.from_rule(self.rule, probs[np.newaxis])
 
@@ -72,10 +83,7 @@ def load_classifier(name: str, config: dict, device: str) -> ClassifierPredictor
             f"{name} holds a model without labels ({architectures[0]}); name a job's output folder, a published "
             "ensemble, a student, or another sequence classifier"
         )
-    if (
-        config.get("problem_type") in ("regression", "multi_label_classification")
-        or len(config.get("id2label", "..")) < 2
-    ):
+    if config.get("problem_type") == "regression" or len(config.get("id2label", "..")) < 2:
         raise InputError(f"{name} does not choose one of several labels; name a classifier that does")
     loader = TweetClassifier if is_ours else AutoModelForSequenceClassification
     try:
@@ -113,4 +121,5 @@ def classifier_task(name: str, predictor: ClassifierPredictor) -> Task:
     if context := getattr(config, "context", None):
         known = replace(known, context=[context])
     task_name = getattr(config, "task_name", None) or predictor.name
-    return Task(task_name, labels, labels, "f1", known, submission=Submission("prediction.tsv", submission))
+    of_sets = {"multi_label": MultiLabel() if predictor.problem_type else None}
+    return Task(task_name, labels, labels, "f1", known, submission=Submission("prediction.tsv", submission), **of_sets)

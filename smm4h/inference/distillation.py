@@ -47,9 +47,10 @@ from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
 from smm4h.inference.predictor import EnsemblePredictor
 from smm4h.models import encoder_check
 from smm4h.models.batching import PaddingCollator, predict_proba
+from smm4h.models.label_spaces import PROBLEM, LabelSpace, space_named
 from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
-from smm4h.training.losses import Loss
+from smm4h.training.losses import LabelSetLoss, Loss
 from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
 from smm4h.utils.devices import default_device
 from smm4h.utils.durable import listing, write_checked_json
@@ -108,6 +109,7 @@ class Student:
         if not Path(name).is_dir():
             prefer_cache_without_network()
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
+        labels |= {"problem_type": task.space.problem_type} if task.multi_label else {}
         try:
             if Path(name).is_dir():
                 encoder_check.check_files(Path(name))
@@ -172,7 +174,19 @@ class Student:
         self.model.eval()
         model, pad_id = self.model, self.tokenizer.pad_token_id
         rows = [{"input_ids": ids} for ids in self.tokenize(texts)]
-        return predict_proba(rows, pad_id, model.device, lambda batch: model(**batch).logits)
+        return predict_proba(rows, pad_id, model.device, lambda batch: model(**batch).logits, self.space.problem_type)
+
+    @property
+    def space(self) -> LabelSpace:
+        """What a tweet's labels can be."""
+        config = self.model.config
+        return space_named(
+            PROBLEM if config.problem_type == PROBLEM else None, [config.id2label[i] for i in range(config.num_labels)]
+        )
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the classes (n_tweets,) that the probabilities speak for."""
+        return self.space.most_probable(self.predict_proba(texts))
 
     def learn(
         self,
@@ -198,7 +212,7 @@ class Student:
             train_dataset=self.table(examples),
             data_collator=PaddingCollator(self.tokenizer.pad_token_id),
             processing_class=self.tokenizer,
-            loss=Loss(),
+            loss=LabelSetLoss() if self.space.problem_type else Loss(),
             sampling=None,
             layer_decay=1.0,
             run_directory=folder,
@@ -221,17 +235,27 @@ class Student:
         """Move the classifier's bias until each class gets its share (n_classes,) of the tweets.
 
         A class weight on a probability is its logarithm on the logit: afterwards the highest probability is the
-        ensemble's decision, and no threshold has to be published.
+        ensemble's decision, of label sets a probability above 0.5, and no threshold has to be published.
 
         Args:
             probs: (n_tweets, n_classes), this model's.
         """
-        level = np.exp(np.log(np.clip(probs, SMALLEST, None)).mean(axis=0))
-        start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
-        moved = np.log(match_class_shares(probs, start, shares))
         last = self.last_layer()
         with torch.no_grad():
-            last.bias += torch.from_numpy(moved).to(last.bias)
+            last.bias += torch.from_numpy(self._moves(probs, shares)).to(last.bias)
+
+    def _moves(self, probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return what is added to the logits (n_classes,); see `match_class_shares`."""
+        if self.space.problem_type:
+            pairs = self.space.to_decide(probs).reshape(*probs.shape, 2)
+            weights = [
+                match_class_shares(pairs[:, label], np.ones(2), np.array([1 - share, share]))
+                for label, share in enumerate(shares)
+            ]
+            return np.array([np.log(given / absent) for absent, given in weights])
+        level = np.exp(np.log(np.clip(probs, SMALLEST, None)).mean(axis=0))
+        start = np.clip(shares, SMALLEST, None) / level  # a class that is always far ahead would hide the others' cuts
+        return np.log(match_class_shares(probs, start, shares))
 
     def save(self, folder: Path) -> None:
         """Write an ordinary checkpoint, all or nothing."""
@@ -381,11 +405,20 @@ class Distillation:
         )
         if len(unlabelled.predicted):
             texts, predicted = unlabelled.examples.texts, unlabelled.predicted
+            shares = student.space.counts(predicted) / len(predicted)
         else:
-            texts = labelled.texts
-            predicted = (labelled.targets * self.job.fitted_decision.mean(axis=0)).argmax(axis=1)
-        student.match_class_shares(student.predict_proba(texts), class_shares(predicted, self.job.task.n_classes))
+            texts, shares = labelled.texts, self._shares_of(labelled)
+        student.match_class_shares(student.predict_proba(texts), shares)
         return student
+
+    def _shares_of(self, labelled: DistillationSet) -> np.ndarray:
+        """Return the share (n_classes,) of labelled tweets that the ensemble gives each label, out of fold."""
+        job = self.job
+        if job.task.multi_label:
+            given = job.task.given(job.final["out_of_fold"])
+            return np.array([given[label] for label in job.task.labels]) / len(job.gold)
+        predicted = (labelled.targets * job.fitted_decision.mean(axis=0)).argmax(axis=1)
+        return class_shares(predicted, job.task.n_classes)
 
     def check(
         self, fold: int, rivals: dict[str, np.ndarray], labelled: DistillationSet, unlabelled: UnlabelledTweets
@@ -403,7 +436,7 @@ class Distillation:
         free = np.concatenate([*(~is_held_out(table, keys) for table in unlabelled.tables), np.zeros(0, dtype=bool)])
         student = self.train(f"check-{fold}", labelled.select(kept), unlabelled.examples.select(free), unlabelled)
         contenders = {
-            "student": student.predict_proba(labelled.select(held_out).texts).argmax(axis=1),
+            "student": student.predict(labelled.select(held_out).texts),
             **{name: predicted[held_out] for name, predicted in rivals.items()},
         }
         groups = group_names(labelled_table.select(np.flatnonzero(held_out)))
@@ -429,7 +462,7 @@ class Distillation:
         fitted, _ = fit_ensemble(out_of_fold_predictions(runs), job.gold, config, job.task)
         alone, predictions = fitted.for_new_tweets(runs)
         contenders = {
-            "student": student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1),
+            "student": student.predict(column(self.splits.test, "text").to_pylist()),
             "ensemble": job.ensemble.predict(mean_predictions(job.plan.runs, mean=job.rule.mean)),
             best: alone.predict(predictions),
         }
@@ -468,8 +501,8 @@ class Distillation:
         )  # of a student that is replaced: written last, it says all is here
         student.save(folder / "model")
         if self.splits.test is not None:
-            predicted = student.predict_proba(column(self.splits.test, "text").to_pylist()).argmax(axis=1)
-            write_labels(folder / "test.tsv", column(self.splits.test, "id"), [task.labels[i] for i in predicted])
+            predicted = student.predict(column(self.splits.test, "text").to_pylist())
+            write_labels(folder / "test.tsv", column(self.splits.test, "id"), task.space.names(predicted))
         versions = read_json(self.job.plan.plan_file)["versions"]
         shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "max_seq_length", "seed")
         content = {
@@ -498,14 +531,14 @@ def compare(
     groups: np.ndarray | None,
 ) -> dict[str, Any]:
     """Return the scores of predicted class indices (n_tweets,) by name, and the student's paired differences."""
-    task, objective = job.task, job.task.objective
+    task = job.task
     student = contenders["student"]
     return {
         "where": where,
         "tweets": len(gold),
         "scores": {name: task.score(gold, predicted, groups) for name, predicted in contenders.items()},
         "student_against": {
-            name: objective.compare(gold, student, predicted, task.n_classes, groups)
+            name: task.compare(gold, student, predicted, groups)
             for name, predicted in contenders.items()
             if name != "student"
         },

@@ -238,14 +238,14 @@ def reading_of(task: Task, encoding: str | None, block_size: int) -> dict[str, A
 def _table_of(block: Block, predictor: Predictor) -> pa.Table:
     output = predictor.predict(block.texts, block.groups, block.contexts)
     space = space_of(predictor.rule, predictor.labels)
-    known = {"id": pa.array(block.ids, pa.string()), "label": pa.array(space.names(output.predicted), pa.string())}
+    probabilities = {"probability": output.probability}
     if space.problem_type is not None:
-        columns = zip(probability_columns(predictor), output.probabilities.T, strict=True)
-        return pa.table({**known, **{name: pa.array(column, pa.float64()) for name, column in columns}})
+        probabilities = dict(zip(probability_columns(predictor), output.probabilities.T, strict=True))
     return pa.table(
         {
-            **known,
-            "probability": pa.array(output.probability, pa.float64()),
+            "id": pa.array(block.ids, pa.string()),
+            "label": pa.array(space.names(output.predicted), pa.string()),
+            **{name: pa.array(column, pa.float64()) for name, column in probabilities.items()},
             "margin": pa.array(output.margin, pa.float64()),
             "votes": pa.array(output.votes, pa.int64()),
         }

@@ -59,6 +59,18 @@ class LabelSpace:
         """Return the classes (..., n_tweets) that probabilities (..., n_tweets, n_labels) speak for."""
         return probabilities.argmax(axis=-1)
 
+    def by_share(self, probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return the classes (n_tweets,) that give each label to its share (n_labels,) of the tweets, the likeliest.
+
+        Of one label a tweet, those that are left get -1.
+        """
+        classes = np.full(len(probabilities), -1)
+        for label in np.argsort(shares, kind="stable"):  # rarest first, or frequent classes would take its tweets
+            free = np.flatnonzero(classes == -1)
+            likeliest = free[np.argsort(-probabilities[free, label], kind="stable")]
+            classes[likeliest[: round(shares[label] * len(probabilities))]] = label
+        return classes
+
     def counts(self, classes: np.ndarray) -> np.ndarray:
         """Return the number (n_labels,) of tweets with each label."""
         return np.bincount(classes, minlength=len(self.labels))
@@ -167,6 +179,11 @@ class LabelSetSpace(LabelSpace):
 
     def most_probable(self, probabilities: np.ndarray) -> np.ndarray:
         return self.packed(probabilities > 0.5)
+
+    def by_share(self, probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        n_given = np.round(np.asarray(shares) * len(probabilities))
+        ranks = np.argsort(np.argsort(-probabilities, axis=0, kind="stable"), axis=0, kind="stable")
+        return self.packed(ranks < n_given)
 
     def counts(self, classes: np.ndarray) -> np.ndarray:
         return self.indicators(classes).sum(axis=0)

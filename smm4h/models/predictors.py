@@ -12,7 +12,7 @@ from heads import TweetClassifier
 from smm4h.models.batching import predict_proba
 from smm4h.models.cleaning import clean
 from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts
-from smm4h.models.label_spaces import space_of
+from smm4h.models.label_spaces import LabelSetRule, LabelSetSpace, space_of
 from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
 from smm4h.models.voting import VotingRule
 
@@ -44,13 +44,13 @@ TokenCache = dict[str, list]
 class EnsembleOutput:
     """An ensemble's predictions for some tweets, arrays (n_tweets,) but for `probabilities`.
 
-    Label sets have classes and probabilities only.
+    Of label sets, `probability`, `margin` and `votes` are those of the least certain label, its presence or absence.
     """
 
     predicted: np.ndarray  # classes, see `LabelSpace`
-    probability: np.ndarray | None  # of the predicted class, before decision weights
-    margin: np.ndarray | None  # weighted probability of the predicted class minus the highest among the rest
-    votes: np.ndarray | None  # number of members whose own highest weighted probability is the predicted class's
+    probability: np.ndarray  # of the predicted class, before decision weights
+    margin: np.ndarray  # weighted probability of the predicted class minus the highest among the rest
+    votes: np.ndarray  # number of members whose own highest weighted probability is the predicted class's
     probabilities: np.ndarray  # (n_tweets, n_classes), before decision weights
 
     @classmethod
@@ -62,9 +62,10 @@ class EnsembleOutput:
         Args:
             groups: (n_tweets,) of the tweets, for a rule with cuts by group.
         """
+        space = space_of(rule, ())
+        if space.problem_type is not None:
+            return cls._of_label_sets(rule, space, probabilities)
         predicted, combined = rule.predict(probabilities, groups), rule.combine(probabilities)
-        if space_of(rule, ()).problem_type is not None:
-            return cls(predicted, None, None, None, combined)
         decision = rule.weights_of(groups)
         weighted = combined * (decision[0] if len(decision) == 1 else decision.mean(axis=0))
         weighted /= weighted.sum(axis=1, keepdims=True)
@@ -74,6 +75,17 @@ class EnsembleOutput:
         votes = (probabilities * decision).argmax(axis=2)
         margin = weighted[rows, predicted] - rest.max(axis=1)
         return cls(predicted, combined[rows, predicted], margin, (votes == predicted).sum(axis=0), combined)
+
+    @classmethod
+    def _of_label_sets(cls, rule: LabelSetRule, space: LabelSetSpace, probabilities: np.ndarray) -> "EnsembleOutput":
+        _, n_tweets, n_labels = probabilities.shape
+        pairs = cls.from_rule(rule.over_pairs, space.to_decide(probabilities), space.decided_groups(n_tweets, None))
+        least = (
+            getattr(pairs, name).reshape(n_tweets, n_labels).min(axis=1) for name in ("probability", "margin", "votes")
+        )
+        return cls(
+            space.of_decided(pairs.predicted, n_tweets), *least, pairs.probabilities[:, 1].reshape(n_tweets, n_labels)
+        )
 
 
 class TextModel(Protocol):

@@ -97,10 +97,11 @@ def tfidf_shapes(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 def _fold_model(classifier: str, about: dict[str, Any]) -> nn.Module:
     if classifier == "encoder":
         return TweetClassifier(TweetClassifierConfig(**about))
+    labels = about["n_classes"], about.get("problem_type")
     if classifier in NETS and "n_buckets" in about:
-        return BucketEmbeddingClassifier(classifier, about["n_buckets"], about["n_classes"])
+        return BucketEmbeddingClassifier(classifier, about["n_buckets"], *labels)
     if classifier in NETS:
-        return WordEmbeddingClassifier(classifier, about["n_words"], about["n_classes"])
+        return WordEmbeddingClassifier(classifier, about["n_words"], *labels)
     return StoredTfidf({**about, "classifier": classifier})
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from smm4h.models.batching import probabilities_of
 from smm4h.models.cleaning import URL
 from smm4h.models.label_spaces import PROBLEM
 from smm4h.models.voting import softmax
@@ -231,10 +232,12 @@ class WordEmbeddingClassifier(nn.Module):
     Args:
         name: a key of `NETS`.
         n_words: size of the vocabulary, without padding and unknown words.
+        problem_type: of label sets, see `batching.probabilities_of`.
     """
 
-    def __init__(self, name: str, n_words: int, n_classes: int) -> None:
+    def __init__(self, name: str, n_words: int, n_classes: int, problem_type: str | None = None) -> None:
         super().__init__()
+        self.problem_type = problem_type
         self.net = NETS[name](n_words + 2, n_classes)
         self.register_buffer("words", torch.zeros(n_words, dtype=torch.int64))
         self.index: dict[int, int] = {}
@@ -252,7 +255,7 @@ class WordEmbeddingClassifier(nn.Module):
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes), float32."""
-        return _predict_with(self.net, self.ids_of, texts)
+        return _predict_with(self.net, self.ids_of, texts, self.problem_type)
 
 
 class BucketEmbeddingClassifier(nn.Module):
@@ -261,11 +264,12 @@ class BucketEmbeddingClassifier(nn.Module):
     Args:
         name: a key of `NETS`.
         n_buckets: number of embeddings, without the padding's.
+        problem_type: of label sets, see `batching.probabilities_of`.
     """
 
-    def __init__(self, name: str, n_buckets: int, n_classes: int) -> None:
+    def __init__(self, name: str, n_buckets: int, n_classes: int, problem_type: str | None = None) -> None:
         super().__init__()
-        self.n_buckets = n_buckets
+        self.n_buckets, self.problem_type = n_buckets, problem_type
         self.net = NETS[name](n_buckets + 1, n_classes)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
@@ -279,16 +283,18 @@ class BucketEmbeddingClassifier(nn.Module):
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return probabilities (n_tweets, n_classes), float32."""
-        return _predict_with(self.net, self.ids_of, texts)
+        return _predict_with(self.net, self.ids_of, texts, self.problem_type)
 
 
 @torch.no_grad()
-def _predict_with(net: nn.Module, ids_of: Callable[[str], torch.Tensor], texts: Sequence[str]) -> np.ndarray:
+def _predict_with(
+    net: nn.Module, ids_of: Callable[[str], torch.Tensor], texts: Sequence[str], problem_type: str | None
+) -> np.ndarray:
     """Return a network's probabilities (n_tweets, n_classes), float32, in batches of 256 texts."""
     device = net.embeddings.weight.device
     starts = range(0, len(texts), 256)
     batches = (padded([ids_of(text) for text in texts[start : start + 256]]).to(device) for start in starts)
-    return torch.cat([net(batch).softmax(dim=1) for batch in batches]).cpu().numpy()
+    return torch.cat([probabilities_of(net(batch), problem_type) for batch in batches]).cpu().numpy()
 
 
 def padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:

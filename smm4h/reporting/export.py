@@ -43,7 +43,7 @@ from smm4h.reporting.hub import display_name, upload
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.leak_check.privacy import LeakCheck
 from smm4h.reporting.model_card import ensemble_card, run_card, student_card
-from smm4h.training.words.baselines import WordModel, load_baseline
+from smm4h.training.words.baselines import WordModel, load_baseline, shape_of
 from smm4h.utils.durable import write_sums
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
@@ -153,7 +153,7 @@ def _word_model_tensors(model: WordModel) -> tuple[dict[str, torch.Tensor], dict
     if isinstance(model, WordEmbeddingClassifier | BucketEmbeddingClassifier):
         is_safe = isinstance(model, BucketEmbeddingClassifier)
         size = {"n_buckets": model.n_buckets} if is_safe else {"n_words": len(model.words)}
-        return dict(model.state_dict()), {**size, "n_classes": model.net.classifier[-1].out_features}
+        return dict(model.state_dict()), {**size, **shape_of(model)}
     arrays = {name: np.ascontiguousarray(array).view(np.int64) for name, array in model.arrays.items()}
     about = {key: value for key, value in model.about.items() if key != "classifier"}
     if isinstance(model, HashedTfidf):

@@ -146,12 +146,21 @@ def _listed(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {shown_word(str(value))}" for name, value in sorted(settings.items()))
 
 
-def usage_of(name: str, more: str = "") -> str:
-    """Return the lines of Python that load a model published as `name`."""
+ONE_OF = 'truncation=True)  # [{"label": ..., "score": ...}, ...]'
+LIST_OF = 'truncation=True)  # for each text the list of its labels: [[{"label": ..., "score": ...}, ...], ...]'
+SCORE_OF = "truncation=True, top_k=None)  # for each text all labels; those are given whose score is above 0.5"
+
+
+def usage_of(name: str, more: str = "", result: str = ONE_OF) -> str:
+    """Return the lines of Python that load a model published as `name`.
+
+    Args:
+        result: the end of the call, and what it returns.
+    """
     return (
         "from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", "{name}"{more})\n'
-        'classify(["one tweet", "another tweet"], truncation=True)  # [{"label": ..., "score": ...}, ...]'
+        f'classify(["one tweet", "another tweet"], {result}'
     )
 
 
@@ -198,7 +207,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
     return Card(
         title=name.split("/")[-1],
         what=f"An ensemble of {len(used)} members, {len(plan.runs_of(used))} models in all, that reads tweets.",
-        usage=usage_of(name, ", trust_remote_code=True"),
+        usage=usage_of(name, ", trust_remote_code=True", LIST_OF if task.multi_label else ONE_OF),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
         f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",
         task=task,
@@ -287,7 +296,7 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
     return Card(
         title=name.split("/")[-1],
         what=f"One model of an ensemble: member {run.member.name}, trained on all folds but number {run.fold}.",
-        usage=usage_of(name, ", trust_remote_code=True"),
+        usage=usage_of(name, ", trust_remote_code=True", SCORE_OF if task.multi_label else ONE_OF),
         usage_note=f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN,
         task=task,
         counts=dict(zip(task.labels, counts.tolist(), strict=True)),
@@ -322,14 +331,16 @@ def student_card(job: FinishedJob, about: Mapping[str, Any], name: str, license:
     if not checks:
         rows, notes = [("**student**", [])], [*notes, "Nobody has scored it: it was made without a check."]
     confusion = (
-        checks[-1]["scores"]["student"]["confusion"] if checks else np.zeros((task.n_classes, task.n_classes), int)
+        checks[-1]["scores"]["student"]["confusion"]
+        if checks
+        else np.zeros((len(task.space.decided), len(task.space.decided)), int)
     )
     settings, encoder = _listed(about["settings"]), display_name(about["encoder"])
     distilled = ["python", "distill.py", job.plan.output_dir.name, "--model_name_or_path", encoder]
     return Card(
         title=name.split("/")[-1],
         what=f"One model of {about['parameters'] / 1e6:.0f} million weights that has learnt from an ensemble.",
-        usage=usage_of(name),
+        usage=usage_of(name, result=SCORE_OF if task.multi_label else ONE_OF),
         usage_note=f"{PLAIN} No code comes with it.",
         task=task,
         counts=job.counts,

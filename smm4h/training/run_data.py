@@ -169,8 +169,7 @@ def write_results(
         broadcast: returns the main process's value in all processes, so that all predict the same tables.
     """
     maker = {"member": run.member.name, "fold": run.fold, "fingerprint": run.fingerprint}
-    problem_type = data.task.space.problem_type
-    maker |= {PROBLEM_TYPE: problem_type} if problem_type else {}
+    maker |= kind_of(data.task)
     labelled = token_table(data.token_folder, "labelled", run.member)
     held_out = labelled.select(np.flatnonzero(data.held_out(run)))
     parts = [] if run.is_refit else [("held_out", run.held_out_file, held_out)]
@@ -202,6 +201,12 @@ def write_results(
         written.add(run.metrics_file)
 
     in_one_process(write_metrics)
+
+
+def kind_of(task: Task) -> dict[str, str]:
+    """Return what the metadata of predictions say of their kind: nothing for one label a tweet."""
+    problem_type = task.space.problem_type
+    return {PROBLEM_TYPE: problem_type} if problem_type else {}
 
 
 def write_done(run: Run, record: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
@@ -286,6 +291,7 @@ def _write_outside(plan: Plan, name: str, part: str, probabilities: np.ndarray, 
     """Write a member's predictions from elsewhere into the job's folder, in the first process that asks."""
     tweets = splits.labelled if part == "out_of_fold" else getattr(splits, part)
     rows, ids = column(tweets, "row").to_numpy(), column(tweets, "id")
-    predictions = Predictions(rows, ids, probabilities, task.labels, {"member": name, "part": part}, groups_of(tweets))
+    maker = {"member": name, "part": part, **kind_of(task)}
+    predictions = Predictions(rows, ids, probabilities, task.labels, maker, groups_of(tweets))
     path = plan.outside_folder / name / f"{part}.parquet"
     plan.derived.make(path, lambda: write_predictions(path, predictions))

@@ -123,3 +123,36 @@ def test_labels_that_yaml_would_read_as_other_values_stay_as_they_are(tmp_path, 
     result = call(train.main, "--init", "t.jsonl")
     assert result.code == 0, result.err
     assert sorted(read_task("t.yaml").labels) == sorted(labels)
+
+
+SETS = [["pain"], [], ["pain", "sleep"], ["sleep"], ["mood", "pain"], ["mood"]]
+
+
+@pytest.mark.parametrize("form", ["lists", "json", "marks"])
+def test_several_labels_a_tweet_are_recognised(tmp_path, monkeypatch, call, form):
+    """Columns of another kind stand beside them: a place with a comma, and a number."""
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame(
+        {"id": range(10**17, 10**17 + 60), "text": [f"what was said, in number {n}" for n in range(60)]}
+    )
+    sets = [SETS[n % 6] for n in range(60)]
+    if form == "marks":
+        for label in ("pain", "sleep", "mood"):
+            rows[label] = [int(label in labels) for labels in sets]
+    else:
+        rows["place"] = [f"Town, Land {n % 3}" for n in range(60)]
+        rows["effects"] = ["; ".join(labels) if form == "lists" else json.dumps(labels) for labels in sets]
+    rows.to_csv("t.csv", index=False)
+    result = call(train.main, "--init", "t.csv")
+    assert result.code == 0, result.err
+    assert "several labels a tweet" in result.out
+    task = read_task("t.yaml")
+    assert sorted(task.labels) == ["mood", "pain", "sleep"]
+    assert task.multi_label.columns == ({label: label for label in task.labels} if form == "marks" else {})
+    assert task.columns.label == (["pain"] if form == "marks" else ["effects"])
+    words = ["--task", "t.yaml", "--train_file", "t.csv", "--output_dir", "out", "--check", "--n_folds", "3"]
+    (tmp_path / "r.yaml").write_text("members:\n  m: {classifier: tfidf-svm}\n")
+    result = call(train.main, "r.yaml", *words)
+    assert result.code == 0, result.err
+    assert "30 (50.0%)" in result.out
+    assert "20 (33.3%)" in result.out

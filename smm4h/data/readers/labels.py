@@ -107,6 +107,11 @@ def _several(unknown: Counter, known: KnownLabels) -> str:
 MARKS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}  # in columns of a label each
 
 
+def mark_of(cell: str) -> str:
+    """Return a cell as `MARKS` has it."""
+    return cell.strip().lower().removesuffix(".0")
+
+
 def _marked_classes(table: Table, task: Task) -> list[int]:
     """Return the classes of a table with a column of marks for each label; -1 for a row without any mark.
 
@@ -120,8 +125,7 @@ def _marked_classes(table: Table, task: Task) -> list[int]:
         if table.names.count(name) != 1:
             raise InputError(f"{table.path}, line 1: no column {name}, which holds the label {label}; add it")
         for row, cell in enumerate(table.columns[table.names.index(name)]):
-            mark = cell.strip().lower()
-            mark = mark.removesuffix(".0")
+            mark = mark_of(cell)
             if not mark:
                 n_empty[row] += 1
             elif mark not in MARKS:

@@ -12,6 +12,7 @@ from smm4h.config.task import Task
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.labels import LabelFile, in_order_of
 from smm4h.data.readers.formats import read_table
+from smm4h.models.label_spaces import ONE_LABEL, LabelSpace
 from smm4h.utils.errors import InputError
 
 TOLERANCE = 0.02  # by which a tweet's probabilities may miss a sum of 1, since files are often rounded
@@ -89,12 +90,12 @@ def _column(file: LabelFile, name: str, encoding: str | None, kind: Callable[[st
 
 
 def checked_probabilities(file: LabelFile, task: Task, encoding: str | None) -> np.ndarray:
-    """Return the probabilities (n_tweets, n_classes) of a file, each tweet's scaled to a sum of 1.
+    """Return the probabilities (n_tweets, n_classes) of a file, each tweet's scaled to a sum of 1, if of one label.
 
     Raises `InputError` for a file without a probability of each label, and for probabilities that are all 0 or 1.
     """
     values = file.probabilities_of(task.labels)
-    if values is None:
+    if values is None and not task.multi_label:
         values = _binary(file, task.labels, encoding)
     if values is None:
         names = ", ".join(f"p_{label}" for label in task.labels)
@@ -102,7 +103,7 @@ def checked_probabilities(file: LabelFile, task: Task, encoding: str | None) -> 
             f"{file.path}: a member needs a probability of each label; give the file the columns {names} (of a judge "
             "that only names labels: ask it several times, and write how often it named each)"
         )
-    total = values.sum(axis=1, dtype=np.float64)
+    total = np.ones(len(values)) if task.multi_label else values.sum(axis=1, dtype=np.float64)
     wrong = ~np.isfinite(values).all(axis=1) | (values < 0).any(axis=1) | (np.abs(total - 1) > TOLERANCE)
     if wrong.any():
         row = min(np.flatnonzero(wrong).tolist(), key=lambda row: file.lines[row])
@@ -151,9 +152,9 @@ def content_hashes(predictions: OutsidePredictions) -> dict[str, str]:
     }
 
 
-def copy_of_gold(name: str, out_of_fold: np.ndarray, gold: np.ndarray) -> str | None:
+def copy_of_gold(name: str, out_of_fold: np.ndarray, gold: np.ndarray, space: LabelSpace = ONE_LABEL) -> str | None:
     """Return what is suspicious about out-of-fold probabilities (n_tweets, n_classes) that are right on every tweet."""
-    if (out_of_fold.argmax(axis=1) != gold).any():
+    if (space.most_probable(out_of_fold) != gold).any():
         return None
     return (
         f"labelled tweets, all of them, get their gold label from member {name}, out of fold: SUSPICIOUS, as a copy of "

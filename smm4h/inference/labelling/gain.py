@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from smm4h.models.label_spaces import ONE_LABEL, LabelSpace
 from smm4h.models.predictors import EnsembleOutput
 
 
@@ -18,16 +19,21 @@ class Signals:
     rare: np.ndarray  # probability of the rare labels together
 
     @classmethod
-    def of_predictions(cls, members: np.ndarray, output: EnsembleOutput, positive: Sequence[int]) -> "Signals":
-        """Return the signals of some tweets.
+    def of_predictions(
+        cls, members: np.ndarray, output: EnsembleOutput, positive: Sequence[int], space: LabelSpace = ONE_LABEL
+    ) -> "Signals":
+        """Return the signals of some tweets; of label sets, those of the label that tells most.
 
         Args:
             members: the members' probabilities (n_members, n_tweets, n_classes).
             output: the ensemble's, with the margin at its own decision.
             positive: indices of the rare labels.
+            space: of the tweets' labels.
         """
-        rare = output.probabilities[:, list(positive)].sum(axis=1)
-        return cls(disagreement(members), np.clip(output.margin, 0.0, 1.0), rare)
+        rare = output.probabilities[:, list(positive)]
+        together = rare.sum(axis=1) if space.problem_type is None else rare.max(axis=1)
+        by_decision = disagreement(space.to_decide(members)).reshape(len(rare), -1)
+        return cls(by_decision.max(axis=1), np.clip(output.margin, 0.0, 1.0), together)
 
     @classmethod
     def joined(cls, parts: Sequence["Signals"]) -> "Signals":

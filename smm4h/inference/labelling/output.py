@@ -12,6 +12,7 @@ from smm4h.data.readers.tables import wrap_quotes
 from smm4h.data.streaming import Writer
 from smm4h.inference.labelling.choice import Choice
 from smm4h.inference.labelling.pool import JudgedPool, PoolTweet
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
 CHOSEN_BY = "chosen_by"  # column: `gain` or `random`
@@ -24,13 +25,13 @@ class Layout:
     """Names of the columns that hold a tweet, as the task names them, by a field of `PoolTweet`.
 
     Args:
-        label: an empty column to be filled in; None: none. Label Studio lets the data's columns win over the answers'
+        blank: empty columns to be filled in, if any. Label Studio lets the data's columns win over the answers'
             in what it exports, so that a file for it must not have any.
         suggest: whether the job's own label and its probability stand beside each tweet.
     """
 
     tweet: dict[str, str]
-    label: str | None
+    blank: list[str]
     suggest: bool
 
 
@@ -40,7 +41,17 @@ def layout_of(task: Task, *, suggest: bool, blank_label: bool) -> Layout:
     ids = [name for name in columns.id if name.lower() != OWN_ID] or columns.id or [NUMBER]
     further = {"context": columns.context, "group": columns.group, "user": columns.user}
     tweet = {"id": ids[0], "text": columns.text[0], **{name: names[0] for name, names in further.items() if names}}
-    return Layout(tweet, columns.label[0] if blank_label else None, suggest)
+    return Layout(tweet, _blank_columns(task) if blank_label else [], suggest)
+
+
+def _blank_columns(task: Task) -> list[str]:
+    """Return the columns to be filled in; raise `InputError` where an empty cell would be read as a label set."""
+    if task.multi_label and not task.multi_label.columns:
+        raise InputError(
+            f"--blank_label: an empty cell of {task.label_column} says that a tweet has no label; leave the flag out, "
+            "and add the column when the tweets are labelled"
+        )
+    return [*task.multi_label.columns.values()] if task.multi_label else task.columns.label[:1]
 
 
 def write_chosen(
@@ -63,12 +74,12 @@ def write_chosen(
         new: [_cell(getattr(tweets[row], name), path) for row in rows.tolist()] for name, new in layout.tweet.items()
     }
     columns = {name: values for name, values in columns.items() if name in _needed(layout) or any(values)}
-    columns |= {layout.label: [""] * len(rows)} if layout.label else {}
+    columns |= {name: [""] * len(rows) for name in layout.blank}
     of_pool = {name: getattr(pool.signals, name) for name in ("disagreement", "margin", "rare")}
     own = {CHOSEN_BY: choice.by, "gain": gain[rows].tolist()}
     own |= {name if name != "rare" else "p_rare": values[rows].tolist() for name, values in of_pool.items()}
     if layout.suggest:
-        own["suggestion"] = [task.labels[index] for index in pool.predicted[rows]]
+        own["suggestion"] = task.space.names(pool.predicted[rows])
         own["suggestion_score"] = pool.probability[rows].tolist()
     table = pa.table(columns | {name: values for name, values in own.items() if name not in columns})
 

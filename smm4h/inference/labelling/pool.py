@@ -11,6 +11,7 @@ from smm4h.data.duplicates import normalized_text
 from smm4h.data.streaming import Block
 from smm4h.inference.labelling.gain import Signals
 from smm4h.inference.predictor import EnsemblePredictor
+from smm4h.models.label_spaces import space_of
 from smm4h.models.predictors import EnsembleOutput
 from smm4h.models.word_models import hash_of
 
@@ -81,7 +82,8 @@ def judge(
     for block in blocks:
         members = predictor.predict_members(block.texts, block.contexts)
         output = EnsembleOutput.from_rule(predictor.rule, members, block.groups)
-        signals.append(Signals.of_predictions(members, output, positive))
+        space = space_of(predictor.rule, predictor.labels)
+        signals.append(Signals.of_predictions(members, output, positive, space))
         predicted.append(output.predicted)
         probability.append(output.probability.astype(np.float32))
         keys.append(np.array([key_of(*pair) for pair in _pairs(block.texts, block.contexts)], dtype=np.int64))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +41,15 @@ def save_baseline(name: str, model: WordModel, folder: Path) -> None:
         arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
         is_safe = isinstance(model, BucketEmbeddingClassifier)
         size = {"n_buckets": model.n_buckets} if is_safe else {"n_words": len(model.words)}
-        config = {"classifier": name, **size, "n_classes": model.net.classifier[-1].out_features}
+        config = {"classifier": name, **size, **shape_of(model)}
     save_file(arrays, folder / WEIGHTS)
     write_json(folder / CONFIG, config)
+
+
+def shape_of(model: WordEmbeddingClassifier | BucketEmbeddingClassifier) -> dict[str, Any]:
+    """Return what a config says of a network's labels."""
+    of_sets = {} if model.problem_type is None else {"problem_type": model.problem_type}
+    return {"n_classes": model.net.classifier[-1].out_features, **of_sets}
 
 
 def load_baseline(folder: Path) -> WordModel:
@@ -52,7 +59,7 @@ def load_baseline(folder: Path) -> WordModel:
     if config["classifier"] in CLASSIFIERS:
         return BucketLinear(config, arrays) if is_safe else HashedTfidf(config, arrays)
     net_class, size = (BucketEmbeddingClassifier, "n_buckets") if is_safe else (WordEmbeddingClassifier, "n_words")
-    net = net_class(config["classifier"], config[size], config["n_classes"])
+    net = net_class(config["classifier"], config[size], config["n_classes"], config.get("problem_type"))
     net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return net.eval()
 

@@ -24,7 +24,7 @@ from smm4h.models.word_models import (
     padded,
     words_of,
 )
-from smm4h.training.losses import Loss, balanced_weights, targets_of
+from smm4h.training.losses import LabelSetLoss, Loss, balanced_weights, label_odds, targets_of
 from smm4h.training.words.safe_terms import SafeTerms, TermRows
 
 CERTAIN = 13.8  # log odds of a label that all tweets of a training part have: a probability of 1e-6 of its absence
@@ -126,7 +126,7 @@ def fit_net(
     known = [hash_of(word) for word in sorted(word for word, count in counts.items() if count >= MIN_COUNT)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = WordEmbeddingClassifier(name, len(known), n_classes)
+        net = WordEmbeddingClassifier(name, len(known), n_classes, _problem_of(labels))
         net.words.copy_(torch.tensor(known, dtype=torch.int64))
         rows = [net.ids_of(text) for text in texts]
         _train(net, rows.__getitem__, targets_of(torch.from_numpy(labels), n_classes), report)
@@ -151,7 +151,7 @@ def fit_safe_net(
     known = [torch.tensor([word in safe.terms for word in row]) for row in rows]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = BucketEmbeddingClassifier(name, safe.n_buckets, n_classes)
+        net = BucketEmbeddingClassifier(name, safe.n_buckets, n_classes, _problem_of(labels))
         ids = [net.ids_of(text) for text in texts]
 
         def row_of(index: int) -> torch.Tensor:
@@ -169,7 +169,11 @@ def _train(
     report: Callable[[int, int], None],
 ) -> None:
     """Train the network with Adam on word ids, `row_of` a tweet (n_words,), and targets (n_tweets, n_classes)."""
-    loss = Loss(weights=balanced_weights(targets.sum(dim=0)))
+    counts = targets.sum(dim=0)
+    if net.problem_type is None:
+        loss = Loss(weights=balanced_weights(counts))
+    else:
+        loss = LabelSetLoss(weights=1 / label_odds(counts, torch.tensor(len(targets))))
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     n_steps = EPOCHS * -(-len(targets) // BATCH)
     batches = (batch for _ in range(EPOCHS) for batch in torch.randperm(len(targets)).split(BATCH))
@@ -180,3 +184,8 @@ def _train(
         (loss(logits, targets[batch]).sum() / loss.normalizer(targets[batch])).backward()
         optimizer.step()
         report(step, n_steps)
+
+
+def _problem_of(labels: np.ndarray) -> str | None:
+    """Return the problem type of labels: of targets (n_tweets, n_labels) that of label sets."""
+    return None if labels.ndim == 1 else PROBLEM
