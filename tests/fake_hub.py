@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, with_body: bool) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
         parts = self.path.split("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] in (["api", "models"], ["api", "spaces"]):
             return self.about("/".join(parts[2:4]), parts[4:], with_body)
         if len(parts) > 4 and parts[2] == "resolve":
             repository = self.server.repositories.get("/".join(parts[:2]))

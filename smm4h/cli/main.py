@@ -15,6 +15,7 @@ COMMANDS = {
     "label-next": ("smm4h.cli.label_next", "choose the new tweets whose labels help a finished job most"),
     "publish": ("smm4h.cli.publish", "publish an ensemble or a student on the Hub, or in a folder"),
     "distill": ("smm4h.cli.distill", "train one small model on a job's ensemble"),
+    "demo": ("smm4h.cli.demo", "open a page on this machine that labels what is typed in"),
     "report": ("smm4h.cli.report", "write a finished job's report.html"),
 }
 

@@ -295,9 +295,9 @@ class Unpublished:
     task: Task
     encoders: dict[str, tuple[str, str | None]]
 
-    def check(self, folder: Path) -> None:
-        """Search all files of a folder; raise `InputError` for one that may not be published, and for a leak."""
-        words = [self.task.about or "", *self.task.labels, *self.task.meanings.values()]
+    def check(self, folder: Path, files: Sequence[Path] | None = None) -> None:
+        """Search a folder's files, by default all; raise `InputError` for one that may not be published, and a leak."""
+        own = [*project_texts(), self.task.about or "", *self.task.labels, *self.task.meanings.values()]
         with tempfile.TemporaryDirectory(prefix="own") as temporary:
 
             def own_files(part: Path) -> tuple[str, Path | None]:
@@ -307,7 +307,7 @@ class Unpublished:
                 name, revision = self.encoders[key]
                 return display_name(name), own_tokenizer(name, revision, Path(temporary) / key)
 
-            LeakCheck(self.fingerprints, [*project_texts(), *words]).check(folder, files_to_upload(folder), own_files)
+            LeakCheck(self.fingerprints, own).check(folder, files or files_to_upload(folder), own_files)
 
 
 def own_tokenizer(encoder: str, revision: str | None, folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, SpaceCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -24,8 +24,14 @@ def display_name(name: str) -> str:
     return name if is_hub_name(name) else Path(name).name
 
 
-def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:
+CARDS = {"model": ModelCard, "space": SpaceCard}
+
+
+def upload(folder: Path, name: str, *, token: str | None, public: bool, kind: str = "model") -> str:
     """Make a repository hold exactly the files of a folder, in one commit, and return the commit's URL.
+
+    Args:
+        kind: `model`, or `space` for a page of Gradio.
 
     Raises `InputError` for what the Hub rejects (invalid card metadata before anything is uploaded), and for an
     existing public repository without `public`.
@@ -36,12 +42,14 @@ def upload(folder: Path, name: str, *, token: str | None, public: bool) -> str:
     except HFValidationError as error:
         raise InputError(f"--hub_model_id {name}: {_one_line(error)}") from None
     try:
-        ModelCard.load(folder / "README.md").validate()
-        name = api.create_repo(name, private=not public, exist_ok=True).repo_id
-        if not public and not api.repo_info(name).private:
+        CARDS[kind].load(folder / "README.md").validate()
+        sdk = "gradio" if kind == "space" else None
+        name = api.create_repo(name, private=not public, exist_ok=True, repo_type=kind, space_sdk=sdk).repo_id
+        if not public and not api.repo_info(name, repo_type=kind).private:
             raise InputError(f"{name} can be seen by everybody; say --public, or make it private first")
         # Not by upload_folder: between its several commits of a large folder, half an ensemble could be loaded.
-        done = api.create_commit(name, _operations(folder, api.list_repo_files(name)), commit_message=f"Publish {name}")
+        operations = _operations(folder, api.list_repo_files(name, repo_type=kind))
+        done = api.create_commit(name, operations, commit_message=f"Publish {name}", repo_type=kind)
     except InputError:
         raise
     except ValueError as error:  # raised by the Hub's check of the card's metadata

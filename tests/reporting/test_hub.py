@@ -1,5 +1,7 @@
 """Uploads to a fake Hub."""
 
+import json
+
 import pytest
 from conftest import job_words, python, train
 from fake_hub import Repository
@@ -10,11 +12,14 @@ from smm4h.data.outputs.label_files import read_labels
 
 def test_one_commit_makes_a_private_repository_that_loads_by_name(tuned_job, hub, new_tweets, tmp_path):
     environment = hub.environment(tmp_path / "home")
-    words = ["publish.py", tuned_job.folder, "--hub_model_id", "me/ensemble"]
+    words = ["publish.py", tuned_job.folder, "--hub_model_id", "me/ensemble", "--space"]
     result = python(*words, env=environment)
     assert result.code == 0, result.err
-    repository = hub.repositories["me/ensemble"]
+    repository, space = hub.repositories["me/ensemble"], hub.repositories["me/ensemble-demo"]
     assert repository.private
+    assert space.private
+    assert json.loads(space.files["demo.json"])["model"] == "me/ensemble"
+    assert space.commits == ["Publish me/ensemble-demo"]
     assert repository.commits == ["Publish me/ensemble"]
     expected = read_labels(tuned_job.folder / "votes" / "final.tsv").labels.to_pylist()
     anonymous = {name: environment[name] for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE")}
