@@ -15,6 +15,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
 SCORES = "scores.json"
+PARTS = ("out_of_fold", "test")
 
 
 def write_joint_submission(jobs: SubtaskJobs) -> list[Path]:
@@ -46,20 +47,31 @@ def _joint_parts(jobs: SubtaskJobs, votes: Mapping[str, Path]) -> list[Part]:
     return parts_of(ids, answers, sources)
 
 
-def score_subtasks(jobs: SubtaskJobs) -> dict[str, dict[str, Any]]:
-    """Write and return each subtask's scores of its final vote, by `out_of_fold` and `test`, and the means over them.
+def score_subtasks(jobs: SubtaskJobs) -> dict[str, Any]:
+    """Write and return the scores of each subtask's final vote, by `out_of_fold` and `test`, and the means over them.
 
+    `mean` is that of the subtasks' metrics, `further` has that of each further measure that all of them are scored by.
     Nothing is written, and the result is empty, until all subtasks have a final vote.
     """
-    scores = {}
+    scores: dict[str, dict[str, Any]] = {}
     for name, folder in jobs.folders.items():
-        if not (folder / SCORES).exists():
+        rows = read_json(folder / SCORES) if (folder / SCORES).exists() else {}
+        final = next((row for row in (FINAL, f"{FINAL}{LEAKY}") if row in rows), None)
+        if final is None:
             return {}
-        own = {key.removesuffix(LEAKY): score for key, score in read_json(folder / SCORES).items()}
-        if FINAL not in own:
-            return {}
-        scores[name] = {"measure": read_plan(folder)[1].measure, **own[FINAL]}
-    content = {"subtasks": scores, "mean": {part: _mean_of(scores, part) for part in ("out_of_fold", "test")}}
+        task = read_plan(folder)[1]
+        about = {"measure": task.measure, "further": task.further_measures, "leaky": final != FINAL}
+        scores[name] = {**about, **rows[final]}
+    further = [
+        name
+        for name in next(iter(scores.values()))["further"]
+        if all(name in own["further"] for own in scores.values())
+    ]
+    content = {
+        "subtasks": scores,
+        "mean": _means(scores, {name: own["measure"] for name, own in scores.items()}),
+        "further": {measure: _means(scores, dict.fromkeys(scores, measure)) for measure in further},
+    }
     path = jobs.folder / SCORES
     if not path.exists() or read_json(path) != content:
         write_json(path, content)
@@ -67,8 +79,15 @@ def score_subtasks(jobs: SubtaskJobs) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _mean_of(scores: Mapping[str, Mapping[str, Any]], part: str) -> float | None:
-    """Return the mean over the subtasks of their metrics; None where a subtask has no score of this part."""
-    if not all(score[part] for score in scores.values()):
-        return None
-    return float(np.mean([score[part][score["measure"]] for score in scores.values()]))
+def _means(scores: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str]) -> dict[str, float | None]:
+    """Return by part the mean over the subtasks of a measure; None where a subtask has no score of the part.
+
+    Args:
+        measures: the measure of each subtask.
+    """
+    return {
+        part: float(np.mean([own[part][measures[name]] for name, own in scores.items()]))
+        if all(own[part] for own in scores.values())
+        else None
+        for part in PARTS
+    }

@@ -131,8 +131,9 @@ def test_the_table_shows_each_subtask_and_the_mean_and_the_next_steps_name_the_j
     end = subtask_job.result.out.rpartition("stages: final votes")[2]
     rows = {line.split()[0]: line.split() for line in end.splitlines() if line.split()[:1] in (["T"], ["N"], ["mean"])}
     assert rows["T"][1] == "macro_f1"
-    assert float(rows["T"][4]) == pytest.approx((5 / 6 + 5 / 6 + 1) / 3, abs=5e-4)
-    assert len(rows["mean"]) == 3
+    assert float(rows["T"][5]) == pytest.approx((5 / 6 + 5 / 6 + 1) / 3, abs=5e-4)
+    assert float(rows["T"][7]) == pytest.approx(16 / 18, abs=5e-4)  # the further measure, f1 over all labels
+    assert float(rows["mean"][4]) == pytest.approx((16 / 18 + 1) / 2, abs=5e-4)
     submitted = [line.split()[1] for line in subtask_job.result.out.splitlines() if line.startswith("submit")]
     assert submitted == [str(subtask_job.out / "submission" / "answer.csv")]
 

@@ -1,6 +1,6 @@
 """What the jobs of all subtasks come to: the joint submission, and a table of their final votes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -8,7 +8,8 @@ from rich.table import Table
 from smm4h.cli.flags import command_name
 from smm4h.cli.train_job import print_steps, submit_steps
 from smm4h.config.plans.subtask_jobs import SubtaskJobs
-from smm4h.ensemble.subtask_votes import score_subtasks, write_joint_submission
+from smm4h.ensemble.scoring import LEAKY
+from smm4h.ensemble.subtask_votes import PARTS, score_subtasks, write_joint_submission
 from smm4h.utils.console import console
 
 
@@ -31,21 +32,35 @@ def finish_subtasks(jobs: SubtaskJobs) -> None:
 
 
 def print_subtask_scores(jobs: SubtaskJobs, scores: Mapping[str, Any]) -> None:
-    """Print the final vote's metric of each subtask, out of fold and on test, and the mean over the subtasks."""
-    parts = [part for part in ("out_of_fold", "test") if any(own[part] for own in scores["subtasks"].values())]
+    """Print the final vote's scores of each subtask, out of fold and on test, and the means over the subtasks."""
+    parts = [part for part in PARTS if any(own[part] for own in scores["subtasks"].values())]
+    further = list(scores["further"])
     table = Table(title=f"{jobs.subtasks.name}: final votes", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     table.add_column("metric")
     for part in parts:
-        table.add_column(part.replace("_", " "), justify="right")
-        table.add_column("95 %", justify="right")
+        for column in (part.replace("_", " "), "95 %", *further):
+            table.add_column(column, justify="right")
     for name, own in scores["subtasks"].items():
-        cells = []
-        for score in (own[part] for part in parts):
-            value, interval = score and score[own["measure"]], score and score["interval"]
-            cells += [f"{value:.3f}", f"{interval[0]:.3f}-{interval[1]:.3f}"] if score else ["-", ""]
-        table.add_row(name, own["measure"], *cells)
-    means = (scores["mean"][part] for part in parts)
-    table.add_row("mean", "", *(cell for mean in means for cell in ("-" if mean is None else f"{mean:.3f}", "")))
+        cells = (cell for part in parts for cell in _cells(own[part], own["measure"], further))
+        table.add_row(f"{name}{LEAKY if own['leaky'] else ''}", own["measure"], *cells)
+    means = (
+        cell
+        for part in parts
+        for cell in (_number(scores["mean"][part]), "", *(_number(scores["further"][name][part]) for name in further))
+    )
+    table.add_row("mean", "", *means)
     console.print()
     console.print(table)
+
+
+def _cells(score: Mapping[str, Any] | None, measure: str, further: Sequence[str]) -> list[str]:
+    """Return a part's cells of a subtask: metric, interval, further measures."""
+    if score is None:
+        return ["-", "", *[""] * len(further)]
+    low, high = score["interval"]
+    return [_number(score[measure]), f"{low:.3f}-{high:.3f}", *(_number(score[name]) for name in further)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
