@@ -281,7 +281,7 @@ def winner_of(jobs: dict[str, psutil.Popen], logs: dict[str, Path], output: Path
         (loser,) = (name for name, job in jobs.items() if job.poll() == 2)
         (winner,) = jobs.keys() - {loser}
         jobs[winner].send_signal(signal.SIGTERM)
-        assert end(jobs[winner]) in (0, ASK_AGAIN), logs[winner]
+        assert (code := end(jobs[winner])) in (0, ASK_AGAIN), f"exit code {code}: {logs[winner].read_text()[-2000:]}"
         (sentence,) = logs[loser].read_text().splitlines()
         assert sentence.startswith(f"error: {output} was made with another recipe"), sentence
         assert not any(word in logs[winner].read_text() for word in ("Traceback", "error:")), logs[winner]
