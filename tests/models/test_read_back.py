@@ -91,3 +91,31 @@ def test_names_addresses_and_digits_are_no_terms():
     assert not re.search(r"jane|doe|example|t\.co|\d[^ ]|[a-z]\d|12|b4", told)
     assert "我吃了" in told
     assert "片药" in told
+
+
+def test_names_and_numbers_of_single_tweets_answer_as_invented_ones_do():
+    """A dictionary attack by probabilities: the area under the curve of known against invented names is chance."""
+    rng = np.random.default_rng(7)
+
+    def named(count: int) -> list[str]:
+        return [
+            "".join(rng.choice(list("bcdfghklmnprstvz")) + rng.choice(list("aeiou")) for _ in range(4))
+            for _ in range(count)
+        ]
+
+    def numbered(count: int) -> list[str]:
+        return [f"555{number}" for number in rng.integers(10**6, 10**7, count)]
+
+    names, numbers = named(60), numbered(60)
+    texts = [*(f"{t} {n} call {m}" for t, n, m in zip(TEXTS, names, numbers, strict=False)), *TEXTS[60:200]]
+    model = fit_safe_counts("tfidf-logistic", texts, AUTHORS[:200], LABELS[:200], 3, seed=1)
+
+    def answers(words: list[str]) -> np.ndarray:
+        shift = np.log(model.predict_proba(words)) - np.log(model.predict_proba([""]))
+        return np.abs(shift).max(axis=1)
+
+    for known, invented in ((names, named(400)), (numbers, numbered(400))):
+        ours, others = answers(known)[:, None], answers(invented)[None]
+        area = (ours > others).mean() + (ours == others).mean() / 2
+        deviation = np.sqrt((60 + 400 + 1) / (12 * 60 * 400))  # of the Mann-Whitney statistic, under chance
+        assert abs(area - 0.5) < 5 * deviation

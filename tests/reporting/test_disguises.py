@@ -1,7 +1,9 @@
 """Leak check: tweets, ids, names and tokens in other words, and what was public before."""
 
 import base64
+import html
 import json
+import quopri
 import unicodedata
 from urllib.parse import quote
 
@@ -54,6 +56,15 @@ TOLD = {
     "base64 in lines": base64.encodebytes((TWEET * 3).encode()),
     "base64 of UTF-16": base64.b64encode(TWEET.encode("utf-16")),
     "percent in base64": base64.b64encode(quote(TWEET).encode()),
+    "hexadecimal": f'{{"a": "{TWEET.encode().hex()}"}}',
+    "base32": base64.b32encode(TWEET.encode()),
+    "escapes of bytes": "".join(c if c.isascii() else "".join(f"\\x{b:02x}" for b in c.encode()) for c in TWEET),
+    "octal escapes": "".join(c if c.isascii() else "".join(f"\\{b:03o}" for b in c.encode()) for c in TWEET),
+    "quoted-printable": quopri.encodestring(TWEET.encode(), quotetabs=True),
+    "soft hyphens": TWEET.replace("t", "t\u00ad"),
+    "joiners": "\u200b".join(TWEET),
+    "a list of words": json.dumps(TWEET.split()),
+    "entities twice": html.escape(TWEET.encode("ascii", "xmlcharrefreplace").decode()),
     "a part": "x naïve-café-doctor-said-stop x",
     "without spaces": f"x{CHINESE[3:14]}x",
     "a short one": "Short... one: HERE",
@@ -80,10 +91,20 @@ IN_BASE64 = base64.b64encode(IDS[0].encode()).decode()
             base64.b64encode(IDS[0].encode()).decode(),
         ),
         *(IDS[1].upper(), IDS[1].replace("-", "_")),
+        *(f"{int(IDS[0]):x}", f"0x{int(IDS[0]):X}", f"{int(IDS[0]):,}", f"{int(IDS[0]):_}", IDS[0].encode().hex()),
     ],
 )
 def test_an_id_is_found(fingerprints, tmp_path, told):
     assert "holds a tweet's id" in check(fingerprints, tmp_path, f'{{"a": "{told}"}}')
+
+
+def test_an_id_is_found_in_the_name_of_a_folder(fingerprints, tmp_path):
+    folder = tmp_path / "members" / f"of-{IDS[0]}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="the name of a file in members holds a tweet's id") as refused:
+        LeakCheck(fingerprints, ["sources"]).check(tmp_path, [folder / "config.json"])
+    assert IDS[0] not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class LeakCheck:
         words = [word for file in files if file.name in VOCABULARIES for word in _vocabulary(file)]
         self.identifying_names = np.setdiff1d(self.names, word_hashes(words))
         seen: set[tuple[str, bytes]] = set()  # members have equal tokenizers, each of which takes seconds
+        self._check_names(folder, files)
         for file in files:
             key = file.name, hashlib.sha256(_searched(file)).digest()
             if key in seen or (leak := next(self.find_leaks(file), None)) is None:
@@ -103,6 +104,15 @@ class LeakCheck:
                 f"{file.relative_to(folder)}, line {line} holds {kind}, which must not leave this machine; "
                 f"nothing was published; {remedy}"
             )
+
+    def _check_names(self, folder: Path, files: Iterable[Path]) -> None:
+        """Raise `InputError` for a file whose name, or a folder's that it is in, holds a leak."""
+        for name in sorted({file.relative_to(folder).as_posix() for file in files}):
+            if leak := next(self._leaks(name.encode("utf-8", "replace"), "", is_vocabulary=False), None):
+                raise InputError(
+                    f"the name of a file in {Path(name).parts[0]} holds {leak[1]}, which must not leave this machine; "
+                    "nothing was published; rename the member in the recipe"
+                )
 
     def _is_public(self, file: Path, own: Path) -> bool:
         """Return whether a file holds no leak but in what it shares with the encoder's own: all, or keys of JSON."""
