@@ -64,11 +64,15 @@ def main(words: Sequence[str] | None = None) -> None:
         else:
             from smm4h.cli.subtasks.predict import predict_subtasks  # few tasks have subtasks
 
+            def is_wanted() -> bool:
+                return launch.is_main_process or state_of(arguments.output) == before
+
             def predict_one(own: argparse.Namespace) -> None:
-                if launch.is_main_process or state_of(arguments.output) == before:
+                if is_wanted():
                     predict_file(own, launch, device, state_of(own.output))
 
-            predict_subtasks(jobs, arguments, predict_one, is_main=launch.is_main_process)
+            if is_wanted():
+                predict_subtasks(jobs, arguments, predict_one, is_main=launch.is_main_process)
     if launch.is_main_process and arguments.output != PIPE:
         console.print(f"written to {arguments.output}", markup=False)
 
