@@ -66,7 +66,7 @@ def test_its_command_changes_no_byte_and_trains_nothing(job, call, monkeypatch):
     assert {name: new[name] for name in evaluation} == {**evaluation, "by_number": new["by_number"]}
     assert {name: after[name] for name in before} == before
     added = {name for name in after.keys() - before.keys() if not name.startswith("tokens/")}
-    assert added == {"report.html", "made.json"}
+    assert added == {"report.html", "made.json", "profile.parquet"}
 
 
 def test_it_predicts_as_it_did(job, call, tmp_path):

@@ -1,13 +1,22 @@
 """New tweets -> labels, by a finished job's whole ensemble: its own cleaning, members, decision and ties.
 
 python predict.py runs/task5 new.tsv --output labels.parquet
-python predict.py me/task5-ensemble new.tsv --output labels.parquet
-python predict.py runs/task5 tweets/ --output labels.csv.gz --columns label,probability,margin,votes
+python predict.py me/task5-ensemble new.tsv --output labels.tsv
+python predict.py runs/task5 tweets/ --output labels.csv.gz --columns author,created,label,probabilities
+python predict.py runs/task5 new.csv --output labels.csv --keep_columns --explain 20
 cat new.tsv | python predict.py runs/task5 - --output - > labels.tsv
 accelerate launch --num_processes 8 predict.py runs/task5 new.parquet --output labels.parquet
 
 Any number of tweets, in their order, in the memory of one block. Killed, the same command resumes; with other tweets,
 columns or weights it begins anew.
+
+Columns that are predicted, beside the id:
+  label          by the ensemble's own decision; it need not be the most probable one
+  probability    of the label, before the decision weighs it
+  probabilities  of every label: a column p_LABEL for each
+  margin         how far the label is ahead of the next one, after the decision weighs them; about 0: a close call,
+                 negative: a hard vote's label that the members together find less probable
+  votes          how many members would give this label alone
 """
 
 import argparse
@@ -33,11 +42,10 @@ from smm4h.parallel.environment import (
 )
 from smm4h.utils.console import make_console, silence_libraries
 from smm4h.utils.content import private_folder
-from smm4h.utils.errors import InputError, nearest, stop_on_signals
+from smm4h.utils.errors import InputError, stop_on_signals
 from smm4h.utils.files import beside, check_new, check_output, expand_home
 
 PIPE = "-"
-COLUMNS = ("label", "probability", "margin", "votes")
 console = make_console(stderr=True)
 
 
@@ -54,8 +62,11 @@ def main(words: Sequence[str] | None = None) -> None:
     check_not_of_job(arguments.output)
     if launch.is_main_process and arguments.output != PIPE:
         check_new(arguments.output, arguments.overwrite)
+        check_explanations(arguments)
     stop_on_signals()
     jobs = SubtaskJobs.read(Path(arguments.ensemble))
+    if jobs is not None:
+        check_for_subtasks(arguments)
     device = take_device(launch, arguments)
     silence_libraries()
     with only_writer(arguments.output, launch):
@@ -99,58 +110,70 @@ def predict(
         private: folder for what must not stay behind.
         is_late: whether the main process has written the output since this one began.
     """
-    from smm4h.data.readers.tables import Findings
-    from smm4h.data.streaming import inputs_of, leave_out_labels, read_blocks
-    from smm4h.inference.partial_predictions import PartialPredictions, parts_folder, reading_of
+    from smm4h.inference.new_tweets.reference import reference_of
+    from smm4h.inference.new_tweets.tweet_input import TweetInput
+    from smm4h.inference.partial_predictions import PartialPredictions, parts_folder
     from smm4h.inference.predictor import left_out_notices, load_predictor
-    from smm4h.reporting.terminal import print_findings
 
-    predictor, task, hashes = load_predictor(arguments.ensemble, device, launch.local_world_size)
-    print_notices(left_out_notices(arguments.ensemble) if launch.is_main_process else [])
+    is_main, members = launch.is_main_process, arguments.members
+    predictor, task, hashes = load_predictor(arguments.ensemble, device, launch.local_world_size, members)
+    print_notices(left_out_notices(arguments.ensemble) if is_main and not members else [])
+    options = {name: getattr(arguments, name) for name in ("keep_columns", "names", "block", "encoding")}
     task = with_columns(task, arguments)
-    names, columns = output_columns(task, predictor, arguments.columns)
-    inputs = inputs_of(arguments.input, private)
-    inputs, left_out = leave_out_labels(arguments.input, inputs, arguments.output, task, list(names.values()))
-    if not launch.is_main_process and is_late():
+    tweets = TweetInput.find(arguments.input, private, task, arguments.output, asked=arguments.columns, **options)
+    if not is_main and is_late():
         return
     folder = private / "parts" if arguments.output == PIPE else parts_folder(arguments.output)
-    reading = reading_of(task, arguments.encoding, arguments.block)
-    is_main = launch.is_main_process
-    parts, begun_anew = PartialPredictions.open(folder, inputs, hashes, reading, is_main_process=is_main)
-    print_notices([*left_out, *begun_anew] if is_main else [])
-    findings = Findings()
+    sources = (tweets.files, hashes, tweets.reading(members), reference_of(predictor))
+    parts, begun_anew = PartialPredictions.open(folder, *sources, is_main_process=is_main)
+    print_notices([*tweets.notices, *begun_anew] if is_main else [])
+    n_blocks = predict_all(tweets.blocks, parts, predictor, launch, tweets.files)
+    if is_main:
+        finish(arguments, tweets, parts, n_blocks, predictor)
 
-    def read():
-        """Return an iterator over the blocks of the input; tweets without ids are numbered."""
-        options = {"number_missing_ids": True, "findings": findings}
-        return read_blocks(inputs, task, arguments.block, arguments.encoding, **options)
 
-    n_blocks = predict_all(read, parts, predictor, launch, inputs)
-    if not is_main:
-        return
+def finish(arguments: argparse.Namespace, tweets, parts, n_blocks: int, predictor) -> None:
+    """Write the output, print what was found, and explain tweets where that is asked for."""
+    from smm4h.inference.new_tweets.explanation import COPIES, rare_indices
+    from smm4h.inference.new_tweets.reference import summary
+    from smm4h.models.label_spaces import space_of
+    from smm4h.reporting.terminal import print_findings
+
     if n_blocks == 0:
         raise InputError(f"{arguments.input} holds no tweet")
     parts.check_unchanged()
-    cut = parts.join(arguments.output, n_blocks, {name: names[name] for name in ("id", *columns)})
-    print_findings(findings.summed(), console)
+    profile, columns, task = parts.profile(n_blocks), tweets.columns, tweets.task
+    n_explained = arguments.explain or 0
+    rare = rare_indices(task, [profile.labels.get(label, 0) for label in task.labels])
+    certain = parts.most_certain(n_blocks, space_of(predictor.rule, task.labels), rare, COPIES * n_explained)
+    cut = parts.join(arguments.output, n_blocks, columns.names, columns.foreign, private=tweets.holds_tweets)
+    print_findings(tweets.findings.summed(), console)
     print_notices(cut)
+    console.print(summary(profile, parts.reference, task), markup=False, soft_wrap=True)
+    print_notices(parts.reference.notices(profile) if parts.reference else [])
+    if n_explained:
+        explain_tweets(arguments, predictor, task, certain, tweets.blocks(with_columns=False))
 
 
-def output_columns(task, predictor, asked: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return what all columns of predictions are called, by their names in blocks, and those that are asked for.
+def explain_tweets(arguments: argparse.Namespace, predictor, task, rows: Sequence[int], blocks: Iterable) -> None:
+    """Write which words carried the labels of some tweets, as a page and a table beside the output."""
+    from smm4h.inference.new_tweets.explanation import count_variants, explain, pick_tweets
+    from smm4h.reporting.explanation_page import write_explanations
 
-    Of label sets, `probability` stands for a column of each label.
-    """
-    from smm4h.inference.partial_predictions import probability_columns
-    from smm4h.models.label_spaces import space_of
-
-    id_name, label_name = task.submission.columns
-    stands_for = {name: [name] for name in COLUMNS}
-    if space_of(predictor.rule, predictor.labels).problem_type is not None:
-        stands_for["probability"] = probability_columns(predictor)
-    known = [column for columns in stands_for.values() for column in columns]
-    names = {"id": id_name, **{name: label_name if name == "label" else name for name in known}}
-    return names, [column for name in asked for column in stands_for[name]]
+    tweets = pick_tweets(blocks, rows, arguments.explain)
+    if not tweets:
+        console.print("--explain: no tweet got a rare label, so there is nothing to explain", markup=False)
+        return
+    n_texts = count_variants(tweets)
+    console.print(
+        f"explaining {len(tweets)} tweets: with each word left out {n_texts:,} texts, predicted by every model",
+        markup=False,
+        soft_wrap=True,
+    )
+    names = arguments.names or task.output_names
+    explanations = explain(predictor, tweets, task.positive_indices)
+    for path in write_explanations(Path(arguments.output), explanations, task, names):
+        console.print(f"written to {path}", markup=False, soft_wrap=True)
 
 
 def state_of(path: str) -> tuple[int, int] | None:
@@ -195,7 +218,23 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("ensemble", help="a finished job's folder with models, a published ensemble, a student or another classifier")
     add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
     add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
-    add("--columns", nargs="+", default=["label", "probability"], help=f"beside the id: {', '.join(COLUMNS)}")
+    add(
+        "--columns",
+        nargs="+",
+        default=["label", "probability"],
+        help="of the output, beside the id: predictions (see above; default: label,probability), and columns of the "
+        "input by their names",
+    )
+    add("--keep_columns", action="store_true", help="pass all columns of the input on, before the predictions")
+    add("--names", nargs=2, metavar=("ID", "LABEL"), help="of the columns of ids and labels (default: the task's)")
+    add("--members", nargs="+", default=[], help="a vote of only these members and baselines of the job")
+    add(
+        "--explain",
+        type=int,
+        metavar="N",
+        help="of the N most certain rare tweets, show which words carried the label, in OUTPUT.explained.html and a "
+        "table beside it; each word is left out in turn, so it costs as much as words x models predictions",
+    )
     parser.add_tweet_columns()
     parser.add_overwrite()
     add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")
@@ -203,15 +242,38 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(words)
     for name in ("ensemble", "input", "output"):
         setattr(arguments, name, expand_home(getattr(arguments, name)))
-    arguments.columns = [name for words in arguments.columns for name in words.split(",") if name]
-    for name in arguments.columns:
-        if name not in COLUMNS:
-            raise InputError(f"--columns {name}{nearest(name, COLUMNS)}: there are {', '.join(COLUMNS)}")
+    for flag in ("columns", "members"):
+        setattr(arguments, flag, [name for words in getattr(arguments, flag) for name in words.split(",") if name])
+    if arguments.explain is not None and arguments.explain < 1:
+        raise InputError(f"--explain {arguments.explain}: at least one tweet is explained")
+    if arguments.explain and arguments.output == PIPE:
+        raise InputError("--explain writes files beside the output; name a file as --output, not -")
     if arguments.block < 1:
         raise InputError(f"--block {arguments.block}: at least one tweet is answered at once")
     if arguments.input != PIPE and not Path(arguments.input).exists():
         raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
     return arguments
+
+
+def check_for_subtasks(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for what one file with the labels of several subtasks does not have."""
+    from smm4h.inference.new_tweets.output_columns import PREDICTED, PROBABILITIES
+
+    wrong = [f"--{flag}" for flag in ("keep_columns", "names", "members", "explain") if getattr(arguments, flag)]
+    wrong += [f"--columns {name}" for name in arguments.columns if name not in PREDICTED or name == PROBABILITIES]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} is for one subtask at a time; name its folder in {arguments.ensemble} instead of all of them"
+        )
+
+
+def check_explanations(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for files of explained tweets that are there already, or can't be written."""
+    from smm4h.reporting.explanation_page import names_beside
+
+    for path in names_beside(Path(arguments.output)) if arguments.explain else ():
+        check_output(path, [arguments.input if Path(arguments.input).is_file() else None], "--explain")
+        check_new(path, arguments.overwrite, "--explain")
 
 
 def check_not_an_input(arguments: argparse.Namespace) -> None:

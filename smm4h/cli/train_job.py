@@ -24,6 +24,7 @@ from smm4h.data.tokenization import check_encoders, has_token_table, token_findi
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, saved_rule_note, unadjusted_note
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
+from smm4h.inference.new_tweets.reference import write_profile
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
@@ -82,6 +83,7 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
             data.check_claimed()
             fit_and_vote(plan, job.task, LabelledPart.of_splits(splits))
         if launch.is_main_process:
+            write_profile(plan, splits.labelled)
             push_run(plan, job)
             print_summary(plan, job, splits, prepared.test_gold)
 

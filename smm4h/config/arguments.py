@@ -160,6 +160,11 @@ class JobSettings:
     keep_models_in: Literal["float32", "bfloat16"] = setting(
         "float32", "number format of the kept weights", effect=False
     )
+    keep_baselines: bool = setting(
+        False,
+        "keep the baselines' models, too, for predict.py --members; their words can be read back",
+        effect=False,
+    )
     n_folds: int = setting(5, "folds of the cross-validation", FOLDS)
     fold_by: Literal["stratified", "stratified_group"] = setting(
         "stratified", "stratified (the paper's), or stratified_group: duplicates stay in one fold", FOLDS

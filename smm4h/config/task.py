@@ -147,7 +147,7 @@ class Task:
     @property
     def label_column(self) -> str:
         """Name of the column of labels in files that are written."""
-        return "labels" if self.multi_label and self.multi_label.columns else self.columns.label[0]
+        return "labels" if self.multi_label and self.multi_label.columns else next(iter(self.columns.label), "")
 
     @property
     def space(self) -> LabelSpace:
@@ -172,6 +172,14 @@ class Task:
     def groups_are(self) -> str:
         """What the groups of a score are, in the plural."""
         return "labels" if self.multi_label else "groups"
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the columns of ids and labels in predictions: as the submission has them, else as the tweets do."""
+        if self.submission != DEFAULT_SUBMISSION:
+            return self.submission.columns
+        id_name, label_name = DEFAULT_SUBMISSION.columns
+        return [next(iter(self.columns.id), id_name), self.label_column or label_name]
 
     @property
     def objective(self) -> Objective:

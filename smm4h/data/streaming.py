@@ -8,10 +8,11 @@ import gzip
 import io
 import itertools
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from smm4h.data.dataset import CONTEXT, GROUP, count_cut_ids, cut_id_findings, t
 from smm4h.data.readers.files import CHUNK, Source, StandardInput, kind_of, name_of, reading
 from smm4h.data.readers.formats import input_files, read_tables
 from smm4h.data.readers.spreadsheets import protect
-from smm4h.data.readers.tables import Findings
+from smm4h.data.readers.tables import Findings, Table, Wanted
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import is_same_file
 
 PIPE = "-"
+N_NUMBERS = 3  # columns of numbers that labels come with: probability, margin, votes
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Block:
     groups: list[str] | None = None  # where the task has groups
     contexts: list[str] | None = None  # where the task has second texts
     users: list[str] | None = None  # where the task names their column
+    passed: dict[str, list[str]] = field(default_factory=dict)  # columns that are passed on, by name
 
 
 def inputs_of(path: str, private: Path) -> list[Path]:
@@ -59,6 +62,12 @@ def inputs_of(path: str, private: Path) -> list[Path]:
     return input_files(path)
 
 
+def header_of(file: Path, task: Task, encoding: str | None = None) -> list[str]:
+    """Return the names of a file's columns; raise `InputError` for a file of no tweets."""
+    wanted = wanted_columns(task, labelled=False, ids_may_lack=True)
+    return next(iter(read_tables(file, encoding, wanted=wanted, size=1, encoding_flag="--encoding"))).names
+
+
 def leave_out_labels(
     given: str, files: Sequence[Path], output: str, task: Task, columns: Sequence[str]
 ) -> tuple[list[Path], list[str]]:
@@ -68,7 +77,7 @@ def leave_out_labels(
         given: the input as it was named; the file that is named itself is never left out.
         files: those that it stands for.
         output: must be none of the others.
-        columns: that predictions have, the id first.
+        columns: that predictions have: id, label, `N_NUMBERS` of numbers, every label's probability.
 
     Raises:
         InputError: where the output is one of the files with tweets, and where no other file is left.
@@ -86,13 +95,22 @@ def leave_out_labels(
 
 
 def _holds_labels(file: Path, task: Task, columns: Sequence[str]) -> bool:
-    """Return whether a file's columns are predictions', with no text among them."""
+    """Return whether a file's columns are predictions', as far as their names tell.
+
+    Either there are no others, and no text, or the tweets' own were passed on beside the label and what labels come
+    with: the probability, margin or votes, or every label's probability.
+    """
     try:
         names = next(iter(read_tables(file, size=1))).names
     except InputError:
         return False  # whatever it is, its reader says it
-    is_predicted = len(names) > 1 and names[0] == columns[0] and set(names[1:]) <= set(columns[1:])
-    return is_predicted and not set(names) & set(task.columns.text)
+    if len(names) < 2 or names[0] != columns[0]:
+        return False
+    if not set(names) & set(task.columns.text) and set(names[1:]) <= set(columns[1:]):
+        return True
+    numbers, of_labels = columns[2 : 2 + N_NUMBERS], columns[2 + N_NUMBERS :]
+    has_all = bool(of_labels) and set(of_labels) <= set(names)
+    return columns[1] in names and (has_all or bool(set(names) & set(numbers)))
 
 
 def read_blocks(
@@ -104,6 +122,7 @@ def read_blocks(
     number_missing_ids: bool = False,
     findings: Findings | None = None,
     encoding_flag: str | None = "--encoding",
+    passed: Sequence[str] = (),
 ) -> Iterator[Block]:
     """Yield the tweets of some files, one file after the next, about `size` at a time; no block spans two files.
 
@@ -115,13 +134,14 @@ def read_blocks(
         findings: emptied at the start, then filled with the findings of the blocks so far; when the last block is read,
             `findings.summed()` holds each finding on each file once, with its count over all blocks.
         encoding_flag: the command's flag for the encoding, for messages; None: it has none.
+        passed: names of further columns that blocks hold as text; of a file without one, empty texts.
 
     Raises:
         InputError: as `smm4h.data.readers.formats.read_tables` does, when the faulty line is reached.
     """
     findings = Findings() if findings is None else findings
     findings.clear()
-    wanted = wanted_columns(task, labelled=False, ids_may_lack=number_missing_ids)
+    wanted = replace(wanted_columns(task, labelled=False, ids_may_lack=number_missing_ids), passed=passed)
     numbers, n_before = itertools.count(), 0
     for path in paths:
         n_long = n_cut = 0
@@ -132,10 +152,20 @@ def read_blocks(
             n_before += len(ids)
             n_long, n_cut = (a + b for a, b in zip((n_long, n_cut), count_cut_ids(ids), strict=True))
             if ids:
-                names = (GROUP, CONTEXT, *(["user"] if task.columns.user else []))
-                further = (tweets[name].tolist() if name in tweets else None for name in names)
-                yield Block(next(numbers), ids, tweets["text"].tolist(), *further)
+                texts = tweets["text"].tolist()
+                names = (GROUP, CONTEXT, "user") if task.columns.user else (GROUP, CONTEXT)
+                further = {f"{name}s": tweets[name].tolist() for name in names if name in tweets}
+                columns = {name: _passed_column(table, name, wanted, texts) for name in passed}
+                yield Block(next(numbers), ids, texts, **further, passed=columns)
         findings.add(cut_id_findings(name_of(path), n_long, n_cut))
+
+
+def _passed_column(table: Table, name: str, wanted: Wanted, texts: list[str]) -> list[str]:
+    """Return a column that is passed on; the texts as they were read, which is without a format's quotes."""
+    if name not in table.names:
+        return [""] * len(texts)
+    position = table.names.index(name)
+    return texts if position == wanted.positions(table.names)["text"] else list(table.columns[position])
 
 
 def count_lines(paths: Sequence[Path]) -> int | None:
@@ -159,14 +189,19 @@ def count_lines(paths: Sequence[Path]) -> int | None:
 class Writer:
     """Writes rows, table by table, in the format of the file's name; to be used in a `with`."""
 
-    def __init__(self, path: Path | None, schema: pa.Schema) -> None:
+    def __init__(self, path: Path | None, schema: pa.Schema, foreign: Collection[str] = ()) -> None:
         """Prepare writing.
 
         Args:
             path: None: standard output, tab-separated.
             schema: of the tables that will be written.
+            foreign: names of columns whose cells may hold anything: in a .tsv, tabs and line ends become spaces, which
+                `n_flattened` counts, a cell that begins with a quote is quoted as in a .csv, because most readers take
+                quotes off, and what a spreadsheet would compute is protected.
         """
         self.path, self.schema, self.kind = path, schema, ".tsv" if path is None else kind_of(path)
+        self.foreign = [name in foreign for name in schema.names]
+        self.n_flattened = 0
 
     def __enter__(self) -> "Writer":
         names = self.schema.names
@@ -211,9 +246,20 @@ class Writer:
                 json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
             )
         else:
-            self.stream.writelines("\t".join(_format(value) for value in row) + "\n" for row in rows)
+            self.stream.writelines("\t".join(self._tsv_cells(row)) + "\n" for row in rows)
+
+    def _tsv_cells(self, row: Sequence[Any]) -> Iterator[str]:
+        for value, is_foreign in zip(row, self.foreign, strict=True):
+            cell = _format(value)
+            if is_foreign:
+                flat = BREAKS.sub(" ", cell)
+                self.n_flattened += flat != cell
+                cell = flat if self.path is None else protect(flat)  # no spreadsheet opens a pipe
+                cell = '"' + cell.replace('"', '""') + '"' if cell[:1] == '"' else cell
+            yield cell
 
 
+BREAKS = re.compile("[\t\n\r]+")
 WRITABLE = (".tsv", ".txt", ".csv", ".jsonl", ".parquet")
 
 

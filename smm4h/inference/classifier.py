@@ -66,8 +66,10 @@ class ClassifierPredictor:
 
 
 def classifier_folder(name: str) -> str:
-    """Return where a classifier's files are: of a student's folder, the folder `model` in it."""
-    return str(Path(name) / "model") if (Path(name) / STUDENT_FILE).is_file() else name
+    """Return where a classifier's files are: of a student's folder, or a finished run's, the folder `model` in it."""
+    folder = Path(name)
+    holds_model = (folder / STUDENT_FILE).is_file() or (folder / "DONE").is_file()
+    return str(folder / "model") if holds_model and (folder / "model").is_dir() else name
 
 
 def load_classifier(name: str, config: dict, device: str) -> ClassifierPredictor:
@@ -108,18 +110,26 @@ def classifier_task(name: str, predictor: ClassifierPredictor) -> Task:
     The columns are those of its own config or of the job that it comes from, else common ones.
     """
     config, labels = predictor.model.config, predictor.labels
-    columns, submission = getattr(config, "columns", None), getattr(config, "submission_columns", ["tweet_id", "label"])
-    known = Columns(**columns) if isinstance(columns, dict) else COMMON_COLUMNS
-    if columns is None:
-        for folder in (Path(name), Path(name).parent):
-            if (folder / STUDENT_FILE).is_file():
-                job = Path(os.path.normpath(folder / read_student(folder)["job"]))
-                if (job / "plan.json").is_file():
-                    task = read_plan(job)[1]
-                    known, submission = task.columns, task.submission.columns
-                break
+    columns, names = getattr(config, "columns", None), getattr(config, "submission_columns", ["tweet_id", "label"])
+    known, positive = COMMON_COLUMNS, getattr(config, "positive_labels", None) or labels
+    if isinstance(columns, dict):
+        known = Columns(**columns)
+    elif (task := _task_of_job(Path(name))) is not None and set(task.labels) == set(labels):
+        known, names, positive = task.columns, task.output_names, task.positive
     if context := getattr(config, "context", None):
         known = replace(known, context=[context])
     task_name = getattr(config, "task_name", None) or predictor.name
     of_sets = {"multi_label": MultiLabel() if predictor.problem_type else None}
-    return Task(task_name, labels, labels, "f1", known, submission=Submission("prediction.tsv", submission), **of_sets)
+    return Task(task_name, labels, positive, "f1", known, submission=Submission("", names), **of_sets)
+
+
+def _task_of_job(folder: Path) -> Task | None:
+    """Return the task of the job that a student or a run's model comes from; None for a model from elsewhere."""
+    for place in (folder, folder.parent):
+        if (place / STUDENT_FILE).is_file():
+            job = Path(os.path.normpath(place / read_student(place)["job"]))
+            return read_plan(job)[1] if (job / "plan.json").is_file() else None
+    if folder.name != "model":
+        return None
+    jobs = (place for place in folder.resolve().parents if (place / "plan.json").is_file())
+    return next((read_plan(job)[1] for job in jobs), None)

@@ -44,6 +44,8 @@ from smm4h.ensemble.decisions.thresholds import class_shares, match_class_shares
 from smm4h.ensemble.fitted_ensemble import fit_ensemble, voting_config
 from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
+from smm4h.inference.new_tweets.profile import TweetProfile, WordPieces, profile_of
+from smm4h.inference.new_tweets.reference import with_predicted_labels
 from smm4h.inference.predictor import EnsemblePredictor
 from smm4h.models import encoder_check
 from smm4h.models.batching import PaddingCollator, predict_proba
@@ -490,11 +492,23 @@ class Distillation:
                     taken[name].append(time.perf_counter() - started)
         return {name: len(texts) / float(np.median(seconds)) for name, seconds in taken.items()}
 
+    def profile(self, student: Student) -> TweetProfile:
+        """Return what the labelled tweets are like, by the student's tokenizer; its label shares are the ensemble's."""
+        job, texts = self.job, column(self.splits.labelled, "text").to_pylist()
+        counted = profile_of(texts, tokenizers={"student": WordPieces(student.tokenizer)})
+        return with_predicted_labels(counted, job.ensemble.out_of_fold, job.task.space)
+
     def save(self, student: Student, scores: list[dict[str, Any]], speeds: dict[str, float], n_unlabelled: int) -> None:
         """Write the student's model, its labels of the test tweets, and student.json."""
         folder, task, settings = self.settings.output_dir, self.job.task, self.settings
         student.model.config.update(
-            {"task_name": task.name, "columns": asdict(task.columns), "submission_columns": task.submission.columns}
+            {
+                "task_name": task.name,
+                "columns": asdict(task.columns),
+                "submission_columns": task.output_names,
+                "positive_labels": task.positive,
+                "profile": self.profile(student).to_dict(),
+            }
         )
         (folder / STUDENT_FILE).unlink(
             missing_ok=True

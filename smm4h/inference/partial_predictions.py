@@ -1,14 +1,19 @@
 """Predictions of many tweets, block by block: kept beside the output, shared by processes, resumed after a kill."""
 
+import functools
 import hashlib
+import heapq
 import json
+import operator
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -17,17 +22,22 @@ from smm4h.config.task import Task
 from smm4h.data.outputs.predictions import PROBABILITY
 from smm4h.data.readers.files import kind_of, name_of
 from smm4h.data.streaming import PIPE, Block, Writer
+from smm4h.inference.new_tweets.explanation import certainty
+from smm4h.inference.new_tweets.output_columns import PASSED
+from smm4h.inference.new_tweets.profile import TweetProfile, profile_of
+from smm4h.inference.new_tweets.reference import Reference
 from smm4h.inference.predictor import Predictor, cut_tweets
 from smm4h.models.encoding import CutTweets
-from smm4h.models.label_spaces import space_of
+from smm4h.models.label_spaces import LabelSpace, space_of
 from smm4h.models.voting import VotingRule
 from smm4h.utils.content import Hashes, hash_files
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import beside, sync, sync_names, write_atomically, write_json
+from smm4h.utils.files import beside, private_mode, sync, sync_names, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
 
 ABOUT = "about.json"
 CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
+PROFILE_KEY = b"profile"  # of a block's metadata: counts and histograms of its tweets
 GROUP_KEY = b"pooled"  # of a block's metadata: how many tweets of each group got the cut for all groups
 MOST_LISTED = 20  # groups in a notice
 HASH_KEY = b"sha256"  # of a block's metadata: see `_signed`
@@ -52,6 +62,7 @@ class PartialPredictions:
     source: str  # hash of what predictions depend on
     tweets: dict[str, Path] = field(default_factory=dict)  # the input's files, by number and kind
     hashes: Hashes = field(default_factory=dict)  # of these files
+    reference: Reference | None = None  # the labelled tweets, with which the profile is compared
     checked: set[int] = field(default_factory=set)  # numbers of blocks that were found complete
 
     @classmethod
@@ -61,6 +72,7 @@ class PartialPredictions:
         inputs: Sequence[Path],
         ensemble: Hashes,
         reading: dict[str, Any],
+        reference: Reference | None = None,
         *,
         is_main_process: bool,
     ) -> tuple["PartialPredictions", list[str]]:
@@ -71,6 +83,7 @@ class PartialPredictions:
         Args:
             ensemble: of all files of the ensemble.
             reading: how the inputs are read.
+            reference: what the tweets are compared with.
         """
         before = _read_about(folder)
         kinds = [kind_of(path) for path in inputs]
@@ -83,7 +96,7 @@ class PartialPredictions:
         }
         content = {name: _without_stat(value) for name, value in about.items()}
         source = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        parts = cls(folder, source, tweets, about["inputs"])
+        parts = cls(folder, source, tweets, about["inputs"], reference)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         notices = []
         if is_main_process:
@@ -136,15 +149,47 @@ class PartialPredictions:
         with lease:
             if not self._is_complete(block):
                 table = _table_of(block, predictor)  # before the predictor is asked what it cut
+                space = space_of(predictor.rule, predictor.labels)
+                labels = list(chain.from_iterable(map(space.split, table["label"].to_pylist())))
                 metadata = {
                     SOURCE_KEY: self.source.encode(),
                     CUT_KEY: _cut_metadata(predictor).encode(),
                     GROUP_KEY: json.dumps(pooled_groups(predictor.rule, block.groups)).encode(),
+                    PROFILE_KEY: json.dumps(self._profile_of(block, labels).to_dict()).encode(),
                 }
                 table = _signed(table.replace_schema_metadata(metadata))
                 write_atomically(path, lambda partial: pa.parquet.write_table(table, partial))
                 self.checked.add(block.number)
         return True
+
+    def _profile_of(self, block: Block, labels: Sequence[str]) -> TweetProfile:
+        return self.reference.profile(block.texts, labels) if self.reference else profile_of(block.texts, labels)
+
+    def profile(self, n_blocks: int) -> TweetProfile:
+        """Return the profile of all tweets."""
+        contents = filter(None, self._metadata(n_blocks, PROFILE_KEY))
+        profiles = [TweetProfile.from_dict(content) for content in contents]
+        return functools.reduce(operator.add, profiles) if profiles else profile_of([])
+
+    def most_certain(self, n_blocks: int, space: LabelSpace, labels: Sequence[int], count: int) -> list[int]:
+        """Return the numbers of the tweets that are given some labels most certainly, at most `count`.
+
+        A tweet's number is its place in the input, from 0.
+
+        Args:
+            labels: by index; see `explanation.certainty`.
+        """
+        found, first = [], 0
+        for number in range(n_blocks if count else 0):
+            table = pa.parquet.read_table(self.path(number), partitioning=None)
+            probabilities = [table[f"{PROBABILITY}{label}"].to_numpy() for label in space.labels]
+            certain = certainty(
+                space, space.classes(table["label"].to_pylist()), np.stack(probabilities, axis=1), labels
+            )
+            own = ((-float(certain[row]), int(row) + first) for row in np.flatnonzero(np.isfinite(certain)))
+            found = heapq.nsmallest(count, chain(found, own))
+            first += table.num_rows
+        return [row for _, row in found]
 
     def _is_complete(self, block: Block) -> bool:
         """Return whether a block's file is whole and holds predictions of these tweets from this source."""
@@ -161,32 +206,44 @@ class PartialPredictions:
         self.checked.add(block.number)
         return True
 
-    def join(self, output: str, n_blocks: int, names: dict[str, str]) -> list[str]:
-        """Write all blocks, in order, to the output, and remove the folder; return notices on tweets that were cut.
+    def join(
+        self, output: str, n_blocks: int, names: dict[str, str], foreign: Collection[str] = (), *, private: bool = False
+    ) -> list[str]:
+        """Write all blocks, in order, to the output, and remove the folder; return notices on the blocks' tweets.
 
         Args:
             output: a file's name, or `PIPE`.
             names: what each column of the output is called, by its name in the blocks.
+            foreign: output names of the columns that are passed on.
+            private: whether the output holds tweets.
         """
         block_schema = pa.parquet.read_schema(self.path(0))
         notices = [*self._cut_notices(n_blocks), *self._group_notices(n_blocks)]
         schema = pa.schema([(new, block_schema.field(name).type) for name, new in names.items()])
 
-        def write(path: Path | None) -> None:
-            with Writer(path, schema) as writer:
+        def write(path: Path | None) -> int:
+            with Writer(path, schema, foreign) as writer:
                 for number in range(n_blocks):
                     table = pa.parquet.read_table(self.path(number), columns=list(names), partitioning=None)
                     writer.write(table.rename_columns(list(names.values())))
+            return writer.n_flattened
 
         if output == PIPE:
-            write(None)
+            n_flattened = write(None)
         else:
             partial = self.folder / f"joined{''.join(Path(output).suffixes[-2:])[-20:]}"
-            write(partial)
+            n_flattened = write(partial)
             sync(partial)
+            if private:
+                partial.chmod(private_mode())
             partial.replace(output)
             sync_names(Path(output).parent)  # before the blocks are removed
         shutil.rmtree(self.folder, ignore_errors=True)
+        if n_flattened:
+            notices.append(
+                f"{n_flattened} cells held tabs or line ends, which are spaces in a .tsv; .csv, .jsonl and .parquet "
+                "keep them"
+            )
         return notices
 
     def _metadata(self, n_blocks: int, key: bytes) -> Iterator[dict[str, Any]]:
@@ -230,31 +287,27 @@ def parts_folder(output: str) -> Path:
     return beside(Path(output), ".parts")
 
 
-def reading_of(task: Task, encoding: str | None, block_size: int) -> dict[str, Any]:
-    """Return how tweets are read, for the comparison of a resume."""
-    return {"columns": asdict(task.columns), "labels": task.labels, "encoding": encoding, "block": block_size}
+def reading_of(task: Task, encoding: str | None, block_size: int, passed: Sequence[str] = ()) -> dict[str, Any]:
+    """Return how tweets are read, for the comparison of a resume.
+
+    Args:
+        passed: names of the input's columns that are passed on.
+    """
+    reading = {"columns": asdict(task.columns), "labels": task.labels, "encoding": encoding, "block": block_size}
+    return reading | ({"passed": list(passed)} if passed else {})
 
 
 def _table_of(block: Block, predictor: Predictor) -> pa.Table:
+    """Return a block's predictions; label sets have no single probability."""
     output = predictor.predict(block.texts, block.groups, block.contexts)
     space = space_of(predictor.rule, predictor.labels)
-    probabilities = {"probability": output.probability}
-    if space.problem_type is not None:
-        probabilities = dict(zip(probability_columns(predictor), output.probabilities.T, strict=True))
-    return pa.table(
-        {
-            "id": pa.array(block.ids, pa.string()),
-            "label": pa.array(space.names(output.predicted), pa.string()),
-            **{name: pa.array(column, pa.float64()) for name, column in probabilities.items()},
-            "margin": pa.array(output.margin, pa.float64()),
-            "votes": pa.array(output.votes, pa.int64()),
-        }
-    )
-
-
-def probability_columns(predictor: Predictor) -> list[str]:
-    """Return the columns of a block for label sets' probabilities."""
-    return [f"{PROBABILITY}{label}" for label in predictor.labels]
+    columns = {"id": pa.array(block.ids, pa.string()), "label": pa.array(space.names(output.predicted), pa.string())}
+    columns |= {"margin": pa.array(output.margin, pa.float64()), "votes": pa.array(output.votes, pa.int64())}
+    if space.problem_type is None:
+        columns["probability"] = pa.array(output.probability, pa.float64())
+    for label, probabilities in zip(predictor.labels, output.probabilities.T, strict=True):
+        columns[f"{PROBABILITY}{label}"] = pa.array(probabilities, pa.float64())
+    return pa.table(columns | {f"{PASSED}{name}": pa.array(own, pa.string()) for name, own in block.passed.items()})
 
 
 def _signed(table: pa.Table) -> pa.Table:

@@ -1,16 +1,17 @@
 """A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from heads import TweetClassifier
+from heads import TweetClassifier, TweetClassifierConfig
 from smm4h.config.plans.plan import Plan, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
@@ -19,6 +20,7 @@ from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
 from smm4h.inference.finished_job import STUDENT_FILE, read_student
+from smm4h.inference.new_tweets.chosen_members import choose_members
 from smm4h.models.encoding import CutTweets
 from smm4h.models.label_spaces import PROBLEM, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
@@ -42,6 +44,11 @@ def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
     tokenizer = load_saved_tokenizer(run.model, model.encoder.config)
     variant = " ".join(str(getattr(args, name)) for name in VARIANT)
     return EncoderPredictor(model, tokenizer, args.cleaning, variant, run.member.precision, packed=args.packed)
+
+
+def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a finished run's model, without its weights."""
+    return load_saved_tokenizer(folder, TweetClassifierConfig.from_pretrained(folder).encoder_config())
 
 
 def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
@@ -73,12 +80,22 @@ class EnsemblePredictor:
 
     Args:
         n_processes: number of processes that share this machine.
+        out_of_fold: the ensemble's scores out of fold, with its confusion matrix; for what is to be expected.
 
     Raises `InputError` for a folder that has not kept the models.
     """
 
-    def __init__(self, plan: Plan, rule: VotingRule, labels: Sequence[str], device: str, n_processes: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        rule: VotingRule,
+        labels: Sequence[str],
+        device: str,
+        n_processes: int = 1,
+        out_of_fold: Mapping[str, Any] | None = None,
+    ) -> None:
         self.rule, self.labels, self.device = rule.drop_zero_weight(), list(labels), device
+        self.plan, self.out_of_fold = plan, out_of_fold
         self.runs = runs_with_models(plan, self.rule)
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
         self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
@@ -119,6 +136,10 @@ class EnsemblePredictor:
                 self.cut[name] = cut
         space = space_of(self.rule, self.labels)
         return space.mean_of_models(self.rule.mean, probs, [run.is_refit for run in runs])
+
+    def tokenizer_of(self, name: str) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of a member with an encoder."""
+        return saved_tokenizer(self.runs[name][0].model)
 
     def model_files(self) -> dict[str, Path]:
         """Return the files of all models by run and name."""
@@ -184,14 +205,19 @@ def load_published(name: str, device: str) -> TweetEnsemble | ClassifierPredicto
 def task_of(config: TweetEnsembleConfig) -> Task:
     """Return what a published ensemble's config holds of its task: labels, and names of columns."""
     labels = [config.id2label[index] for index in range(config.num_labels)]
-    submission = Submission("prediction.tsv", config.submission_columns)
+    columns, submission = Columns(**config.columns), Submission("", config.submission_columns)
     multi_label = MultiLabel() if config.problem_type == PROBLEM else None
     known = {"submission": submission, "multi_label": multi_label}
-    return Task(config.task_name, labels, labels, "f1", Columns(**config.columns), **known)
+    return Task(config.task_name, labels, config.positive_labels or labels, "f1", columns, **known)
 
 
-def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predictor, Task, Hashes]:
+def load_predictor(
+    name: str, device: str, n_processes: int = 1, members: Sequence[str] = ()
+) -> tuple[Predictor, Task, Hashes]:
     """Return the ensemble of a job's folder, a published one, or a single classifier; its task; its files' hashes.
+
+    Args:
+        members: only these members and baselines of a job, in a vote of their own.
 
     Raises `InputError` for a name that is none of these, and for a file that is not as it was written.
     """
@@ -199,11 +225,19 @@ def load_predictor(name: str, device: str, n_processes: int = 1) -> tuple[Predic
     if (Path(name) / "plan.json").is_file():
         plan, task = read_plan(Path(name))
         plan.derived.check(plan.ensemble_file)
-        ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
-        predictor = EnsemblePredictor(plan, ensemble.rule, ensemble.labels, device, n_processes)
+        if members:
+            plan, ensemble = choose_members(plan, task, members)
+        else:
+            ensemble = FittedEnsemble.read(plan.ensemble_file, with_models=True)
+        rule, labels = ensemble.rule, ensemble.labels
+        predictor = EnsemblePredictor(plan, rule, labels, device, n_processes, ensemble.out_of_fold)
         hashes = hash_files({**_files(plan.plan_file, plan.ensemble_file), **predictor.model_files()})
         predictor.check(hashes)
         return predictor, task, hashes
+    if members:
+        raise InputError(
+            f"--members chooses among those of a job, whose folder has what their vote is fitted to; {name} is none"
+        )
     folder = classifier_folder(name)
     known = checked_hashes(Path(name), Path(folder)) if Path(folder).is_dir() else None
     published = load_published(name, device)

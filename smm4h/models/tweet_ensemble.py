@@ -47,18 +47,30 @@ class TweetEnsembleConfig(PretrainedConfig):
         task_name: name of the task in its task file.
         columns: names of the input columns, for labelling files with the ensemble.
         submission_columns: names of the id and label columns in labelled files.
+        positive_labels: the rare labels, which the task is about; None: not known.
+        profile: what the labelled tweets were like, in counts and histograms, for a comparison with new ones.
     """
 
     model_type = "smm4h_tweet_ensemble"
 
     def __init__(
-        self, members=(), rule=None, task_name=None, columns=None, submission_columns=("tweet_id", "Class"), **kwargs
+        self,
+        members=(),
+        rule=None,
+        task_name=None,
+        columns=None,
+        submission_columns=("tweet_id", "Class"),
+        positive_labels=None,
+        profile=None,
+        **kwargs,
     ):
         self.members = list(members)
         self.rule = rule
         self.task_name = task_name
         self.columns = columns
         self.submission_columns = list(submission_columns)
+        self.positive_labels = positive_labels
+        self.profile = profile
         super().__init__(**kwargs)
 
 

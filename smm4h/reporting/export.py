@@ -29,6 +29,8 @@ from smm4h.config.task import Task
 from smm4h.data.tokenization import VARIANT
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob, read_student
+from smm4h.inference.new_tweets.profile import TweetProfile
+from smm4h.inference.new_tweets.reference import profile_without_words
 from smm4h.inference.predictor import runs_with_models
 from smm4h.models.label_spaces import space_of
 from smm4h.models.tweet_ensemble import TweetEnsembleConfig, prefix_of
@@ -85,12 +87,20 @@ def _path_of(module: str) -> Path:
     return LIBRARY.parent / "heads.py" if module == "heads" else LIBRARY / "models" / f"{module}.py"
 
 
-def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEnsemble, task: Task, dtype: str) -> None:
+def write_published(
+    folder: Path,
+    runs: dict[str, list[Run]],
+    ensemble: FittedEnsemble,
+    task: Task,
+    dtype: str,
+    profile: TweetProfile | None = None,
+) -> None:
     """Write all files of a published ensemble except the model card.
 
     Args:
         runs: by name, of the members with a weight above 0; see `predictor.runs_with_models`.
         dtype: a key of `DTYPES`, of the encoders' weights.
+        profile: of the labelled tweets, without their words.
     """
     rule, sources = ensemble.rule.drop_zero_weight(), source_files(ENTRY)
     entries, weight_map, total = [], {}, 0
@@ -108,7 +118,8 @@ def write_published(folder: Path, runs: dict[str, list[Run]], ensemble: FittedEn
         weight_map |= dict.fromkeys(tensors, f"members/{name}/{WEIGHTS}")
         total += sum(tensor.nbytes for tensor in tensors.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    _write_config(folder, entries, rule, ensemble.labels, task, dtype)
+    stored = profile and profile.to_dict()
+    _write_config(folder, entries, rule, ensemble.labels, task, dtype, profile=stored)
     _write_sources(folder, sources)
 
 
@@ -217,7 +228,7 @@ def _remove_local_path(folder: Path) -> None:
 
 
 def _write_config(
-    folder: Path, members: Sequence[dict], rule: VotingRule, labels: Sequence[str], task: Task, dtype: str
+    folder: Path, members: Sequence[dict], rule: VotingRule, labels: Sequence[str], task: Task, dtype: str, **further
 ) -> None:
     config = TweetEnsembleConfig(
         members=members,
@@ -228,8 +239,10 @@ def _write_config(
             for name, names in asdict(task.columns).items()
             if name in ("id", "text", "label") or (name in ("group", "context") and names)
         },
-        submission_columns=task.submission.columns,
+        submission_columns=task.output_names,
+        positive_labels=task.positive,
         problem_type=task.space.problem_type,
+        **further,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
         architectures=["TweetEnsemble"],
@@ -341,7 +354,8 @@ def write_for_publication(source: Path, folder: Path, name: str, dtype: str, lic
     job.plan.derived.check(job.plan.fingerprints_file)
     fingerprints = TweetFingerprints.read(job.plan.fingerprints_file)
     runs = runs_with_models(job.plan, job.with_models.rule.drop_zero_weight())
-    write_published(folder, runs, job.with_models, job.task, dtype)
+    profile = profile_without_words(job.plan, job.with_models.out_of_fold, job.task.space)
+    write_published(folder, runs, job.with_models, job.task, dtype, profile)
     ensemble_card(job, name, license).write(folder)
     return Unpublished(
         fingerprints, job.task, {f"members/{n}": _encoder_of(of_member[0]) for n, of_member in runs.items()}

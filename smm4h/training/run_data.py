@@ -45,6 +45,7 @@ class RunData:
         max_eval_samples: held-out tweets that an evaluation during training uses at most; None: all.
         keep_models: `all`, `best` of each member, or `none`.
         keep_models_in: the dtype of kept weights.
+        keep_baselines: whether the models of baselines are kept, too.
         best_by: the held-out score by which a member's best run is chosen: the task's metric, or average precision
             where the decision is tuned, since the metric is that of labels by argmax.
         save_minutes: minutes between checkpoints.
@@ -62,6 +63,7 @@ class RunData:
     max_eval_samples: int | None = None
     keep_models: str = "all"
     keep_models_in: str = "float32"
+    keep_baselines: bool = False
     best_by: str = "average_precision"
     save_minutes: float = 5.0
     extra_file: Path | None = None
@@ -278,6 +280,7 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         max_eval_samples=job.settings.max_eval_samples,
         keep_models=job.settings.keep_models,
         keep_models_in=job.settings.keep_models_in,
+        keep_baselines=job.settings.keep_baselines,
         best_by="average_precision" if job.settings.decision == "tuned" else job.task.measure,
         save_minutes=job.settings.save_minutes,
         extra_file=None if splits.extra is None else plan.extra_file,

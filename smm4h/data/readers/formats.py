@@ -21,7 +21,17 @@ from smm4h.data.readers.excel import excel_tables
 from smm4h.data.readers.files import Source, StandardInput, kind_of, reading
 from smm4h.data.readers.json_objects import json_tables
 from smm4h.data.readers.rows import Rows, has_row_names, tables_of
-from smm4h.data.readers.tables import ARROW_NOT_TEXT, WRAPPED, Finding, LazyColumn, Table, Wanted, texts_of, unquote
+from smm4h.data.readers.tables import (
+    ARROW_NOT_TEXT,
+    WRAPPED,
+    Finding,
+    LazyColumn,
+    Table,
+    Wanted,
+    cell_text,
+    texts_of,
+    unquote,
+)
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import is_stream
 
@@ -234,33 +244,41 @@ def _parquet_tables(source: Source, size: int | None) -> Iterator[Table]:
         packed = stream if source.path.suffix.lower() != ".gz" else io.BytesIO(stream.read())
         file, row = pa.parquet.ParquetFile(packed), 0
         names = file.schema_arrow.names
-        columns = None
+        columns, passed = None, []
         if source.wanted:
             columns = [names[index] for index in set(source.wanted.check(names, source.name).values())]
+            passed = [name for name in source.wanted.passed if name in names and name not in columns]
+            columns += passed
         lists = source.wanted.lists if source.wanted else names
         if size is None:
-            yield _filled_table(file.read(columns=columns), source.name, 0, names, lists)
+            yield _filled_table(file.read(columns=columns), source.name, 0, names, lists, passed)
             return
         for batch in file.iter_batches(batch_size=size, columns=columns):
-            yield _filled_table(pa.Table.from_batches([batch]), source.name, row, names, lists)
+            yield _filled_table(pa.Table.from_batches([batch]), source.name, row, names, lists, passed)
             row += batch.num_rows
         if row == 0:
             yield Table(source.name, names, [[] for _ in names], [], unit="row")
 
 
-def _filled_table(table: pa.Table, path: str, first_row: int, names: Sequence[str], lists: Sequence[str]) -> Table:
-    """Return Arrow columns as a table of strings without the rows in which all of them are empty."""
+def _filled_table(
+    table: pa.Table, path: str, first_row: int, names: Sequence[str], lists: Sequence[str], passed: Sequence[str]
+) -> Table:
+    """Return Arrow columns as a table of strings without the rows in which all of them are empty.
+
+    Args:
+        passed: names of columns that are only passed on; a row with nothing else is empty.
+    """
     is_empty = np.ones(table.num_rows, dtype=bool)
-    for column in table.columns:
+    for column in (table.column(name) for name in table.column_names if name not in passed):
         is_null = pa.compute.is_null(column, nan_is_null=pa.types.is_floating(column.type))
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             is_blank = pa.compute.equal(pa.compute.utf8_trim_whitespace(column), "")
             is_null = pa.compute.or_(is_null, pa.compute.fill_null(is_blank, True))
         is_empty &= is_null.to_numpy()
         if not is_empty.any():
-            return arrow_table(table, path, first_row, names, lists)
+            return arrow_table(table, path, first_row, names, lists, passed)
     kept = np.flatnonzero(~is_empty)
-    result = arrow_table(table.take(pa.array(kept)), path, first_row, names, lists)
+    result = arrow_table(table.take(pa.array(kept)), path, first_row, names, lists, passed)
     result.lines = (first_row + kept).tolist()
     result.findings.append(Finding(path, int(is_empty.sum()), "empty rows were left out"))
     return result
@@ -272,20 +290,29 @@ def arrow_table(
     first_row: int = 0,
     names: Sequence[str] | None = None,
     lists: Sequence[str] = (),
+    passed: Sequence[str] = (),
 ) -> Table:
     """Return Arrow columns as a table of strings, its rows numbered from `first_row`.
 
     Args:
         names: of all columns, where `table` has only some of them; the others must not be read.
         lists: names of columns whose cells may be lists, which are read as JSON.
+        passed: names of columns that may hold anything, see `cell_text`.
     """
     names = list(table.column_names if names is None else names)
     lines = range(first_row, first_row + table.num_rows)
     result = Table(path, names, [], lines, unit="row")
     for name in names:
-        make = functools.partial(_arrow_texts, table, name, result, name in lists)
+        own = (_passed_texts,) if name in passed else (_arrow_texts, name in lists)
+        make = functools.partial(own[0], table, name, result, *own[1:])
         result.columns.append(LazyColumn(table.num_rows, make))
     return result
+
+
+def _passed_texts(table: pa.Table, name: str, result: Table) -> list[str]:
+    """Return an Arrow column of any type as strings."""
+    with reading(Path(result.path)):
+        return [cell_text(cell) for cell in table.column(name).to_pylist()]
 
 
 def _arrow_texts(table: pa.Table, name: str, result: Table, may_be_lists: bool) -> list[str]:

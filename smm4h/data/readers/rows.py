@@ -5,7 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smm4h.data.readers.files import Source
-from smm4h.data.readers.tables import ID_LIKE, LONG_ID, LazyColumn, Table, Wanted, texts_of, unquote, without_halves
+from smm4h.data.readers.tables import (
+    ID_LIKE,
+    LONG_ID,
+    LazyColumn,
+    Table,
+    Wanted,
+    cell_text,
+    texts_of,
+    unquote,
+    without_halves,
+)
 from smm4h.utils.errors import InputError
 
 
@@ -157,10 +167,17 @@ class Rows:
                 name = self.names[index]
                 lists = name in self.source.wanted.lists
                 table.columns[index] = texts_of(columns[index], name, table.where, self.source.findings, lists=lists)
+            self._pass_on(table, columns)
         table.findings = self.source.take_findings()
         if not self.has_text and self.source.wanted is None:  # the caller reads some columns only
             table.columns = [self._lazy_column(table, index) for index in range(self.width)]
         return table
+
+    def _pass_on(self, table: Table, columns: list[list]) -> None:
+        """Turn the columns that are passed on into text, unless the task reads them and has done so."""
+        passed = self.source.wanted.passed if self.source.wanted else ()
+        for index in {self.names.index(name) for name in passed if name in self.names} - {*self.positions.values()}:
+            table.columns[index] = [cell_text(cell) for cell in columns[index]]
 
     def _lazy_column(self, table: Table, index: int) -> LazyColumn:
         cells = table.columns[index]

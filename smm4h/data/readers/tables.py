@@ -104,6 +104,7 @@ class Wanted:
         one_text_per_file: whether a .txt file is one text, whose id is the file's name.
         marks: names of the columns of a label each, of a multi-label task.
         lists: names of columns whose cells may be lists, which are read as JSON.
+        passed: names of further columns that are read, whatever they hold, see `cell_text`.
     """
 
     columns: Columns
@@ -114,6 +115,7 @@ class Wanted:
     one_text_per_file: bool = False
     marks: Sequence[str] = ()
     lists: Sequence[str] = ()
+    passed: Sequence[str] = ()
 
     def has_no_header(self, first: Sequence[str], where: str) -> bool:
         """Return whether a file whose first line has these fields lacks a header, as the task says that files do.
@@ -299,6 +301,22 @@ def _text(value: object) -> str:
 def is_list(value: object) -> bool:
     """Return whether a cell is a list."""
     return isinstance(value, list)
+
+
+def cell_text(value: object) -> str:
+    """Return any value of a column that is passed on as text: dates in ISO form, lists and objects as JSON."""
+    try:
+        text = _text(value)
+    except UnicodeDecodeError:
+        text = value.decode("utf-8", "replace")
+    except TypeError:
+        is_moment = isinstance(value, datetime.date | datetime.time)
+        text = value.isoformat() if is_moment else _structure_text(value)
+    return text if text.isascii() else without_halves(text)
+
+
+def _structure_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
 def without_halves(text: str) -> str:

@@ -152,8 +152,8 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
 
     n_pseudo, written = 0 if pseudo is None else len(pseudo.rows), ResultFiles(run)
     write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo}, written)
-    # A baseline's model is not kept: nothing loads it, and its hashed terms could be read back.
-    if data.keep_models != "none" and not run.is_baseline:
+    # A baseline's model is kept on demand only, because its hashed terms can be read back.
+    if data.keep_baselines if run.is_baseline else data.keep_models != "none":
         own = checkpoints.make_own_folder(run.directory)
         (own / "model").mkdir()
         save_baseline(name, model, own / "model")
