@@ -180,6 +180,20 @@ def test_windows_are_pooled_by_the_likeliest_rare_label_or_by_their_mean(tmp_pat
     torch.testing.assert_close(model._pool_windows(logits, counts).softmax(-1), expected)
 
 
+def test_windows_of_label_sets_are_pooled_for_each_label_and_learn_by_binary_cross_entropy(tmp_path):
+    model = small_classifier(tmp_path, "mean", problem_type="multi_label_classification")
+    logits = torch.tensor([[2.0, 0, 0], [0, 3.0, 0], [0, 1.0, 0], [0, 0, 5.0]])
+    counts = torch.tensor([3, 1])
+    assert model._pool_windows(logits, counts).tolist() == [[2.0, 3.0, 0.0], [0.0, 0.0, 5.0]]
+    model.config.window_pooling = "mean"
+    expected = torch.stack([logits[:3].sigmoid().mean(0), logits[3].sigmoid()])
+    torch.testing.assert_close(model._pool_windows(logits, counts).sigmoid(), expected)
+    sets = torch.tensor([[1.0, 0, 1.0], [0, 0, 0]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:2], sets)
+    torch.testing.assert_close(model._loss(logits[:2], torch.tensor([5, 0])), expected)
+    torch.testing.assert_close(model._loss(logits[:2], sets), expected)
+
+
 def test_a_text_of_one_window_is_predicted_as_without_windows(tmp_path):
     model = small_classifier(tmp_path, "last2_pooler", rare=[1])
     ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])

@@ -6,7 +6,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from smm4h.training.losses import IGNORED, Loss, balanced_weights, log_prior, targets_of
+from smm4h.training.losses import IGNORED, LabelSetLoss, Loss, balanced_weights, label_odds, log_prior, targets_of
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 2, 2, 1, 2, IGNORED, 0])
@@ -54,3 +54,40 @@ def test_balanced_weights_are_scikit_learns():
     labels = np.repeat([0, 1, 2], [5, 6, 89])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(balanced_weights(torch.bincount(torch.from_numpy(labels))), expected)
+
+
+CLASSES = torch.tensor([5, 0, 2])  # label sets: the labels 0 and 2, none, the label 1
+INDICATORS = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
+SET_LOGITS = torch.tensor([[1.5, -0.3, 0.2], [-2.0, 0.4, 0.1], [0.3, 0.9, -1.1]])
+
+
+def test_the_loss_of_label_sets_is_torchs_binary_cross_entropy():
+    loss = LabelSetLoss(weights=torch.tensor([2.0, 1.0, 0.5]))
+    targets = loss.targets(CLASSES, 3)
+    torch.testing.assert_close(targets, INDICATORS)
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=loss.weights)(SET_LOGITS, INDICATORS)
+    torch.testing.assert_close(loss(SET_LOGITS, targets).sum() / loss.normalizer(targets), expected)
+    smoothed = torch.nn.BCEWithLogitsLoss()(SET_LOGITS, INDICATORS * 0.8 + 0.1)
+    torch.testing.assert_close(LabelSetLoss(smoothing=0.2)(SET_LOGITS, targets).mean(), smoothed)
+
+
+def test_an_easy_label_of_a_set_counts_less_by_the_focal_term():
+    p_right = torch.where(INDICATORS > 0, SET_LOGITS.sigmoid(), 1 - SET_LOGITS.sigmoid())
+    expected = (-((1 - p_right) ** 2) * p_right.log()).mean(dim=1)
+    torch.testing.assert_close(LabelSetLoss(focal_gamma=2.0)(SET_LOGITS, INDICATORS), expected)
+
+
+def test_a_filler_is_no_tweet_without_labels():
+    """A process without a tweet in a short batch gets a row that must not teach that no label is given."""
+    loss = LabelSetLoss()
+    for labels in (torch.tensor([5, IGNORED]), torch.tensor([[1.0, 0, 1], [float(IGNORED)] * 3])):
+        targets = loss.targets(labels, 3)
+        losses = loss(SET_LOGITS[:2], targets)
+        assert losses[1] == 0
+        assert loss.normalizer(targets) == 1
+        torch.testing.assert_close(losses[0], loss(SET_LOGITS[:1], INDICATORS[:1])[0])
+
+
+def test_the_logits_of_label_sets_are_adjusted_by_the_odds_of_each_label():
+    odds = label_odds(torch.tensor([30.0, 10.0, 0.0]), torch.tensor(40.0))
+    torch.testing.assert_close(odds, torch.tensor([3.0, 1 / 3, 1 / 40]))
