@@ -291,7 +291,12 @@ class VotingConfig:
     @property
     def pools_groups(self) -> bool:
         """Whether cuts by group are asked for, and the decision is of a kind that is one for all groups."""
-        return bool(self.group_cuts) and not isinstance(self.decision, Tuned | LeastCost)
+        return bool(self.group_cuts) and not self.tunes_cuts and self.space.problem_type is None
+
+    @property
+    def tunes_cuts(self) -> bool:
+        """Whether the decision is of a kind that groups can have for themselves."""
+        return isinstance(self.decision, Tuned | LeastCost)
 
     def cut_groups(self, gold: np.ndarray, groups: np.ndarray | None) -> list[str]:
         """Return the groups that get a cut of their own: those that are scored and have enough rare tweets.
@@ -300,7 +305,7 @@ class VotingConfig:
             gold: class indices (n_tweets,).
             groups: (n_tweets,) of strings, or None.
         """
-        if not self.group_cuts or groups is None or self.pools_groups:
+        if not self.group_cuts or groups is None or not self.tunes_cuts:
             return []
         is_positive = np.isin(gold, self.objective.positive)
         return [

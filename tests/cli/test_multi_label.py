@@ -139,13 +139,17 @@ def test_predictions_the_published_pipeline_and_the_loaded_job_agree(job, call, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["hard", "soft", "weighted", "greedy", "stacked"])
-def test_all_votes_follow_and_a_hard_one_is_the_majority_for_each_label(job, call, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "decision"),
+    [("hard", "tuned"), ("soft", "argmax"), ("weighted", "f2"), ("greedy", "argmax"), ("stacked", "0.3")],
+)
+def test_all_votes_and_decisions_follow(job, call, tmp_path, method, decision):
     output = tmp_path / "vote.tsv"
-    words = ["--method", method, "--output", output, "--gold", job / "gold.csv"]
+    words = ["--method", method, "--decision", decision, "--output", output, "--gold", job / "gold.csv"]
     result = call(vote.main, job / "out", *words)
     assert result.code == 0, result.err
     assert "vote by label" in result.out
+    assert "groups" not in result.out
 
 
 def test_a_vote_of_files_is_the_majority_for_each_label(call, tmp_path):
