@@ -10,7 +10,8 @@ ENCODER ?= $$($(BIN)/python quickstart/encoder.py)
 OUTPUT ?= runs/quickstart
 # Workers side by side: the machine's cores, at most four.
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
-# More flags for the job, such as FLAGS="--num_train_epochs 1".
+# More flags for the job, such as FLAGS="--num_train_epochs 1". Of the 45 models, each member's best one is kept;
+# FLAGS="--keep_models all" keeps all of them.
 FLAGS ?=
 
 .PHONY: quickstart check test bench faults lint
@@ -18,7 +19,7 @@ FLAGS ?=
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
 		run_classification.py recipes/quickstart.yaml --task tasks/task5.yaml --data_dir quickstart/data \
-		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) $(FLAGS)
+		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) --keep_models best $(FLAGS)
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
