@@ -45,7 +45,7 @@ def resampled(
         sets: (n_tweets, n_kinds, n_labels), such as gold and predicted labels.
         count: distinct tweets of these (n_distinct, n_kinds, n_labels) -> what each adds (n_distinct, ...).
     """
-    distinct, n_each = np.unique(sets, axis=0, return_counts=True)
+    distinct, n_each = np.unique(sets.astype(np.uint8), axis=0, return_counts=True)  # small, as rows are sorted
     counts, n_tweets, rng = count(distinct), int(n_each.sum()), np.random.default_rng(seed)
     flat, sums = counts.reshape(len(distinct), -1), []
     for start in range(0, n_samples, AT_ONCE):
