@@ -7,17 +7,16 @@ import numpy as np
 from datasets import Dataset
 from rich.table import Table
 
-from smm4h.cli.train_job import check_optimizers, print_findings
+from smm4h.cli.train_job import PreparedJob, check_optimizers, print_findings, print_forecast
 from smm4h.config.job import Job, Member
-from smm4h.config.plans.plan import Plan, make_plan
+from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.stored import difference_from_stored
-from smm4h.data.splits import Splits, load_splits, read_gold
+from smm4h.data.splits import Splits
 from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_lengths
 from smm4h.models.label_spaces import LabelSpace
 from smm4h.parallel.environment import LaunchEnvironment
-from smm4h.training.tracking import check_trackers
-from smm4h.utils.console import console, silence_libraries
+from smm4h.utils.console import console
 from smm4h.utils.errors import InputError
 
 
@@ -29,23 +28,24 @@ def check_job(job: Job, launch: LaunchEnvironment) -> None:
     """
     if not launch.is_main_process:
         return
-    check_input(job)
+    check_input(job, launch)
     console.print("Nothing was trained. The same command without --check trains.")
 
 
-def check_input(job: Job) -> Splits:
+def check_input(job: Job, launch: LaunchEnvironment) -> Splits:
     """Read and check all of a job's input, print what was found, and return its tweets."""
-    silence_libraries()
-    check_trackers(job.members)
     check_optimizers(job.members, job.output_dir)
-    splits = load_splits(job)
-    plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())
-    gold = read_gold(job, splits.test)
+    prepared = PreparedJob.of(job, launch)
+    job, splits, plan = prepared.job, prepared.splits, prepared.plan
     if difference := difference_from_stored(plan):
         raise InputError(difference)
-    print_tweets(job, splits, gold)
+    print_tweets(job, splits, prepared.test_gold)
     print_encoders(check_encoders(job.members, job.task, splits.labelled), job.members, splits)
     print_plan(plan)
+    if job.budget is not None:
+        for notice in job.notices:
+            console.print(f"note: {notice}", markup=False, soft_wrap=True)
+    print_forecast(prepared, launch)
     return splits
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_p
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.new_tweets.reference import write_profile
 from smm4h.parallel.environment import LaunchEnvironment
+from smm4h.parallel.forecast.forecast import Forecaster, missing_runs, shortages
+from smm4h.parallel.forecast.limit import budget_notices, within_time_limit
+from smm4h.parallel.forecast.probe import NoForecast
 from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
 from smm4h.parallel.verification import all_damages
@@ -45,27 +48,29 @@ OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adag
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job whose input has been read and checked."""
+    """A job whose input has been read and checked, with what a time limit leaves of it."""
 
     job: Job
     splits: Splits  # labelled tweets with their folds, test and unlabelled tweets
     plan: Plan  # members x folds -> runs
     test_gold: np.ndarray | None  # (n_test_tweets,) class indices
+    forecaster: Forecaster | None = None  # what chose within a time limit, if anything had to
 
     @classmethod
-    def of(cls, job: Job) -> "PreparedJob":
+    def of(cls, job: Job, launch: LaunchEnvironment) -> "PreparedJob":
         """Read all of a job's input; raise `InputError` for what is wrong with it."""
         silence_libraries()
         check_trackers(job.members)
         splits = load_splits(job)
+        job, splits, forecaster = apply_time_limit(job, splits, launch)
         plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())
-        return cls(job, splits, plan, read_gold(job, splits.test))
+        return cls(job, splits, plan, read_gold(job, splits.test), forecaster)
 
 
 def train_job(job: Job, launch: LaunchEnvironment) -> None:
     """Train what is missing of a job, vote, and report; raise `JobFailed` where runs failed for good."""
-    prepared = PreparedJob.of(job)
-    check_before_training(prepared.plan, job, prepared.splits, launch)
+    prepared = PreparedJob.of(job, launch)
+    check_before_training(prepared.plan, prepared.job, prepared.splits, launch)
     train_prepared(prepared, launch)
     if launch.is_main_process and (prepared.plan.output_dir / "scores.json").exists():
         print_next_steps(prepared.plan)
@@ -78,6 +83,8 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
     n_extra = splits.extra.counts if splits.extra is not None else []
     with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra) as notices:
         data = prepare_output_dir(plan, job, splits, launch, notices)
+        if launch.is_main_process:
+            print_forecast(prepared, launch)
         with make_pool(launch, job, plan, data) as pool:
             pool.train(partial(make_pseudo_labels, plan=plan, job=job, splits=splits, launch=launch))
             data.check_claimed()
@@ -86,6 +93,34 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
             write_profile(plan, splits.labelled)
             push_run(plan, job)
             print_summary(plan, job, splits, prepared.test_gold)
+
+
+def apply_time_limit(job: Job, splits: Splits, launch: LaunchEnvironment) -> tuple[Job, Splits, Forecaster | None]:
+    """Return what --time_limit leaves of the job, its splits by its own folds, and what chose it, if anything had to.
+
+    What was left out is among the job's notices.
+    """
+    limited, forecaster = within_time_limit(job, splits, launch)
+    if limited is job:
+        return job, splits, None
+    asked = [member.name for member in job.members]
+    notices = [*job.notices, *budget_notices(limited, job.settings.n_folds, asked)]
+    same_folds = limited.settings.n_folds == job.settings.n_folds and len(limited.members) == len(job.members)
+    return replace(limited, notices=notices), splits if same_folds else load_splits(limited), forecaster
+
+
+def print_forecast(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
+    """Print how long the missing runs take, and what they take of disk and memory; or why nobody can tell."""
+    job, plan = prepared.job, prepared.plan
+    if not missing_runs(plan):
+        return
+    try:
+        forecaster = prepared.forecaster or Forecaster.of_job(plan, job, prepared.splits, launch)
+    except NoForecast as error:
+        return console.print(f"no forecast: {error}", markup=False, soft_wrap=True)
+    forecast = forecaster.forecast(plan, job)
+    for line in (str(forecast), *(f"note: {line}" for line in shortages(forecast, plan.output_dir))):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> None:

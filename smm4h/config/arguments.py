@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from smm4h.config.decision import canonical_decision
+from smm4h.config.plans.durations import canonical_duration
 from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.models.voting import METHODS, TIES
 
@@ -139,7 +140,9 @@ class JobSettings:
     init: str | None = setting(
         None, "draft a task file from this file of labelled tweets, train nothing", DATA, effect=False
     )
-    check: bool = setting(False, "read all, print findings, counts and plan, train nothing", RECIPE, effect=False)
+    check: bool = setting(
+        False, "read all, print findings, counts, plan and forecast, train nothing", RECIPE, effect=False
+    )
     list_runs: bool = setting(
         False, "print the runs and their states, train nothing", RECIPE, flag="list", effect=False
     )
@@ -188,7 +191,7 @@ class JobSettings:
     pseudo_fraction: float = setting(0.1, "share of the voted tweets that joins each training part", PSEUDO, ge=0, le=1)
     pseudo_seed: int = setting(42, "seed that cuts the voted tweets into parts")
     pseudo_from: Literal["vote", "unseen"] = setting(
-        "vote", "all teachers vote (the paper's), or only runs that never saw the held-out tweets", PSEUDO
+        "vote", "all teachers (the paper's), or runs that never saw what is held out", PSEUDO
     )
     pseudo_confidence: float = setting(0.0, "least probability of an accepted label", PSEUDO, ge=0, le=1)
     pseudo_agreement: float = setting(0.0, "least share of teachers who name the label", ge=0, le=1)
@@ -202,6 +205,13 @@ class JobSettings:
         "processes share runs, or the data of one run; auto: data with DeepSpeed or FSDP",
         MACHINES,
         effect=False,
+    )
+    time_limit: str | None = setting(
+        None,
+        "drop folds, then members, to end by forecast in 2h, 90m or 1:30:00",
+        MACHINES,
+        effect=False,
+        parse=canonical_duration,
     )
     runs_per_device: int = setting(1, "runs trained side by side on each GPU, or on the CPU", MACHINES, effect=False)
     threads_per_worker: int = setting(0, "CPU threads of each worker (0: cores shared out evenly)", ge=0, effect=False)

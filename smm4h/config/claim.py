@@ -125,6 +125,8 @@ def _content(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int]) ->
         "reading": {name: getattr(job.task, name) for name in READING},
         "told": {name: value for name, value in dataclasses.asdict(job.task).items() if name in DESCRIPTIVE},
     }
+    if job.budget is not None:
+        content["budget"] = dataclasses.asdict(job.budget)
     if job.settings.unlabelled_file:
         content["unlabelled"] = _provenance(Path(job.settings.unlabelled_file), n_unlabelled)
     if outside := [member for member in job.members if member.is_outside]:

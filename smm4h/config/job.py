@@ -138,6 +138,26 @@ class InputFiles(NamedTuple):
     gold: list[Path]  # for each test file one, or none at all
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a time limit has left of a job; it is written into the plan, so that a resumed job does not choose anew.
+
+    Args:
+        time_limit: as the command gives it, in its one spelling.
+        asked: identity hash of the whole job.
+        members: names of those that are trained.
+        seconds_asked: forecast of the whole job.
+        seconds: forecast of what is left.
+    """
+
+    time_limit: str
+    asked: str
+    n_folds: int
+    members: list[str]
+    seconds_asked: float
+    seconds: float
+
+
 @dataclass
 class Job:
     """The command: what to do, with which members, on which task."""
@@ -149,6 +169,7 @@ class Job:
     members: list[Member]
     notices: list[str]  # on effects of the flags that a user may not expect
     words: list[str]  # of the command line, without secrets
+    budget: Budget | None = None  # None: no time limit
 
     @property
     def baselines(self) -> list[Member]:

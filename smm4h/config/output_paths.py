@@ -6,11 +6,13 @@ from pathlib import Path
 
 from smm4h.utils.errors import InputError
 
+BUDGET_FILE = "budget.json"  # what a time limit has left of a job, until its plan has it
 # What jobs, distillations and publications write into their folders, apart from a folder for each member.
 JOB_NAMES = (
     *("plan.json", "folds.parquet", "data_report.json", "marks.npz", "tokens", "baselines", "pseudo_labels", "votes"),
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
     *("report.html", "made.json", "errors.tsv", "submission.json", "outside", "extra.parquet", "profile.parquet"),
+    BUDGET_FILE,
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz", "test.tsv")
 SUBTASKS_FILE = "subtasks.json"

@@ -191,6 +191,9 @@ def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None
     for name in settings.pseudo_teachers:
         if name in pseudo:
             raise InputError(f"--pseudo_teachers: {name} is itself trained on pseudo labels")
+    if settings.time_limit and (settings.members or settings.folds):
+        flag = "--members" if settings.members else "--folds"
+        raise InputError(f"--time_limit plans the whole job; leave it out beside {flag}")
     if settings.n_folds < 2:
         raise InputError(f"--n_folds {settings.n_folds}: at least two folds are needed")
     for fold in settings.folds:

@@ -72,11 +72,20 @@ def run_worker(*arguments: Any) -> None:
 
 def end() -> None:
     """End the server; left to itself, it notices that its job is gone only when all is imported."""
+    for server in servers():
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+            server.wait()
+
+
+def servers() -> list[psutil.Process]:
+    """Return this process's server, if it runs."""
+    found = []
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if any(forkserver.__name__ in word for word in child.cmdline()):
-                child.kill()
-                child.wait()
+                found.append(child)
+    return found
 
 
 @contextmanager

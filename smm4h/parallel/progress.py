@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from smm4h.config.plans.durations import duration
 from smm4h.config.plans.run import Run
 from smm4h.parallel.run_state import HeartbeatRecord, failures, read_heartbeat, state
 from smm4h.utils.console import console
@@ -111,12 +112,6 @@ class JobProgress:
         new = completed - self._cost_of(self.finished_before)
         left = self._cost_of(run.name for run in self.runs) - completed
         return f"{duration((time.monotonic() - self.started) * left / new)} left" if new > 0 and left > 0 else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in hours and minutes, or in minutes and seconds."""
-    hours, minutes, seconds = int(seconds // 3600), int(seconds // 60 % 60), int(seconds % 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def state_table(runs: Sequence[Run]) -> Table:

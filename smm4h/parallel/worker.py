@@ -43,15 +43,9 @@ def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, p
 
     Raises SystemExit with `ASK_AGAIN` when stopped, `RUN_FAILED` after a failed run, 2 for an error of the user.
     """
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before CUDA starts, which ignores later changes
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops workers by SIGTERM
-    silence_libraries()
-    set_threads(threads)
-    prepare_gpu()
+    become_worker(device, threads)
     try:
         train_all(runs, data, device or "cpu", stop)
     except Stopped:
@@ -65,6 +59,17 @@ def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, p
             raise SystemExit(1) from None
         parent.send(message)
         raise SystemExit(2) from None
+
+
+def become_worker(device: str | None, threads: int) -> None:
+    """Give this process its device and CPU threads, and have it end with its parent."""
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before CUDA starts, which ignores later changes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops workers by SIGTERM
+    silence_libraries()
+    set_threads(threads)
+    prepare_gpu()
 
 
 def exit_with_parent() -> None:

@@ -16,6 +16,10 @@ def run_subtasks(jobs: SubtaskJobs, words: Sequence[str], launch: LaunchEnvironm
     commands = commands_of(jobs, words)
     settings = next(iter(commands.values())).settings
     reads_only = settings.list_runs or settings.verify
+    if settings.time_limit:
+        raise InputError(
+            "--time_limit plans one job, and a task with subtasks has several; leave it out, or give a command for each"
+        )
     if not reads_only:
         jobs.check_claimable()
         for job in commands.values():
@@ -84,7 +88,7 @@ def train_subtasks(jobs: SubtaskJobs, commands: Mapping[str, Job], launch: Launc
     from smm4h.config.claim import check_claimable
     from smm4h.parallel.pool import raise_for_failures
 
-    prepared = {job.output_dir: PreparedJob.of(job) for job in commands.values()}
+    prepared = {job.output_dir: PreparedJob.of(job, launch) for job in commands.values()}
     check_same_tweets([one.splits for one in prepared.values()], jobs)
     for one in prepared.values():
         check_claimable(one.plan)
@@ -126,7 +130,7 @@ def check_subtasks(jobs: SubtaskJobs, commands: Mapping[str, Job], launch: Launc
     from smm4h.cli.check_job import check_input
 
     splits = []
-    each(commands, launch, lambda job: splits.append(check_input(job)))
+    each(commands, launch, lambda job: splits.append(check_input(job, launch)))
     check_same_tweets(splits, jobs)
     console.print("Nothing was trained. The same command without --check trains.")
 

@@ -67,8 +67,8 @@ def expected_gain(signals: Signals) -> np.ndarray:
     """Return the expected gain (n_tweets,) of each tweet's label, from 0 to 1.
 
     The mean of three ranks among all tweets: of the members' disagreement, of the closeness to the decision, and of the
-    probability of the rare labels. Ranks, because the signals have no common scale. docs/rare-classes.md has what each
-    of them finds by itself.
+    probability of the rare labels. Ranks, because the signals have no common scale. docs/rare-classes.md has what it
+    finds.
     """
     ranks = [_shares(values) for values in (signals.disagreement, -signals.margin, signals.rare)]
     return np.mean(ranks, axis=0)

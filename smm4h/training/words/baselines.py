@@ -103,7 +103,7 @@ def take_outside_predictions(
     checkpoints.on_main_process(take)
 
 
-def _fit_member(name, texts, authors, labels, n_classes, seed, report) -> BucketLinear | BucketEmbeddingClassifier:
+def fit_member(name, texts, authors, labels, n_classes, seed, report) -> BucketLinear | BucketEmbeddingClassifier:
     """Fit a member, whose weights may be published; for the arguments see `fit_safe_counts` and `fit_net`."""
     if name in CLASSIFIERS:
         return fit_safe_counts(name, texts, authors, labels, n_classes, seed)
@@ -116,7 +116,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     pseudo = data.pseudo_labels(run)
     part = training_part(run, data, pseudo)
-    texts, labels = column(part, "text").to_pylist(), _labels_of(part, data.task)
+    texts, labels = column(part, "text").to_pylist(), labels_of_part(part, data.task)
     name, seed, n_classes = run.member.args.classifier, run.member.args.seed, data.task.n_classes
 
     def report_or_stop(step: int, steps: int) -> None:
@@ -130,9 +130,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
             options = () if name in CLASSIFIERS else (report_or_stop,)
             model = (fit_counts if name in CLASSIFIERS else fit_net)(name, texts, labels, n_classes, seed, *options)
         else:
-            model = _fit_member(
-                name, texts, column(part, "author").to_pylist(), labels, n_classes, seed, report_or_stop
-            )
+            model = fit_member(name, texts, column(part, "author").to_pylist(), labels, n_classes, seed, report_or_stop)
     except NoSafeTerms as error:
         raise InputError(
             f"{run.name}: its training part has no word that {SAFE} authors share ({error}), and rarer ones must not "
@@ -161,7 +159,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     _write_done(run, written, time.perf_counter() - started_at, trained_at - started_at)
 
 
-def _labels_of(part: Dataset, task: Task) -> np.ndarray:
+def labels_of_part(part: Dataset, task: Task) -> np.ndarray:
     """Return a training part's labels: class indices (n_tweets,), of label sets targets (n_tweets, n_labels)."""
     labels = np.asarray(column(part, "labels").to_pylist())
     if not task.multi_label:

@@ -1,0 +1,179 @@
+"""The forecast: a probe in processes of its own, sizes, schedule, and what a time limit leaves out."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import job_words, recipe_of
+
+from smm4h.cli import train
+from smm4h.config.plans.plan import make_plan
+from smm4h.config.recipe import read_command_line
+from smm4h.data.splits import load_splits
+from smm4h.parallel.environment import LaunchEnvironment
+from smm4h.parallel.forecast import forecast as module
+from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost
+from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan
+from smm4h.parallel.forecast.limit import planned_within, smaller_jobs
+from smm4h.parallel.forecast.size import JobSize, planned_steps
+from smm4h.training.run import _trainer
+from smm4h.training.run_data import training_part
+from smm4h.utils.errors import InputError
+
+MEASURED = Measured(1.0, 0.5, 0.001, 0.5, 40_000_000, 100_000_000, fits=((100, 1.0), (200, 2.0)))
+
+
+@pytest.fixture
+def paper_job(tiny_encoder, tmp_path):
+    return read_command_line(job_words(tiny_encoder, tmp_path / "out"))
+
+
+@pytest.fixture
+def splits(paper_job):
+    return load_splits(paper_job)
+
+
+def plan_of(job, splits):
+    return make_plan(job, splits.content_hashes(), splits.outside_hashes())
+
+
+def forecaster_of(job, splits, **measured) -> Forecaster:
+    """A forecaster by costs that are given, the same for each kind, on one worker."""
+    kinds = {kind_of_cost(run.member, is_baseline=run.is_baseline) for run in plan_of(job, splits).wanted}
+    workers = Workers(1, 1, [None], 1)
+    return Forecaster(JobSize.of_job(job, splits), workers, dict.fromkeys(kinds, replace(MEASURED, **measured)), 0.0)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"num_train_epochs": 3, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 2},
+        {"negatives_per_positive": 1, "min_steps": 40},
+    ],
+    ids=str,
+)
+def test_steps_are_those_that_the_trainer_plans(prepare_job, tmp_path, tiny_encoder, flags):
+    prepared = prepare_job(**flags)
+    run = prepared.runs[0]
+    part = training_part(run, prepared.data, None)
+    trainer = _trainer(run, prepared.data, tmp_path / "own", part, lambda step, steps: None, lambda: False)
+    n_batches = len(trainer.get_train_dataloader())
+    planned = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+    job = read_command_line(job_words(tiny_encoder, tmp_path / "out", **flags))
+    size = JobSize.of_job(job, load_splits(job))
+    steps, _ = planned_steps(run.member, size.shown_tweets(run.member, is_refit=False))
+    assert n_batches > 0
+    assert abs(steps - planned) <= 1
+
+
+def test_runs_go_to_the_next_free_worker_stage_by_stage(paper_job, splits):
+    runs = plan_of(paper_job, splits).runs
+    seconds = {run.name: 1.0 for run in runs}
+    assert makespan(runs, seconds, 1) == 45
+    assert makespan(runs, seconds, 2) == 18 + 5  # 35 runs of stage 1, 10 of stage 2
+    assert makespan(runs, seconds, 100) == 2
+
+
+def test_fits_are_carried_on_by_their_power_law_within_bounds():
+    assert fit_seconds([(100, 1.0), (200, 2.0)], 400) == pytest.approx(4.0)
+    assert fit_seconds([(100, 1.0), (200, 1.0)], 400) == pytest.approx(2**0.7)
+    assert fit_seconds([(100, 0.01), (200, 1.0)], 400) == pytest.approx(2**1.5)
+    assert fit_seconds([(100, 1.0)], 50) == pytest.approx(0.5)
+
+
+def test_folds_go_first_then_members_from_the_last_one_and_teachers_stay_with_their_learners(paper_job):
+    jobs = list(smaller_jobs(paper_job))
+    assert [job.settings.n_folds for job in jobs[:4]] == [5, 4, 3, 3]
+    names = [[member.name for member in job.members] for job in jobs[2:]]
+    gone = [set(before) - set(after) for before, after in itertools.pairwise(names)]
+    assert [name for names in gone for name in names] == [
+        *("last3-pooler-42", "last2-pooler-clean-pseudo", "bigru-clean-pseudo", "last2-pooler-clean"),
+        *("last2-pooler-24", "bigru-24", "last3-42", "last2-pooler-42"),
+    ]
+    assert [member.name for member in jobs[-1].members] == ["bigru-42"]
+
+
+def test_the_largest_job_within_the_limit_is_planned_and_a_limit_too_short_is_refused(paper_job, splits):
+    forecaster = forecaster_of(paper_job, splits)
+    whole = forecaster.forecast(plan_of(paper_job, splits), paper_job)
+    for share, n_folds in ((1.01, 5), (0.99, 4), (0.5, 3)):
+        job = replace(paper_job, settings=replace(paper_job.settings, time_limit=f"{whole.seconds * share:.0f}s"))
+        planned, forecast = planned_within(job, splits, forecaster)
+        assert planned.settings.n_folds == n_folds
+        assert forecast.seconds <= round(whole.seconds * share)
+    job = replace(paper_job, settings=replace(paper_job.settings, time_limit="1s"))
+    with pytest.raises(InputError, match="3 folds of bigru-42 alone"):
+        planned_within(job, splits, forecaster)
+
+
+def test_kept_models_and_checkpoints_are_counted(paper_job, splits):
+    def forecast(**settings):
+        job = replace(paper_job, settings=replace(paper_job.settings, **settings))
+        return forecaster_of(job, splits, step=100.0).forecast(plan_of(job, splits), job)
+
+    every, best, none = (forecast(keep_models=kept) for kept in ("all", "best", "none"))
+    assert every.disk - none.disk == pytest.approx(45 * MEASURED.model_bytes)
+    assert best.disk - none.disk == pytest.approx(9 * MEASURED.model_bytes)
+    half = forecast(keep_models_in="bfloat16")
+    assert half.disk - none.disk == pytest.approx(45 * MEASURED.model_bytes / 2)
+    assert every.disk_meanwhile == 4 * MEASURED.model_bytes  # weights, best ones, and two moments
+    assert forecast(save_minutes=0).disk_meanwhile == MEASURED.model_bytes
+
+
+@pytest.mark.slow
+def test_the_probe_measures_every_kind_and_leaves_nothing_behind(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "QUICK", 0.0)
+    rows = {"a": "{head: mean}", "b": "{head: last3}", "c": "{classifier: tfidf-svm}", "d": "{classifier: textcnn}"}
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe_of(tmp_path, **rows), max_train_samples=200)
+    job = read_command_line(words)
+    splits = load_splits(job)
+    plan = plan_of(job, splits)
+    forecaster = Forecaster.of_job(plan, job, splits, LaunchEnvironment.detect())
+    assert len(forecaster.measured) == 3  # both heads cost the same
+    encoder = forecaster.measured[kind_of_cost(plan.runs[0].member, is_baseline=False)]
+    assert min(encoder.step, encoder.prediction, encoder.finish, encoder.model_bytes) > 0
+    forecast = forecaster.forecast(plan, job)
+    assert forecast.was_measured
+    assert 0 < forecast.seconds < 3600
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_limited_job_keeps_its_plan_and_holds_every_tweet_out_once(tiny_encoder, tmp_path, call, monkeypatch):
+    """The forecast is replaced by given costs, so that a limit means the same on every machine."""
+    monkeypatch.setattr(Forecaster, "of_job", lambda plan, job, splits, launch: forecaster_of(job, splits))
+    rows = {"a": "{head: mean}", "b": "{head: last3}", "c": "{classifier: tfidf-svm}"}
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe_of(tmp_path, **rows))
+    result = call(train.main, *words, "--time_limit", "30s")
+    assert result.code == 0, result.err
+    text = " ".join(result.out.split())
+    assert "3 folds in place of 5: every tweet is still held out once" in text
+    assert "left out: b; trained: a, c" in text
+    stored = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert stored["budget"]["time_limit"] == "30s"
+    assert stored["budget"]["members"] == ["a", "c"]
+    table = pd.read_parquet(tmp_path / "out" / "out_of_fold.parquet")
+    assert len(table) == table["row"].nunique() == 60
+    assert {path.parent.name for path in (tmp_path / "out" / "a").glob("*/DONE")} == {"fold-0", "fold-1", "fold-2"}
+    monkeypatch.setattr(Forecaster, "of_job", lambda *given: pytest.fail("a resumed job is not planned anew"))
+    before = (tmp_path / "out" / "plan.json").read_bytes()
+    assert call(train.main, *words, "--time_limit", "0:00:30").code == 0
+    assert (tmp_path / "out" / "plan.json").read_bytes() == before
+    for flags, message in (((), "planned for --time_limit 30s"), (("--time_limit", "2h"), "--time_limit 2h is asked")):
+        result = call(train.main, *words, *flags)
+        assert result.code == 2
+        assert message in " ".join(result.err.split())
+
+
+def test_a_limit_is_refused_beside_single_folds_and_where_it_is_no_duration(tiny_encoder, tmp_path, call):
+    words = job_words(tiny_encoder, tmp_path / "out")
+    for flags, message in (
+        (("--time_limit", "2h", "--folds", 0), "leave it out beside --folds"),
+        (("--time_limit", "120"), "120 is no duration; write hours"),
+    ):
+        result = call(train.main, *words, *flags)
+        assert result.code == 2
+        assert message in " ".join(result.err.split())
+        assert not (tmp_path / "out").exists()
