@@ -16,7 +16,7 @@ from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import set_threads
 from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
 from smm4h.training.run import train_run
-from smm4h.training.run_data import RunData, keep_best_model
+from smm4h.training.run_data import PseudoLabelsRemoved, RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
 from smm4h.training.words.baselines import take_outside_predictions, train_baseline
 from smm4h.utils.console import silence_libraries
@@ -160,6 +160,8 @@ def train_and_log(
             log("done")
         except LeaseLost:
             log("stopped", error=TAKEN_OVER)
+        except PseudoLabelsRemoved as error:
+            log("stopped", error=str(error))
         except Stopped:
             log("stopped")
             raise

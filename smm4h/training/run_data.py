@@ -1,6 +1,7 @@
 """Inputs and outputs of a run: shared files, the training set, predictions and metrics."""
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,12 @@ from smm4h.utils.durable import listing, remove, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
+REMOVAL_SECONDS = 0.5  # that somebody who removes a folder takes for its other files
 PART_OF = {"held_out": "out_of_fold"}  # where a member from elsewhere has the probabilities of a run's part
+
+
+class PseudoLabelsRemoved(Exception):
+    """Raised where a run's pseudo labels were removed after it was found ready: it waits until they are made again."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,21 @@ class RunData:
             )
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
-        """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1."""
+        """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1.
+
+        Raises `PseudoLabelsRemoved` where they were there a moment ago.
+        """
         if run.stage == 1:
             return None
         tweets, path = token_table(self.token_folder, self.pool, run.member), self.pseudo_file(run)
-        DerivedFiles(self.pseudo_folder.parent).check(path)
-        return read_part(path, column(tweets, "id"), self.task)
+        try:
+            DerivedFiles(self.pseudo_folder.parent).check(path)
+            return read_part(path, column(tweets, "id"), self.task)
+        except (InputError, FileNotFoundError):
+            time.sleep(REMOVAL_SECONDS)
+            if path.is_file():
+                raise
+            raise PseudoLabelsRemoved(f"{path} was removed; it is made again") from None
 
     def pseudo_file(self, run: Run) -> Path:
         """Return the path of the pseudo-labelled tweets for the run's stage and fold."""

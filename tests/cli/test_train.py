@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import zipfile
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import QUICKSTART, ROOT, all_files, job_words, launch, recipe_of, train
 from tweet_files import tweets_with_duplicates
 
+from smm4h.cli import report
 from smm4h.cli.train import main
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.readers.formats import read_tsv
@@ -270,3 +272,24 @@ def test_keep_models_best_keeps_the_best_fold_and_the_refitted_run(tiny_encoder,
     kept = sorted(path.parent.name for path in (tmp_path / "out" / "counts").glob("*/model"))
     assert len(kept) == 2
     assert kept[1] == "refit"
+
+
+@pytest.mark.slow
+def test_of_damaged_runs_the_same_model_is_kept_as_best(tiny_encoder, tmp_path, call):
+    recipe = recipe_of(tmp_path, counts="{classifier: tfidf-logistic}")
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2, keep_models="best")
+    assert call(main, *words).code == 0
+    (model,) = (tmp_path / "out" / "counts").glob("*/model")
+    other = next(path for path in model.parents[1].glob("fold-*") if path != model.parent)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    weights, metrics = next(model.glob("*.npz"), next(model.iterdir())), other / "metrics.json"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    metrics.write_text(re.sub(r'("average_precision": )[0-9.]+', r"\g<1>0.9999", metrics.read_text()))
+    result = call(report.main, tmp_path / "out")
+    assert result.code == 2
+    assert f"error: {metrics} has " in result.err
+    result = call(main, *words)
+    assert result.code == 0, result.err
+    assert f"note: {metrics} has " in result.out
+    assert [path.parent for path in model.parents[1].glob("*/model")] == [model.parent]
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before

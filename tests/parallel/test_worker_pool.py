@@ -210,3 +210,18 @@ def test_a_read_only_folder_is_named(small_disk, finished_job, tiny_encoder, tmp
     assert result.code == 2
     assert "error: Read-only file system" in result.err
     assert "Traceback" not in result.err
+
+
+def test_pseudo_labels_that_are_removed_while_their_runs_are_trained_are_made_again(tiny_encoder, tmp_path):
+    rows = {"counts": "{classifier: tfidf-logistic}", "learner": "{head: mean, pseudo_labels: true}"}
+    recipe, output = recipe_of(tmp_path, **rows), tmp_path / "out"
+    log, labels = tmp_path / "log", output / "pseudo_labels"
+    job = start(train_words(job_words(tiny_encoder, output, recipe=recipe, n_folds=2)), log)
+    assert wait_for(lambda: job.poll() is not None or any(output.glob("learner/fold-*/RUNNING")), 200)
+    assert job.poll() is None, log.read_text()
+    before = {path.name: path.read_bytes() for path in sorted(labels.rglob("*.tsv"))}
+    shutil.rmtree(labels)
+    assert job.wait(200) == 0, log.read_text()
+    assert {path.name: path.read_bytes() for path in sorted(labels.rglob("*.tsv"))} == before
+    assert "Traceback" not in log.read_text()
+    assert all(history(folder)[-1]["event"] == "done" for folder in output.glob("*/fold-*"))

@@ -133,7 +133,11 @@ class Run:
             )
 
     def measures(self) -> dict[str, Any]:
-        """Return the content of the metrics file."""
+        """Return the content of the metrics file; raise `InputError` where it is not what the run wrote.
+
+        A changed score could have the wrong run's weights removed.
+        """
+        self.check_file(self.metrics_file)
         return read_json(self.metrics_file)
 
 
