@@ -1,6 +1,7 @@
 # quickstart: the whole pipeline on invented tweets.   check: lint, format and the fast tests.   test: lint and all tests.
 # bench: speed and size.
 # faults: a hundred kills; another number with FLAGS="--kills 20 --seed 2". bench with FLAGS="--shape bert-base".
+# damage: every file of jobs' folders is damaged, one at a time; a sample with FLAGS="--every 10".
 # Each makes .venv and installs what it needs; each works a second time.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 # FLAGS="--keep_models all" keeps all of them.
 FLAGS ?=
 
-.PHONY: quickstart check test bench faults lint
+.PHONY: quickstart check test bench faults damage lint
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
@@ -33,6 +34,9 @@ lint: .venv/installed
 
 faults: .venv/installed
 	$(BIN)/python tests/faults.py $(FLAGS)
+
+damage: .venv/installed
+	$(BIN)/python tests/damage.py $(FLAGS)
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
