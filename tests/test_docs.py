@@ -27,11 +27,12 @@ def names(pages):
 
 
 def known_flags() -> set[str]:
-    """Flags of all commands, benchmarks and the fault campaign."""
+    """Flags of all commands, benchmarks and the campaigns of faults and damage."""
     sources = [
         *(ROOT / "smm4h" / "cli").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.py"),
         ROOT / "tests" / "faults.py",
+        ROOT / "tests" / "damage.py",
     ]
     declared = set(re.findall(r'"--([a-z_-]+)"', " ".join(path.read_text() for path in sources)))
     return set(FIELDS) | set(DECIDED) | OTHER_TOOLS | declared
