@@ -9,7 +9,6 @@ of several sizes are compared with the labelled ones: predicted labels, lengths,
 import numpy as np
 from datasets import concatenate_datasets
 from promises import draw_rows, predict_draw, read_all, read_arguments
-from smm4h.training.baselines import CLASSIFIERS
 
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
@@ -25,6 +24,7 @@ from smm4h.inference.new_tweets.profile import (
     vocabulary_of,
 )
 from smm4h.models.voting import MEANS
+from smm4h.training.words.fitting import CLASSIFIERS
 from smm4h.utils.console import silence_libraries
 
 SAMPLES, SIZES = 5, (100, 400, 1000)

@@ -244,6 +244,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         setattr(arguments, name, expand_home(getattr(arguments, name)))
     for flag in ("columns", "members"):
         setattr(arguments, flag, [name for words in getattr(arguments, flag) for name in words.split(",") if name])
+    if arguments.names and len(set(arguments.names)) == 1:
+        raise InputError(f"--names {' '.join(arguments.names)}: ids and labels need columns of different names")
     if arguments.explain is not None and arguments.explain < 1:
         raise InputError(f"--explain {arguments.explain}: at least one tweet is explained")
     if arguments.explain and arguments.output == PIPE:

@@ -153,6 +153,7 @@ def test_names_of_the_output_can_be_asked_for_and_unknown_columns_are_refused(wo
     assert result.code == 2
     assert "--columns auther (did you mean author?): predictions are label, probability" in result.err
     assert call(predict.main, *words, "--names", "tweet_id", "Class", "--columns", "input_label", "label").code == 2
+    assert "need columns of different names" in call(predict.main, *words, "--names", "id", "id").err
     assert call(predict.main, *words, "--names", "tweet_id", "Class", "--columns", "label").code == 0
     assert (tmp_path / "o.tsv").read_text().startswith("tweet_id\tClass\n")
 
