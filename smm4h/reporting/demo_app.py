@@ -67,6 +67,12 @@ def carried(classify: Classify, item: Item) -> list[tuple[str, float | None]]:
     return [piece for piece in [*pieces, (text[last:], None)] if piece[0]]
 
 
+def shades(pieces: Sequence[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
+    """Return pieces with weights from -1 to 1, as the page colours them: the heaviest has 1 or -1."""
+    heaviest = max((abs(weight) for _, weight in pieces if weight is not None), default=0) or 1
+    return [(piece, None if weight is None else weight / heaviest) for piece, weight in pieces]
+
+
 def build(classify: Classify, page: Page) -> gr.Blocks:
     """Return the page as a Gradio app, to be launched."""
 
@@ -82,7 +88,7 @@ def build(classify: Classify, page: Page) -> gr.Blocks:
         ((label, probabilities),) = classify([item])
         shown = page.named(label), {page.named(name): value for name, value in probabilities.items()}
         yield *shown, []
-        yield *shown, carried(classify, item)
+        yield *shown, shades(carried(classify, item))
 
     with gr.Blocks(title=page.title, analytics_enabled=False) as app:
         gr.Markdown(f"# {page.title}\n\n{page.about}\n\n{ABOUT}")
@@ -92,7 +98,7 @@ def build(classify: Classify, page: Page) -> gr.Blocks:
         button = gr.Button("Label it", variant="primary")
         label = gr.Textbox(label="Label", interactive=False)
         probabilities = gr.Label(label="Probabilities", show_heading=False)
-        words = gr.HighlightedText(label="Words that carried the label: how far its probability falls without them")
+        words = gr.HighlightedText(label="Words that carried the label (red), or spoke against it (blue)")
         gr.on(
             [button.click, text.submit],
             answer,

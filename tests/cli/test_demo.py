@@ -13,7 +13,7 @@ import smm4h
 from smm4h.cli import demo, publish
 from smm4h.data.readers.formats import read_tsv
 from smm4h.inference.finished_job import FinishedJob
-from smm4h.reporting.demo_app import EXPLAINED, carried
+from smm4h.reporting.demo_app import EXPLAINED, carried, shades
 from smm4h.reporting.export import Unpublished
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.space import GRADIO, write_space
@@ -51,6 +51,7 @@ def test_a_words_weight_is_what_the_labels_probability_loses_without_it():
         **{"such": 0, "a": 0, "today": 0},
         "pain": 0.7,
     }
+    assert dict(shades(pieces))["pain"] == 1
     long = carried(classify, {"text": "word " * (EXPLAINED + 5)})
     assert len([weight for _, weight in long if weight is not None]) == EXPLAINED
 
