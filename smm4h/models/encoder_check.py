@@ -81,7 +81,7 @@ def check_files(folder: Path) -> None:
     """Raise ValueError where a folder holds a pointer of Git LFS in place of a file, or no tokenizer."""
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_MARK):
-            raise ValueError(f"{path.name} is only a pointer of Git LFS; run `git lfs pull` in that folder")
+            raise ValueError(f"{path.name} is only a pointer of Git LFS; run git lfs pull in that folder")
     if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_PATTERNS):
         raise ValueError("there is no tokenizer in that folder; save it there too (tokenizer.save_pretrained)")
 

@@ -29,12 +29,12 @@ def add_adapter(encoder: nn.Module, adapter: Adapter) -> None:
     encoder.enable_input_require_grads()  # or recomputed layers (gradient_checkpointing) would see nothing to train
 
 
-def has_adapter(model: TweetClassifier) -> bool:
-    """Return whether adapter weights stand beside the encoder's own."""
-    return bool(getattr(model.encoder, "peft_config", None))
+def has_adapter(model: nn.Module) -> bool:
+    """Return whether adapter weights stand beside those of the model's encoder."""
+    return bool(getattr(getattr(model, "encoder", None), "peft_config", None))
 
 
-def trained_weights(model: TweetClassifier) -> dict[str, torch.Tensor]:
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the model's weights by name; of an adapted encoder without the frozen ones, which never change."""
     weights = model.state_dict()
     if not has_adapter(model):

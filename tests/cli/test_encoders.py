@@ -113,7 +113,7 @@ REFUSED = {
     "few characters": (encoder_of_few_characters, "of the tweets' word pieces; choose an encoder for their language"),
     "T5": (lambda f: save_tokenizer(save_model(f, "T5", **T5)), "it is an encoder-decoder (t5)"),
     "BART": (lambda f: save_tokenizer(save_model(f, "Bart", **BART)), "it is an encoder-decoder (bart)"),
-    "pointer": (encoder_with_a_pointer, "model.safetensors is only a pointer of Git LFS; run `git lfs pull`"),
+    "pointer": (encoder_with_a_pointer, "model.safetensors is only a pointer of Git LFS; run git lfs pull"),
     "broken weights": (encoder_with_broken_weights, "can't be loaded: "),
 }
 

@@ -317,7 +317,7 @@ def test_what_was_odd_about_label_files_is_printed(tmp_path, call):
     assert (tmp_path / "v.tsv").read_text() == "tweet_id\tClass\n11\t1\n12\t2\n"
     assert f"{tmp_path / 'r.tsv'}: 2 lines had one field more than the header" in result.out
     assert f"{tmp_path / 'g.csv'}: read as cp1252, because line 2 is not valid UTF-8" in result.out
-    assert f"{tmp_path / 'g.csv'}: 1 empty lines were left out" in result.out
+    assert f"{tmp_path / 'g.csv'}: 1 empty line was left out" in result.out
     assert re.search(r"vote +1\.000", result.out)
 
 

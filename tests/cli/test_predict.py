@@ -141,6 +141,7 @@ def test_each_launched_process_predicts_on_a_gpu_of_its_own(monkeypatch):
     """Four processes, three of them on a machine with two GPUs."""
     taken = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1])
     monkeypatch.setattr(predict, "set_threads", lambda threads: None)
