@@ -65,6 +65,8 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         name = run.directory.relative_to(plan.output_dir).as_posix()
         found = run_damages(run) if run.done_file.exists() else unfinished_damages(run)
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
+        if plan.ensemble_file.exists() and not run.done_file.exists():  # it is fitted once all runs are done
+            yield f"{name}/{run.done_file.name}", "is gone"
     for done in plan.output_dir.glob("baselines/*/*/DONE"):
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)
         found = [(done.name, "is damaged")] if record is None else damages(done.parent, record.get("files", {}))

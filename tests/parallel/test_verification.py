@@ -70,6 +70,13 @@ def test_every_damaged_file_of_a_finished_job_is_named_and_made_again(tiny_encod
         assert "all files of 6 runs are as they were written" in result.out
 
 
+def test_a_run_of_a_finished_job_that_lost_its_record_is_named(copied_job, call):
+    (copied_job.folder / "last3-42" / "fold-0" / "DONE").unlink()
+    result = call(main, "--verify", "--output_dir", copied_job.folder)
+    assert result.code == 1
+    assert f"{copied_job.folder / 'last3-42' / 'fold-0' / 'DONE'} is gone" in result.out
+
+
 def test_an_event_after_a_torn_line_is_kept(prepare_job):
     run = prepare_job().runs[0]
     log_event(run, "begun")
