@@ -65,11 +65,6 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
     from smm4h.reporting.terminal import print_findings
 
     job = FinishedJob.read(Path(arguments.folder))
-    if job.task.multi_label:
-        raise InputError(
-            f"{arguments.folder} gives each tweet a set of labels, and label-next chooses for one label a tweet; take "
-            "tweets at random, or a job of the label that matters most"
-        )
     task = with_columns(job.task, arguments)
     layout = layout_of(task, suggest=arguments.suggest, blank_label=arguments.blank_label)
     splits = load_job_splits(job, command_of_job(job, moved_files(arguments)))

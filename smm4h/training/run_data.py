@@ -92,15 +92,19 @@ class RunData:
         """
         if run.stage == 1:
             return None
-        tweets, path = token_table(self.token_folder, self.pool, run.member), self.pseudo_file(run)
         try:
-            DerivedFiles(self.pseudo_folder.parent).check(path)
-            return read_part(path, column(tweets, "id"), self.task)
+            return self._checked_pseudo_labels(run)
         except (InputError, FileNotFoundError):
             time.sleep(REMOVAL_SECONDS)
-            if path.is_file():
-                raise
-            raise PseudoLabelsRemoved(f"{path} was removed; it is made again") from None
+        path = self.pseudo_file(run)
+        if not path.is_file():
+            raise PseudoLabelsRemoved(f"{path} was removed; it is made again")
+        return self._checked_pseudo_labels(run)  # they may have been made again meanwhile
+
+    def _checked_pseudo_labels(self, run: Run) -> PseudoLabels:
+        tweets, path = token_table(self.token_folder, self.pool, run.member), self.pseudo_file(run)
+        DerivedFiles(self.pseudo_folder.parent).check(path)
+        return read_part(path, column(tweets, "id"), self.task)
 
     def pseudo_file(self, run: Run) -> Path:
         """Return the path of the pseudo-labelled tweets for the run's stage and fold."""

@@ -122,7 +122,7 @@ def test_a_damaged_student_is_named_and_not_used(student, new_tweets, tmp_path, 
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     commands = [
-        (predict.main, folder, new_tweets, "--output", tmp_path / "x") for folder in (path.parents[1], path.parent)
+        (predict.main, folder, new_tweets, "--output", tmp_path / "x.tsv") for folder in (path.parents[1], path.parent)
     ]
     for main, *words in (*commands, (publish.main, path.parents[1], "--to_folder", tmp_path / "published")):
         result = call(main, *words)

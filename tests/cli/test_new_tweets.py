@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import job_words, recipe_of
+from conftest import job_words, recipe_of, train
 
 import smm4h
-from smm4h.cli import predict, publish, train
+from smm4h.cli import predict, publish
 
 TASK = """\
 name: fever
@@ -70,7 +70,8 @@ def word_job(make_shared) -> WordJob:
         )
         for flag in ("--data_dir", "--max_predict_samples", "--model_name_or_path"):
             del words[words.index(flag) : words.index(flag) + 2]
-        train.main(words)
+        result = train(words)
+        assert result.code == 0, result.err
         return WordJob(folder / "out", words)
 
     return make_shared("words", make)

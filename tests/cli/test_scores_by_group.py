@@ -110,11 +110,11 @@ def test_new_tweets_are_decided_by_their_languages_cut_and_the_rest_are_counted(
     new = tmp_path / "new.csv"
     invented(["de", "fa"], 3, 8).drop(columns="label").to_csv(new, index=False)
     result = call(predict.main, decided_by_group, new, "--output", tmp_path / "a.csv", "--columns", "label")
-    assert pd.read_csv(tmp_path / "a.csv")["Class"].tolist() == [0, 1] * 4
+    assert pd.read_csv(tmp_path / "a.csv")["label"].tolist() == [0, 1] * 4
     assert "the cut for all groups decides where a group has none of its own (fa: 4)" in result.err
     pd.read_csv(new).drop(columns="language").to_csv(new, index=False)
     result = call(predict.main, decided_by_group, new, "--output", tmp_path / "b.csv", "--columns", "label")
-    assert pd.read_csv(tmp_path / "b.csv")["Class"].tolist() == [1] * 8
+    assert pd.read_csv(tmp_path / "b.csv")["label"].tolist() == [1] * 8
     assert "the file has no column language" in result.err
     assert "(no group: 8)" in result.err
     loaded = smm4h.load(decided_by_group, device="cpu")

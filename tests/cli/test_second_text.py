@@ -57,7 +57,7 @@ def test_new_tweets_are_predicted_as_test_tweets_are_and_need_the_second_text(jo
     result = call(predict.main, job / "out", job / "test.csv", "--output", output, "--use_cpu")
     assert result.code == 0, result.err
     voted = pd.read_table(job / "out" / "votes" / "final.tsv")["Class"]
-    assert pd.read_csv(output)["Class"].tolist() == voted.tolist()
+    assert pd.read_csv(output)["label"].tolist() == voted.tolist()
     pd.read_csv(job / "test.csv").drop(columns="claim").to_csv(tmp_path / "alone.csv", index=False)
     result = call(predict.main, job / "out", tmp_path / "alone.csv", "--output", tmp_path / "b.csv", "--use_cpu")
     assert result.code == 2
