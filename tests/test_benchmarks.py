@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
-    result = python("benchmarks/speed.py", "--tweets", 240, "--repeats", 1, "--no_start")
+    result = python("benchmarks/speed.py", "--shape", "tiny", "--tweets", 240, "--repeats", 1, "--no_start")
     assert result.code == 0, result.err
     for contender in ("the authors' settings", "stock Trainer", "ours, --no_packed", "ours "):
         assert re.search(rf"^{contender}.* \d+\.\d+ x +\d+ +\d+ %$", result.out, re.MULTILINE), result.out
