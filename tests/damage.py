@@ -220,8 +220,12 @@ class Campaign:
 
 
 def is_needed(name: str) -> bool:
-    """Return whether any command reads a file for more than its display."""
-    return Path(name).name not in ("attempts.jsonl", "RUNNING")
+    """Return whether any command reads a file for more than its display.
+
+    None reads what lies in the own folder (`.work-*`) of a process that was killed.
+    """
+    is_of_the_dead = any(part.startswith(".work-") for part in Path(name).parts)
+    return not is_of_the_dead and Path(name).name not in ("attempts.jsonl", "RUNNING")
 
 
 FINISHED = ("finished", "saved")
