@@ -234,9 +234,8 @@ class TweetClassifier(PreTrainedModel):
         self.reads_layers = self.head.n_layers > 1
         known_inputs = inspect.signature(self.encoder.forward).parameters
         knows_types = "token_type_ids" in known_inputs
-        self.keeps_keys = (
-            isinstance(self.head, LastToken) and "use_cache" in known_inputs
-        )  # a decoder does, to write on
+        # A decoder keeps keys and values of each token, to write on.
+        self.keeps_keys = isinstance(self.head, LastToken) and "use_cache" in known_inputs
         self.takes_token_types = knows_types and getattr(encoder_config, "type_vocab_size", 2) > 1
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.head.width, config.num_labels)

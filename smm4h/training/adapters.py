@@ -15,7 +15,6 @@ def add_adapter(encoder: nn.Module, adapter: Adapter) -> None:
 
     They are drawn from torch's random numbers, in float32 whatever the encoder's own dtype is. An adapted encoder
     computes what it did before, until the adapter is trained.
-
     """
     from peft import LoraConfig
 

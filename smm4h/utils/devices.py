@@ -20,7 +20,7 @@ def check_gpus() -> None:
     n_gpus = torch.cuda.device_count()
     if n_gpus and not torch.cuda.is_available():
         raise InputError(
-            f"torch {torch.__version__} (for CUDA {torch.version.cuda}) can't use {counted(n_gpus)} of this machine, "
+            f"torch {torch.__version__} (for CUDA {torch.version.cuda}) can't use {_the_gpus(n_gpus)} of this machine, "
             "most often because the driver is too old; update the driver, install a torch for it (docs/parallel.md), "
             "or give --use_cpu"
         )
@@ -31,10 +31,10 @@ def unused_gpus_note() -> str | None:
     import torch
 
     n_gpus = len(list(NVIDIA_GPUS.glob("*"))) if torch.version.cuda is None and torch.version.hip is None else 0
-    return f"torch {torch.__version__} knows no CUDA, so {counted(n_gpus)} will not be used" if n_gpus else None
+    return f"torch {torch.__version__} knows no CUDA, so {_the_gpus(n_gpus)} will not be used" if n_gpus else None
 
 
-def counted(n_gpus: int) -> str:
+def _the_gpus(n_gpus: int) -> str:
     """Return a number of GPUs in words."""
     return "the GPU" if n_gpus == 1 else f"the {n_gpus} GPUs"
 
