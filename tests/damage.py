@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import (
-    QUICKSTART,
+    INVENTED,
     CommandResult,
     job_words,
     recipe_of,
@@ -234,7 +234,7 @@ FINISHED = ("finished", "saved")
 def states_of(place: Path, wanted: Sequence[str]) -> Iterator[State]:
     """Make the folders, and yield the states that are wanted."""
     encoder, new = save_tiny_encoder(place / "encoder"), place / "new.tsv"
-    lines = (QUICKSTART / "task5_test_participant.tsv").read_bytes().splitlines(keepends=True)
+    lines = (INVENTED / "task5_test_participant.tsv").read_bytes().splitlines(keepends=True)
     new.write_bytes(b"".join(lines[:41]))
     recipe, output = recipe_of(place, **ROWS), place / "job"
 
@@ -322,7 +322,7 @@ def killed_job(folder: Path, words: Callable[[Path], list[str]], is_reached: Cal
 
 def half_a_prediction(place: Path, job: Path) -> State:
     """Return predictions of many tweets that were killed after some blocks."""
-    source = (QUICKSTART / "task5_test_participant.tsv").read_bytes().splitlines(keepends=True)
+    source = (INVENTED / "task5_test_participant.tsv").read_bytes().splitlines(keepends=True)
     many, folder = place / "many.tsv", place / "half"
     many.write_bytes(b"".join(source[:301]))
     folder.mkdir()

@@ -5,7 +5,7 @@ import runpy
 import sys
 
 import pytest
-from conftest import QUICKSTART, ROOT, TASK5, python
+from conftest import INVENTED, ROOT, TASK5, python
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_predictio
 
 def test_the_benchmark_of_labelling_prints_both_arms_and_their_difference(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    words = ["--tiny", "--task", str(TASK5), "--data_dir", str(QUICKSTART)]
+    words = ["--tiny", "--task", str(TASK5), "--data_dir", str(INVENTED)]
     monkeypatch.setattr(sys, "argv", ["label_next.py", *words])
     runpy.run_path(str(ROOT / "benchmarks" / "label_next.py"), run_name="__main__")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICKSTART, RECIPE, TASK5, CommandResult, shell
+from conftest import INVENTED, RECIPE, TASK5, CommandResult, shell
 
 import smm4h
 from smm4h.cli.main import COMMANDS
@@ -92,7 +92,7 @@ def test_a_missing_data_file_is_answered_before_torch_is_imported(tmp_path):
     result = without_torch("run_classification.py", *words)
     assert result.code == 2, result.err
     assert result.err.startswith("error: nowhere/task5_training.tsv is not there")
-    result = without_torch("run_classification.py", *words, "--data_dir", QUICKSTART, "--gold_file", "gold.tsv")
+    result = without_torch("run_classification.py", *words, "--data_dir", INVENTED, "--gold_file", "gold.tsv")
     assert result.code == 2, result.err
     assert "error: gold.tsv is not there" in result.err
 

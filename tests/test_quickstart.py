@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import QUICKSTART, ROOT, TASK5
+from conftest import ROOT, TASK5
 from datasets import Dataset
 
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.outputs.label_files import read_labels
+
+QUICKSTART = ROOT / "quickstart" / "data"
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 
 import gradio
 import pytest
-from conftest import QUICKSTART, ROOT
+from conftest import INVENTED, ROOT
 from huggingface_hub import RepoCard
 
 import smm4h
@@ -122,7 +122,7 @@ def test_a_tweet_in_a_space_is_a_leak(tuned_job, tmp_path):
     files = write_space(tmp_path / "space", "me/ensemble", tmp_path, job.task, None)
     unpublished = Unpublished(TweetFingerprints.read(job.plan.fingerprints_file), job.task, {})
     unpublished.check(tmp_path / "space", files)
-    tweet = max(read_tsv(QUICKSTART / "task5_test_participant.tsv", None).columns[2][:40], key=len)
+    tweet = max(read_tsv(INVENTED / "task5_test_participant.tsv", None).columns[2][:40], key=len)
     with (tmp_path / "space" / "demo.json").open("a") as stream:
         stream.write(tweet)
     with pytest.raises(InputError, match=r"demo\.json, line \d+ holds"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import MEMBERS, QUICKSTART, TASK5, CommandResult, python, session_of, start, wait_for
+from conftest import INVENTED, MEMBERS, TASK5, CommandResult, python, session_of, start, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import smm4h
@@ -46,7 +46,7 @@ def test_the_student_is_an_ordinary_checkpoint(student):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert type(model).__module__.startswith("transformers.")
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".json", ".safetensors"]
-    tweets, _ = read_tweets([QUICKSTART / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
+    tweets, _ = read_tweets([INVENTED / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
     texts = tweets["text"][:40]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
@@ -96,7 +96,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(words, tmp_pat
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--train_file", str(QUICKSTART / "task5_validation.tsv")], "the labelled tweets are not those that"),
+        (["--train_file", str(INVENTED / "task5_validation.tsv")], "the labelled tweets are not those that"),
         (["--model_name_or_path", "nowhere/at-all"], "--model_name_or_path nowhere/at-all can't be loaded"),
         (["--checks", "9"], "--checks 9: the job has 5 folds"),
     ],

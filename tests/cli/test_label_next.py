@@ -2,13 +2,13 @@
 
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, RECIPE, TASK5, job_words
+from conftest import INVENTED, RECIPE, TASK5, job_words
 
 from smm4h.cli import train
 from smm4h.cli.label_next import main
 
-POOL = QUICKSTART / "task5_test_participant.tsv"
-TRAINING = QUICKSTART / "task5_training.tsv"
+POOL = INVENTED / "task5_test_participant.tsv"
+TRAINING = INVENTED / "task5_training.tsv"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICKSTART, ROOT, TASK5, job_words, shell
+from conftest import INVENTED, ROOT, TASK5, job_words, shell
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import distill, predict, pseudo_label, publish, report, train, vote
@@ -89,7 +89,7 @@ def test_a_vote_replaces_no_ballot_gold_or_task(tmp_path, call):
 def test_pseudo_labels_replace_no_tweets(tweets, tmp_path, call):
     (tmp_path / "votes").mkdir()
     ballot = write_labels(tmp_path / "votes" / "vote.tsv", "12", ["11", "12"])
-    words = [ballot, "--tweets", tweets, "--task", TASK5, "--data_dir", QUICKSTART, "--output_dir"]
+    words = [ballot, "--tweets", tweets, "--task", TASK5, "--data_dir", INVENTED, "--output_dir"]
     for given in (tweets.parent / "fold-1.tsv", tweets.parent / "fold-4.tsv"):
         tweets.rename(given)
         words[2] = given
@@ -117,11 +117,11 @@ def test_a_job_is_published_to_a_place_outside_of_it(job, tmp_path, call):
 
 
 def test_a_job_is_trained_into_no_file_and_into_no_folder_of_inputs(tiny_encoder, tweets, tmp_path, call):
-    (tmp_path / "data").symlink_to(QUICKSTART)
+    (tmp_path / "data").symlink_to(INVENTED)
     for folder, message in (
         (tweets, "is a file, where a folder is expected; name another place"),
         (tweets / "out", f"can't be written, because {tweets} is a file and no folder"),
-        (tmp_path / "data", f"is {QUICKSTART}, which this command reads; name another folder"),
+        (tmp_path / "data", f"is {INVENTED}, which this command reads; name another folder"),
         (tiny_encoder, f"is {tiny_encoder}, which this command reads; name another folder"),
     ):
         assert_refused(call(train.main, *job_words(tiny_encoder, folder)), f"--output_dir {folder} {message}")

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, TASK5
+from conftest import INVENTED, TASK5
 from tweet_files import HEADER, TASK, UNLABELLED_HEADER, write_labels
 
 from smm4h.cli.pseudo_label import main
@@ -14,10 +14,10 @@ from smm4h.data.readers.formats import read_tsv
 def test_the_command_makes_the_jobs_own_pseudo_labels(finished_job, call, tmp_path):
     """Given the tweets that the thinned job kept, so that the parts are the same."""
     folds = pd.read_parquet(finished_job.folder / "folds.parquet")
-    tables = [read_tsv(QUICKSTART / f"task5_{part}.tsv", None) for part in ("training", "validation")]
+    tables = [read_tsv(INVENTED / f"task5_{part}.tsv", None) for part in ("training", "validation")]
     lines = {row[0]: row for table in tables for row in zip(*table.columns, strict=True)}
     (tmp_path / "labelled.tsv").write_text(HEADER + "".join("\t".join(lines[i]) + "\n" for i in folds["id"]))
-    tweets = (QUICKSTART / "task5_test_participant.tsv").read_text().split("\n")[:41]
+    tweets = (INVENTED / "task5_test_participant.tsv").read_text().split("\n")[:41]
     (tmp_path / "test.tsv").write_text("\n".join(tweets))
     words = [finished_job.folder / "votes" / "stage1.tsv", "--tweets", tmp_path / "test.tsv", "--task", TASK5]
     words += ["--fraction", 0.1, "--parts", 5, "--seed", 42, "--output_dir", tmp_path / "out"]

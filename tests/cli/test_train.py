@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, ROOT, all_files, job_words, launch, recipe_of, train
+from conftest import INVENTED, ROOT, all_files, job_words, launch, recipe_of, train
 from tweet_files import tweets_with_duplicates
 
 from smm4h.cli import report
@@ -63,7 +63,7 @@ def test_every_labelled_tweet_is_held_out_once_by_each_member(finished_job):
 
 
 def test_output_rows_are_input_rows_in_input_order(finished_job):
-    ids = [line.split("\t")[0] for line in (QUICKSTART / "task5_test_participant.tsv").read_text().split("\n")[1:41]]
+    ids = [line.split("\t")[0] for line in (INVENTED / "task5_test_participant.tsv").read_text().split("\n")[1:41]]
     assert len(set(ids)) == 39  # one id is there twice
     for path in finished_job.folder.glob("*/fold-*/test.parquet"):
         assert read_predictions(path).ids.to_pylist() == ids
@@ -82,7 +82,7 @@ def test_no_tweet_is_printed_or_written_outside_the_files_that_are_to_hold_tweet
     texts = [
         text
         for part in ("training", "validation")
-        for text in read_tsv(QUICKSTART / f"task5_{part}.tsv", None).columns[2]
+        for text in read_tsv(INVENTED / f"task5_{part}.tsv", None).columns[2]
     ]
     beginnings = {" ".join(text.split()[:5]) for text in texts if len(text.split()) > 5}
     shown = finished_job.result.out + finished_job.result.err

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import QUICKSTART, TASK5, all_files
+from conftest import INVENTED, TASK5, all_files
 from tweet_files import write_labels
 
 from smm4h.cli.vote import main
@@ -43,7 +43,7 @@ def test_a_vote_lies_in_the_jobs_folder_and_replaces_nothing_there(copied_job, c
 
 def test_with_gold_it_prints_the_jobs_own_scores(finished_job, call, tmp_path):
     gold = tmp_path / "gold.tsv"
-    gold.write_text("\n".join((QUICKSTART / "task5_test_gold.tsv").read_text().splitlines()[:41]) + "\n")
+    gold.write_text("\n".join((INVENTED / "task5_test_gold.tsv").read_text().splitlines()[:41]) + "\n")
     result = call(main, finished_job.folder, "--output", tmp_path / "v.tsv", "--gold", gold)
     assert result.code == 0, result.err
     scores = json.loads((finished_job.folder / "scores.json").read_text())

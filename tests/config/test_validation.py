@@ -1,7 +1,7 @@
 """Settings that are out of range or contradict each other are refused before anything is trained."""
 
 import pytest
-from conftest import QUICKSTART, job_words, recipe_of
+from conftest import INVENTED, job_words, recipe_of
 
 from smm4h.cli.train import main
 
@@ -51,7 +51,7 @@ def test_what_would_leak_or_make_no_sense_is_refused(tiny_encoder, tmp_path, cal
 
 
 def test_an_unlabelled_file_without_students_is_refused(tiny_encoder, tmp_path, call):
-    file = QUICKSTART / "task5_test_participant.tsv"
+    file = INVENTED / "task5_test_participant.tsv"
     recipe = recipe_of(tmp_path, **TEACHERS)
     result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, unlabelled_file=file))
     assert result.code == 2

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from conftest import QUICKSTART
+from conftest import INVENTED
 
 from smm4h.cli.vote import main
 
 
 def test_the_stored_rule_is_what_every_command_votes_by(tuned_job, tmp_path, call):
     folder, gold_file = tuned_job.folder, tmp_path / "gold.tsv"
-    gold_file.write_text("\n".join((QUICKSTART / "task5_test_gold.tsv").read_text().splitlines()[:41]) + "\n")
+    gold_file.write_text("\n".join((INVENTED / "task5_test_gold.tsv").read_text().splitlines()[:41]) + "\n")
     result = call(main, folder, "--output", tmp_path / "again.tsv", "--gold", gold_file)
     assert result.code == 0, result.err
     assert (tmp_path / "again.tsv").read_bytes() == (folder / "votes" / "final.tsv").read_bytes()

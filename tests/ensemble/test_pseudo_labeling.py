@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, job_words, recipe_of, train
+from conftest import INVENTED, job_words, recipe_of, train
 from tweet_files import tweets_with_duplicates
 
 from smm4h.config.job import Member
@@ -139,7 +139,7 @@ def test_each_fold_gets_another_tenth_of_the_stage_1_vote_without_duplicates_of_
     folds = pd.read_parquet(finished_job.folder / "folds.parquet")
     texts = {}
     for part in ("training", "validation"):
-        table = read_tsv(QUICKSTART / f"task5_{part}.tsv", None)
+        table = read_tsv(INVENTED / f"task5_{part}.tsv", None)
         texts.update(zip(table.columns[0], map(normalized_text, table.columns[2]), strict=True))
     seen = []
     for fold in range(5):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, ROOT
+from conftest import INVENTED, ROOT
 
 from smm4h.cli.distill import main
 from smm4h.config.task_file import read_task
@@ -27,8 +27,8 @@ def test_targets_are_out_of_fold_and_a_check_sees_no_tweet_of_its_fold_nor_a_dup
 
     monkeypatch.setattr(Student, "learn", record)
     folds = pd.read_parquet(tuned_job.folder / "folds.parquet")
-    table = read_tsv(QUICKSTART / "task5_training.tsv", None)
-    more = read_tsv(QUICKSTART / "task5_validation.tsv", None)
+    table = read_tsv(INVENTED / "task5_training.tsv", None)
+    more = read_tsv(INVENTED / "task5_validation.tsv", None)
     texts = dict(zip(table.columns[0] + more.columns[0], table.columns[2] + more.columns[2], strict=True))
     held_out = folds[folds["fold_42"] == 0]
     duplicate = f"@someone {texts[held_out['id'].iloc[3]]} https://t.co/x"

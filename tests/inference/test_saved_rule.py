@@ -120,7 +120,7 @@ def test_the_recipes_rule_can_be_saved_again(saved, tuned_job, call):
 def test_without_the_tweets_a_rule_is_saved_and_the_rest_is_said(tuned_job, call, tmp_path):
     shutil.copytree(tuned_job.folder, tmp_path / "out")
     plan = json_of(tmp_path / "out", "plan.json")
-    plan["command"] = [word.replace("quickstart", "moved") for word in plan["command"]]
+    plan["command"] = [word.replace("invented", "moved") for word in plan["command"]]
     del plan["checksum"]
     (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
     result = call(vote.main, tmp_path / "out", "--decision", "0.3", "--save")

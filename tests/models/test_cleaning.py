@@ -5,7 +5,7 @@ import itertools
 import random
 
 import pytest
-from conftest import QUICKSTART
+from conftest import INVENTED
 from transformers import BertweetTokenizer
 
 from smm4h.models.cleaning import PAPER_STEPS, STEPS, MissingPackageError, clean, emoji_namer
@@ -81,7 +81,7 @@ def test_bertweet_reads_what_it_was_pretrained_on(text, normalized):
 
 
 def test_the_bertweet_step_is_the_normalization_of_its_tokenizer(tmp_path):
-    """On the quickstart's tweets, and on pieces that its rules are about in any order."""
+    """On invented tweets, and on pieces that its rules are about in any order."""
     pytest.importorskip("emoji")
     (tmp_path / "vocab.txt").write_text("a 1\n")
     (tmp_path / "bpe.codes").write_text("#version: 0.2\n")
@@ -104,7 +104,7 @@ def test_the_bertweet_step_is_the_normalization_of_its_tokenizer(tmp_path):
     pieces += ["<3", ":-)", "é", "ａ", "555-123-4567", "it’s ", "....", "#tag"]
     rng = random.Random(1)
     texts = ["".join(rng.choices(pieces, k=rng.randint(1, 9))) for _ in range(2000)]
-    texts += (QUICKSTART / "task5_test_participant.tsv").read_text().splitlines()[:300]
+    texts += (INVENTED / "task5_test_participant.tsv").read_text().splitlines()[:300]
     assert [clean(text, ["bertweet"]) for text in texts] == [published.normalizeTweet(text) for text in texts]
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import QUICKSTART
+from conftest import INVENTED
 from read_back import read_back, trace_of_model, traces_of
 
 from smm4h.data.readers.formats import read_tsv
@@ -13,7 +13,7 @@ from smm4h.models.word_models import SAFE, hash_of, impersonal, words_of
 from smm4h.training.words.fitting import CLASSIFIERS, fit_counts, fit_safe_counts, fit_safe_net
 from smm4h.training.words.safe_terms import NoSafeTerms, SafeTerms
 
-TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)
+TABLE = read_tsv(INVENTED / "task5_training.tsv", None)
 USERS, TEXTS = list(TABLE.columns[1]), list(TABLE.columns[2])
 LABELS = np.array([int(label) - 1 for label in TABLE.columns[3]])
 AUTHORS = [hash_of(user) for user in USERS]

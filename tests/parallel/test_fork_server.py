@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import LAUNCHER_VARIABLES, QUICKSTART, ROOT, session_of, shell, start, train_words, wait_for
+from conftest import INVENTED, LAUNCHER_VARIABLES, ROOT, session_of, shell, start, train_words, wait_for
 
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
@@ -86,7 +86,7 @@ run_classification.main(sys.argv[1:])
 @pytest.mark.slow
 def test_the_fork_server_starts_before_anything_heavy_is_imported():
     """Its imports would otherwise begin when the job's have ended, and the first step would come seconds later."""
-    result = shell(sys.executable, "-c", STOPPED_AT_THE_START, *WORDS, "--data_dir", QUICKSTART)
+    result = shell(sys.executable, "-c", STOPPED_AT_THE_START, *WORDS, "--data_dir", INVENTED)
     assert (result.out, result.err) == ("[]\n", "")
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import pytest
-from conftest import QUICKSTART, ExampleJob, job_words, recipe_of, train
+from conftest import INVENTED, ExampleJob, job_words, recipe_of, train
 
 from smm4h.cli.report import main
 from smm4h.data.readers.formats import read_tsv
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 def attacked_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
     """A job whose label issues are tweets that are code: a rare tweet's text under the common label."""
     folder = tmp_path_factory.mktemp("attacked")
-    table = read_tsv(QUICKSTART / "task5_training.tsv", None)
+    table = read_tsv(INVENTED / "task5_training.tsv", None)
     rows = [list(row) for row in zip(*table.columns, strict=True)]
     rare = [row for row in rows if row[3] in ("1", "2")]
     common = [row for row in rows if row[3] == "3"][:120]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import QUICKSTART, ROOT, accept_changed_files
+from conftest import INVENTED, ROOT, accept_changed_files
 from datasets import Dataset
 
 from smm4h.cli.publish import main
@@ -15,7 +15,7 @@ from smm4h.data.readers.formats import read_tsv
 from smm4h.reporting.leak_check.privacy import LeakCheck, TweetFingerprints
 from smm4h.utils.errors import InputError
 
-TABLE = read_tsv(QUICKSTART / "task5_training.tsv", None)
+TABLE = read_tsv(INVENTED / "task5_training.tsv", None)
 
 
 def test_no_tweet_id_user_or_local_path_is_in_any_file(published_job, tiny_encoder):

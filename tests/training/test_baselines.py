@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICKSTART
+from conftest import INVENTED
 
 from smm4h.config.arguments import BASELINES
 from smm4h.data.readers.formats import read_tsv
@@ -41,7 +41,7 @@ def test_no_word_of_a_tweet_is_kept(name, tmp_path):
 
 def test_a_finished_baselines_model_gives_the_predictions_that_it_gave(tuned_job):
     folder = tuned_job.folder / "svm" / "fold-2"
-    texts = read_tsv(QUICKSTART / "task5_test_participant.tsv", None).columns[2][:40]
+    texts = read_tsv(INVENTED / "task5_test_participant.tsv", None).columns[2][:40]
     again = load_baseline(folder / "model").predict_proba(texts)
     in_job = pd.read_parquet(folder / "test.parquet")[["p_1", "p_2", "p_3"]]
     np.testing.assert_allclose(again, in_job, atol=1e-6)

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from conftest import QUICKSTART, TASK5, recipe_of
+from conftest import INVENTED, TASK5, recipe_of
 
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
@@ -20,7 +20,7 @@ def test_a_run_reads_windows_in_training_and_prediction_and_its_posts_are_counte
     run = job.runs[0]
     train_run(run, job.data)
     stored = read_predictions(run.test_file).probabilities
-    tweets, _ = read_tweets([QUICKSTART / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
+    tweets, _ = read_tweets([INVENTED / "task5_test_participant.tsv"], read_task(TASK5), labelled=False)
     texts = tweets[: len(stored)]["text"]
     predictor = load_run(run, "cpu")
     np.testing.assert_allclose(predictor.predict_proba(texts, {}), stored, atol=1e-6)
