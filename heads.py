@@ -309,7 +309,8 @@ class TweetClassifier(PreTrainedModel):
         with torch.autocast(input_ids.device.type, enabled=False):
             weights = self.classifier.weight.dtype
             pooled = None if pooled is None else pooled.to(weights)
-            features = self.head(pooled, [layer.to(weights) for layer in layers], attention_mask)
+            mask = attention_mask.to(input_ids.device, non_blocking=True)  # an override may have read it on the CPU
+            features = self.head(pooled, [layer.to(weights) for layer in layers], mask)
             logits = self.classifier(self.dropout(features))
             if window_counts is not None:
                 logits = self._pool_windows(logits, window_counts)

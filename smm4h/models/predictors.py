@@ -13,7 +13,7 @@ from smm4h.models.batching import predict_proba
 from smm4h.models.cleaning import clean
 from smm4h.models.encoding import CutTweets, TextEncoder, joined_texts
 from smm4h.models.label_spaces import LabelSetRule, LabelSetSpace, space_of
-from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
+from smm4h.models.padding_free.choice import padding_free_encoder
 from smm4h.models.voting import VotingRule
 
 
@@ -115,7 +115,7 @@ class EncoderPredictor:
         cleaning: cleaning steps for texts before the tokenizer.
         variant: name of the preprocessing, equal for members whose tokenizers give equal token ids.
         precision: `float32`, `bfloat16` or `float16`, of matrix products; None: `best_precision`.
-        packed: whether a CPU may compute the encoder by `smm4h.models.padding_free`.
+        packed: whether `smm4h.models.padding_free` may compute the encoder.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class EncoderPredictor:
         self.key = f"{variant} {reading} {' '.join(cleaning)}"
         self.cut: CutTweets | None = None  # of the texts that were predicted last; None: another predictor's token ids
         self.dtype = dtype_for(precision, model.device.type)
-        if packed and model.device.type == "cpu" and supports_padding_free(model.encoder, model.head):
-            model.encoder_override = PaddingFreeEncoder(model.encoder, self.dtype)
+        if packed:
+            model.encoder_override = padding_free_encoder(model, self.dtype)
 
     def predict_proba(
         self, texts: Sequence[str], cache: TokenCache, contexts: Sequence[str] | None = None

@@ -100,13 +100,15 @@ class SparseRowEmbedding(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, used: torch.Tensor) -> None:
         super().__init__()
+        used = used.to(embedding.weight.device)
         if embedding.padding_idx is not None:  # padding is looked up too, but gets no gradient
-            used = torch.cat([used, torch.tensor([embedding.padding_idx])]).unique()
+            used = torch.cat([used, used.new_tensor([embedding.padding_idx])]).unique()
         weight = embedding.weight.detach()
         self.weight = nn.Parameter(weight[used].clone())
         self.table = nn.Buffer(weight, persistent=False)
         self.used = nn.Buffer(used, persistent=False)
-        row_of_id = torch.full((len(weight),), -1).index_copy(0, used, torch.arange(len(used)))
+        numbers = torch.arange(len(used), device=used.device)
+        row_of_id = used.new_full((len(weight),), -1).index_copy(0, used, numbers)
         self.row_of_id = nn.Buffer(row_of_id, persistent=False)
         self.padding_row = None
         if embedding.padding_idx is not None:

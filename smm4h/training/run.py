@@ -37,7 +37,8 @@ from smm4h.data.folds import stratified_choice
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error, longest_first, token_table, used_ids
 from smm4h.metrics import confusion_matrix, precision, recall
 from smm4h.models.batching import PaddingCollator, probabilities_of
-from smm4h.models.padding_free import PaddingFreeEncoder, supports_padding_free
+from smm4h.models.padding_free.choice import padding_free_encoder
+from smm4h.models.padding_free.encoder import supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter
 from smm4h.training.checkpoints import (
@@ -94,20 +95,24 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 
 
 def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
-    """Return whether `models.padding_free` computes the run's encoder.
+    """Return whether `models.padding_free` may compute the run's encoder.
 
-    True in a single CPU process, for supported encoders, without settings that change the encoder's forward.
+    True in a single process, for supported encoders, without settings that change the encoder's forward, and on a GPU
+    without those that call it more than once a step.
     """
     changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
-    alone_on_cpu = arguments.device.type == "cpu" and arguments.world_size == 1
     is_plain = not (any(changed) or has_adapter(model))
-    return member.args.packed and alone_on_cpu and is_plain and supports_padding_free(model.encoder, model.head)
+    if arguments.device.type != "cpu":
+        is_plain = is_plain and arguments.gradient_accumulation_steps == 1 and arguments.n_gpu == 1
+    alone = arguments.world_size == 1
+    return member.args.packed and alone and is_plain and supports_padding_free(model.encoder, model.head)
 
 
 def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:
     """Skip work without effect: padding, states that no head reads, updates of word pieces absent from the data."""
-    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.bfloat16 if arguments.bf16 else torch.float32)
-    if arguments.optim in ADAMS and arguments.weight_decay == 0:
+    model.to(arguments.device)
+    model.encoder_override = padding_free_encoder(model, torch.bfloat16 if arguments.bf16 else torch.float32)
+    if model.encoder_override is not None and arguments.optim in ADAMS and arguments.weight_decay == 0:
         embeddings = model.encoder.embeddings
         n_rows = embeddings.word_embeddings.num_embeddings
         embeddings.word_embeddings = SparseRowEmbedding(embeddings.word_embeddings, used_ids(tweets, n_rows))

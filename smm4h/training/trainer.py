@@ -152,6 +152,13 @@ class TweetTrainer(Trainer):
             data = data.pin_memory()
         return data.to(self.args.device, non_blocking=True)
 
+    def _prepare_inputs(self, inputs):
+        """Return a batch on the run's device, but for a padding-free encoder's mask, so that it waits for no GPU."""
+        if getattr(self.model, "encoder_override", None) is None or "attention_mask" not in inputs:
+            return super()._prepare_inputs(inputs)
+        mask = inputs["attention_mask"]
+        return {**super()._prepare_inputs({**inputs, "attention_mask": None}), "attention_mask": mask}
+
     def create_optimizer(self, model=None):
         """Return Trainer's optimizer; with layer decay, its parameter groups are split by depth."""
         optimizer = super().create_optimizer(model)

@@ -8,7 +8,8 @@ from small_encoders import ENCODERS, small_classifier
 from torch import nn
 
 from heads import HEADS
-from smm4h.models.padding_free import FAMILY, Dropout, PaddingFreeEncoder, supports_padding_free
+from smm4h.models.padding_free.dropout import Dropout
+from smm4h.models.padding_free.encoder import FAMILY, PaddingFreeEncoder, supports_padding_free
 from smm4h.training.optim import RAdam
 
 
