@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from datasets import Dataset
-from rich.table import Table
 
 from smm4h.cli.train_job import PreparedJob, check_optimizers, print_findings, print_forecast
 from smm4h.config.job import Job, Member
@@ -16,7 +15,7 @@ from smm4h.data.splits import Splits
 from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_lengths
 from smm4h.models.label_spaces import LabelSpace
 from smm4h.parallel.environment import LaunchEnvironment
-from smm4h.utils.console import console
+from smm4h.utils.console import console, print_table
 from smm4h.utils.errors import InputError
 
 
@@ -51,9 +50,7 @@ def check_input(job: Job, launch: LaunchEnvironment) -> Splits:
 
 def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:
     """Print how many tweets of each label there are, and what is odd about them."""
-    table = Table(title=job.task.name, title_justify="left")
-    for name in ("tweets", "", *job.task.labels):
-        table.add_column(name.replace("[", r"\["), justify="right" if name not in ("tweets",) else "left")
+    counts = {}
     for part, tweets, labels in (
         ("labelled", splits.labelled, splits.gold),
         ("extra", *((splits.extra.tweets, splits.extra.labels) if splits.extra else (None, None))),
@@ -61,8 +58,10 @@ def print_tweets(job: Job, splits: Splits, gold: np.ndarray | None) -> None:
         ("unlabelled", splits.unlabelled, None),
     ):
         if tweets is not None:
-            table.add_row(part, f"{len(tweets):,}", *_counts(labels, job.task.space))
-    console.print(table)
+            counts[part] = [f"{len(tweets):,}", *_counts(labels, job.task.space)]
+    names = ["all tweets", *map(job.task.named, job.task.labels)]
+    rows = [list(row) for row in zip(names, *counts.values(), strict=True)]
+    print_table(f"{job.task.name}: tweets of each label", [[""], *([part] for part in counts)], rows)
     print_findings(splits.findings)
 
 

@@ -186,11 +186,11 @@ def write_fingerprints(tables: list, path: Path) -> None:
 
 def print_results(scores: list[dict[str, Any]], speeds: dict[str, float], measure: str, output_dir: Path) -> None:
     """Print a table for each comparison, and the speeds."""
-    from smm4h.reporting.terminal import score_table
+    from smm4h.reporting.terminal import print_score_table
 
     for part in scores:
         title = f"\n{part['where']}, {part['tweets']} tweets"
-        console.print(score_table(title, measure, [""], [(name, [score]) for name, score in part["scores"].items()]))
+        print_score_table(title, measure, [""], [(name, [score]) for name, score in part["scores"].items()])
         for name, against in part["student_against"].items():
             difference = f"{against['difference']:+.3f} ({format_interval(against['interval'])})"
             console.print(f"student against {name}: {difference}, p {against['p']:.3f}", markup=False)

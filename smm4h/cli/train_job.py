@@ -33,7 +33,7 @@ from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
 from smm4h.parallel.verification import all_damages
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
-from smm4h.reporting.terminal import counts_table, print_evaluation, print_scores
+from smm4h.reporting.terminal import print_evaluation, print_pseudo_label_counts, print_scores
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
@@ -292,7 +292,7 @@ def make_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits, launch:
     counts = write_pseudo_labels(stage, plan, job, splits) if stage > 1 else {}
     if launch.is_main_process:
         for seed, of_seed in counts.items():
-            console.print(counts_table(f"pseudo labels, folds of seed {seed}", of_seed))
+            print_pseudo_label_counts(f"pseudo labels, folds of seed {seed}", of_seed)
 
 
 def push_run(plan: Plan, job: Job) -> None:

@@ -43,14 +43,16 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The votes of two jobs on shared tweets; `scores` are results of `Task.score`, one a job.
+    """The votes of two jobs on shared tweets; `scores` are results of `Task.score`, one a job, with the share flagged.
 
+    `n_own` are the tweets that each job has.
     `differences` are by quantity: the metric, precision, recall, and the share of flagged tweets, each first minus
     second with interval and p; see `metrics.paired_bootstrap`.
     """
 
     part: str  # `out of fold` or `test`
     n_tweets: int
+    n_own: tuple[int, int]
     scores: tuple[dict[str, Any], dict[str, Any]]
     differences: dict[str, dict[str, Any]]
 
@@ -120,7 +122,11 @@ def compare(part: str, left: Labelled, right: Labelled, task: Task) -> Compariso
             for name, measure in measures.items()
         }
     )
-    return Comparison(part, len(rows), tuple(task.score(gold, labels) for labels in predicted), differences)
+    scores = tuple(task.score(gold, labels) for labels in predicted)
+    if "flagged" in measures:
+        for score in scores:
+            score["flagged"] = float(flagged(np.array(score["confusion"]), task.positive_indices))
+    return Comparison(part, len(rows), (len(left.ids), len(right.ids)), scores, differences)
 
 
 def out_of_fold_labels(plan: Plan, task: Task) -> Labelled:

@@ -219,7 +219,7 @@ class VotingRule:
             has_refits: whether some members have models that were refitted to all labelled tweets.
         """
         mean = "log odds" if self.mean == "log_odds" else "probabilities"
-        text = f"{METHODS[self.method].description}; of {mean}, also over a member's folds. "
+        text = f"{METHODS[self.method].description}. A member's folds count as their mean; means are of {mean}. "
         if has_refits:
             text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
         if self.is_argmax:

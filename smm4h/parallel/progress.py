@@ -118,7 +118,8 @@ def state_table(runs: Sequence[Run]) -> Table:
     """Return a table of the runs' states, with held-out scores, devices of running runs, and errors of failed runs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "member", "fold", "stage", "state", "held out", ""):
-        table.add_column(name, justify="right" if name in ("run", "fold", "stage", "held out") else "left")
+        justify = "right" if name in ("run", "fold", "stage", "held out") else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in ("member", ""))
     for number, run in enumerate(runs, start=1):
         run_state, score, remark = state(run), "", ""
         if run_state == "done":

@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
-from rich.table import Table
-
 from smm4h.config.task import Task
 from smm4h.inference.comparison import Comparison
 from smm4h.metrics import format_interval
 from smm4h.reporting import figures
 from smm4h.reporting.html_report import environment
 from smm4h.reporting.terminal import print_score_table
-from smm4h.utils.console import console
+from smm4h.utils.console import print_table
 from smm4h.utils.files import write_text
 
 
@@ -20,15 +17,15 @@ def print_comparisons(comparisons: Sequence[Comparison], names: Sequence[str], t
     """Print scores of both jobs and their differences, a table each a part."""
     for comparison in comparisons:
         rows = [(name, [score]) for name, score in zip(names, comparison.scores, strict=True)]
-        title = f"\n{comparison.part}, {comparison.n_tweets} shared tweets"
-        print_score_table(title, task.measure, [""], rows)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in (f"{names[0]} minus {names[1]}", "difference", "95 %", "p"):
-            table.add_column(escape(column), justify="left" if " minus " in column else "right")
-        for quantity, difference in comparison.differences.items():
-            cells = f"{difference['difference']:+.3f}", format_interval(difference["interval"])
-            table.add_row(quantity, *cells, f"{difference['p']:.3f}")
-        console.print(table)
+        own = " and ".join(map(str, comparison.n_own))
+        title = f"\n{comparison.part}, {comparison.n_tweets} shared tweets, of {own}"
+        further = ["flagged"] if "flagged" in comparison.scores[0] else []
+        print_score_table(title, task.measure, [""], rows, further)
+        cells = [
+            [name, f"{row['difference']:+.3f}", format_interval(row["interval"]), f"{row['p']:.3f}"]
+            for name, row in comparison.differences.items()
+        ]
+        print_table("\n", [[f"{names[0]} minus {names[1]}"], ["difference", "95 %", "p"]], cells)
 
 
 def write_comparison(path: Path, comparisons: Sequence[Comparison], names: Sequence[str], task: Task) -> None:

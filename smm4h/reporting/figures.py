@@ -223,11 +223,13 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
             axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set(xlabel=f"probability of {label} from which it is given", ylim=(-0.01, 1.02))
         axes.minorticks_off()
-        axes.legend(fontsize=8)
+        axes.legend(
+            fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2
+        )  # below: curves fill the axes
 
     used = "" if chosen is None else f"; {kind}: {chosen:.3g}"
     alt = f"The highest F1 of {label} out of fold is {f1[best]:.3f}, from a probability of {cuts[best]:.3g} on{used}."
-    return Picture(f"threshold_{label}", f"Where to cut: {label}", alt, _drawn(draw))
+    return Picture(f"threshold_{label}", f"Where to cut: {label}", alt, _drawn(draw, height=HEIGHT + 0.3))
 
 
 def calibration_curves(by_label: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Picture:

@@ -1,13 +1,13 @@
 """Tables of scores and of pseudo labels for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from smm4h.config.task import Task
 from smm4h.data.readers.tables import Finding
@@ -15,7 +15,7 @@ from smm4h.ensemble.new_votes import Vote
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.metrics import OF_ALL_LABELS, format_interval
-from smm4h.utils.console import console
+from smm4h.utils.console import console, print_table
 from smm4h.utils.wording import counted
 
 
@@ -29,39 +29,6 @@ def print_findings(findings: Iterable[Finding], to: Console = console) -> None:
 ScoreRows = Sequence[tuple[str, Sequence[dict[str, Any] | None]]]
 
 
-def score_table(
-    title: str, measure: str, columns: Sequence[str], rows: ScoreRows, further: Sequence[str] = ()
-) -> Table:
-    """Return a table with a row per name and, for each of `columns`, its metric with interval, precision and recall.
-
-    Args:
-        measure: the metric's name.
-        rows: names, each with a result of `Task.score`, or None, per column.
-        further: names of further measures.
-    """
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    for column in columns:
-        for name in (f"{column} {measure}", "95 %", "precision", "recall", *further):
-            table.add_column(escape(name), justify="right", no_wrap=True)
-    for name, scores in rows:
-        cells = []
-        for score in scores:
-            if score is None:
-                cells += ["-", *[""] * (3 + len(further))]
-            else:
-                low, high = score["interval"]
-                cells += [
-                    f"{score[measure]:.3f}",
-                    f"{low:.3f}-{high:.3f}",
-                    f"{score['precision']:.3f}",
-                    f"{score['recall']:.3f}",
-                    *(f"{score[other]:.3f}" for other in further),
-                ]
-        table.add_row(escape(name), *cells)
-    return table
-
-
 def about_precision(task: Task) -> str:
     """Return what a table's precision and recall are of, where the metric is of other labels."""
     is_other = task.measure in OF_ALL_LABELS or task.average == "groups"
@@ -71,29 +38,41 @@ def about_precision(task: Task) -> str:
 def print_score_table(
     title: str, measure: str, columns: Sequence[str], rows: ScoreRows, further: Sequence[str] = ()
 ) -> None:
-    """Print a score table; in a narrow terminal one for each of `columns`, so that nothing is cut."""
+    """Print a row per name and, for each of `columns` that has scores, its metric with interval, precision and recall.
+
+    Args:
+        measure: the metric's name.
+        rows: names, each with a result of `Task.score`, or None, per column.
+        further: names of further measures.
+    """
     kept = [index for index in range(len(columns)) if any(scores[index] for _, scores in rows)]
-    columns = [columns[index] for index in kept]
-    rows = [(name, [scores[index] for index in kept]) for name, scores in rows]
-    table = score_table(title, measure, columns, rows, further)
-    if len(columns) < 2 or console.measure(table).maximum <= console.width:
-        return console.print(table)
-    for index, column in enumerate(columns):
-        part = [(name, [scores[index]]) for name, scores in rows]
-        console.print(score_table(title if index == 0 else "", measure, [column], part, further))
+    shown = [f"{columns[index]} {measure}".strip() for index in kept]
+    groups = [[""], *([name, "95 %", "precision", "recall", *further] for name in shown)]
+    cells = [[name, *chain(*(_score_cells(scores[i], measure, further) for i in kept))] for name, scores in rows]
+    print_table(title, groups, cells)
 
 
-def counts_table(title: str, counts: Mapping[str, dict[str, Any]]) -> Table:
-    """Return a table of how many drawn tweets were rejected and accepted as pseudo labels, a row per fold."""
+def _score_cells(score: dict[str, Any] | None, measure: str, further: Sequence[str]) -> list[str]:
+    if score is None:
+        return ["-", *[""] * (3 + len(further))]
+    low, high = score["interval"]
+    values = [score[name] for name in (measure, "precision", "recall", *further)]
+    shown = [f"{value:.3f}" for value in values]
+    return [shown[0], f"{low:.3f}-{high:.3f}", *shown[1:]]
+
+
+def print_pseudo_label_counts(title: str, counts: Mapping[str, dict[str, Any]]) -> None:
+    """Print how many drawn tweets were rejected and accepted as pseudo labels, a row per fold."""
     labels = list(next(iter(counts.values()))["accepted"])
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in ("drawn", "held out, by another name", "doubted", *(f"accepted as {label}" for label in labels)):
-        table.add_column(escape(name), justify="right")
-    for fold, row in counts.items():
-        cells = (row["drawn"], row["held_out"], row["doubted"], *(row["accepted"][label] for label in labels))
-        table.add_row(escape(fold), *map(str, cells))
-    return table
+    names = ("drawn", "held out, by another name", "doubted", *(f"accepted as {label}" for label in labels))
+    rows = [
+        [
+            fold,
+            *map(str, (row["drawn"], row["held_out"], row["doubted"], *(row["accepted"][label] for label in labels))),
+        ]
+        for fold, row in counts.items()
+    ]
+    print_table(title, [[""], *([name] for name in names)], rows)
 
 
 def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
@@ -126,26 +105,18 @@ def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
             markup=False,
         )
     if "without" in evaluation:
-        console.print(_members_table(evaluation, measure))
+        _print_members(evaluation, measure)
     print_operating_points(evaluation.get("operating_points", []))
 
 
-def operating_table(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return a table for each part of what recalls cost; see `operating_points.operating_points`."""
-    tables = []
-    for part, name in (("out_of_fold", "out of fold"), ("test", "on test")):
-        if not rows or rows[0][part] is None:
-            continue
-        title = f"\n{name}, what a recall costs"
-        table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-        for column in ("asked for", "recall", "precision", "to read of 1,000"):
-            table.add_column(column, justify="left" if column == "asked for" else "right", no_wrap=True)
-        for row in rows:
-            recall, precision, flagged = (row[part][quantity] for quantity in ("recall", "precision", "flagged"))
-            shares = _with_interval(recall), _with_interval(precision)
-            table.add_row(row["target"], *shares, per_thousand(flagged))
-        tables.append(table)
-    return tables
+def _print_operating_table(rows: Sequence[dict[str, Any]], part: str, where: str) -> None:
+    """Print what recalls cost in a part of the tweets; see `operating_points.operating_points`."""
+    cells = []
+    for row in rows:
+        recall, precision, flagged = (row[part][quantity] for quantity in ("recall", "precision", "flagged"))
+        cells.append([row["target"], _with_interval(recall), _with_interval(precision), per_thousand(flagged)])
+    groups = [["asked for"], ["recall"], ["precision"], ["to read of 1,000"]]
+    print_table(f"\n{where}, what a recall costs", groups, cells)
 
 
 def _with_interval(share: dict[str, Any]) -> str:
@@ -162,8 +133,9 @@ def per_thousand(flagged: dict[str, Any]) -> str:
 
 def print_operating_points(rows: Sequence[dict[str, Any]]) -> None:
     """Print what recalls cost, and why some can't be promised."""
-    for table in operating_table(rows):
-        console.print(table)
+    for part, where in (("out_of_fold", "out of fold"), ("test", "on test")):
+        if rows and rows[0][part] is not None:
+            _print_operating_table(rows, part, where)
     for words in dict.fromkeys(row["words"] for row in rows if row["words"]):
         console.print(words, markup=False, soft_wrap=True)
 
@@ -202,16 +174,17 @@ def _compared(comparison: dict[str, Any]) -> str:
     return f"{comparison['name']} {comparison['score']:.3f}, difference {difference}, p {comparison['p']:.3f}"
 
 
-def _members_table(evaluation: dict[str, Any], measure: str) -> Table:
-    """Return a table of the vote without each member, beside random votes of each number of members."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title="\nout of fold", title_justify="left")
-    for name in ("vote without", measure, "difference", "  votes of", f"mean {measure}", "lowest", "highest"):
-        table.add_column(name, justify="left" if name == "vote without" else "right")
+def _print_members(evaluation: dict[str, Any], measure: str) -> None:
+    """Print the vote without each member, and random votes of each number of members."""
     score = evaluation["score"][measure]
-    for (name, without), size in zip(evaluation["without"].items(), evaluation["by_number"], strict=True):
-        spread = [f"{size[key]:.3f}" for key in ("mean", "lowest", "highest")]
-        table.add_row(escape(name), f"{without:.3f}", f"{without - score:+.3f}", str(size["members"]), *spread)
-    return table
+    without = [[name, f"{value:.3f}", f"{value - score:+.3f}"] for name, value in evaluation["without"].items()]
+    print_table("\nout of fold, the vote without a member", [["without"], [measure, "difference"]], without)
+    sizes = [
+        [str(size["members"]), *(f"{size[key]:.3f}" for key in ("mean", "lowest", "highest"))]
+        for size in evaluation["by_number"]
+    ]
+    groups = [["members"], [f"mean {measure}", "lowest", "highest"]]
+    print_table("\nout of fold, votes of that many members", groups, sizes, left=())
 
 
 def print_scores(scores: Mapping[str, dict[str, Any]], leaky: Mapping[str, str], task: Task) -> None:
@@ -267,6 +240,6 @@ def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:
     by_name = [*vote.member_votes().items(), ("vote", vote.predicted)]
     rows = [(name, [task.score(gold, predicted, predictions.groups)]) for name, predicted in by_name]
     title = f"{task.name}, {gold_file}{about_precision(task)}"
-    console.print(score_table(title, task.measure, [""], rows, task.further_measures))
+    print_score_table(title, task.measure, [""], rows, task.further_measures)
     if groups := group_rows(*rows[-1][1], of=task.groups_are):
-        console.print(score_table(f"\nvote by {task.scored_by}", task.measure, [""], groups, task.further_measures))
+        print_score_table(f"\nvote by {task.scored_by}", task.measure, [""], groups, task.further_measures)

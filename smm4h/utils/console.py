@@ -1,8 +1,13 @@
 """The console that all messages go to, and silence for the libraries."""
 
 import os
+from collections.abc import Collection, Sequence
+from itertools import accumulate, pairwise
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 LOG_WIDTH = 140  # characters in a line of a log file
 
@@ -17,6 +22,56 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 console = make_console()
+GAP = 2  # columns of the terminal between two of a table
+
+
+def print_table(
+    title: str,
+    groups: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: Collection[int] = (0,),
+    to: Console = console,
+) -> None:
+    """Print a table; in a narrow terminal several, each with the first column, so that nothing is cut.
+
+    Args:
+        groups: headers; a group's columns stay in one table as long as they fit. The first group is the first column.
+        rows: of cells, as many as headers.
+        left: numbers of the columns that are aligned to the left.
+    """
+    headers = [header for group in groups for header in group]
+    widths = [max(map(cell_len, cells)) for cells in zip(headers, *rows, strict=True)]
+    if title:
+        to.print(Text(title, style="italic"), soft_wrap=True)
+    for part, numbers in enumerate(_tables(groups, widths, to.width)):
+        if part:
+            to.print()
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+        for number in numbers:
+            justify = "left" if number in left else "right"
+            table.add_column(Text(headers[number]), justify=justify, no_wrap=number not in left, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[number]) for number in numbers))
+        to.print(table)
+
+
+def _tables(groups: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[list[int]]:
+    """Return the column numbers of each table; the first column is in all of them, and has half of the room at most."""
+    first, ends = min(widths[0], room // 2), list(accumulate(map(len, groups)))
+    blocks = [list(range(start, end)) for start, end in pairwise(ends)]
+
+    def size(columns: Sequence[int]) -> int:
+        return first + sum(widths[column] + GAP for column in columns)
+
+    tables: list[list[int]] = []
+    for block in blocks:
+        for columns in [block] if size(block) <= room else [[column] for column in block]:
+            if tables and size([*tables[-1], *columns]) <= room:
+                tables[-1] += columns
+            else:
+                tables.append(columns)
+    return [[0, *columns] for columns in tables] or [[0]]
 
 
 def silence_libraries() -> None:

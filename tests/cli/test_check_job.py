@@ -11,8 +11,10 @@ def test_counts_findings_lengths_and_plan_are_printed_and_nothing_is_made(tiny_e
     words = job_words(tiny_encoder, tmp_path / "out", "--check", max_train_samples=200)
     result = call(train.main, *words)
     assert result.code == 0, result.err
-    (row,) = (line for line in result.out.splitlines() if line.startswith("│ labelled"))
-    assert row.split("│")[2].strip() == "200"
+    header, of_all, *of_labels = (line.split() for line in result.out.splitlines()[1:6])
+    assert header == ["labelled", "test"]
+    assert of_all[:3] == ["all", "tweets", "200"]
+    assert sum(int(row[-4]) for row in of_labels) == 200
     assert "read as cp1252" in result.out
     assert "longer than --max_seq_length 24" in result.out
     assert "45 runs of 9 members (stage 1: 35, stage 2: 10)" in result.out

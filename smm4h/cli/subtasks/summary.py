@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from smm4h.cli.flags import command_name
 from smm4h.cli.train_job import print_steps, submit_steps
 from smm4h.config.plans.subtask_jobs import SubtaskJobs
 from smm4h.ensemble.scoring import LEAKY
 from smm4h.ensemble.subtask_votes import PARTS, score_subtasks, write_joint_submission
-from smm4h.utils.console import console
+from smm4h.utils.console import console, print_table
 
 
 def finish_subtasks(jobs: SubtaskJobs) -> None:
@@ -35,23 +33,17 @@ def print_subtask_scores(jobs: SubtaskJobs, scores: Mapping[str, Any]) -> None:
     """Print the final vote's scores of each subtask, out of fold and on test, and the means over the subtasks."""
     parts = [part for part in PARTS if any(own[part] for own in scores["subtasks"].values())]
     further = list(scores["further"])
-    table = Table(title=f"{jobs.subtasks.name}: final votes", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("metric")
-    for part in parts:
-        for column in (part.replace("_", " "), "95 %", *further):
-            table.add_column(column, justify="right")
+    groups = [[""], ["metric"], *([part.replace("_", " "), "95 %", *further] for part in parts)]
+    rows = []
     for name, own in scores["subtasks"].items():
         cells = (cell for part in parts for cell in _cells(own[part], own["measure"], further))
-        table.add_row(f"{name}{LEAKY if own['leaky'] else ''}", own["measure"], *cells)
+        rows.append([f"{name}{LEAKY if own['leaky'] else ''}", own["measure"], *cells])
     means = (
         cell
         for part in parts
         for cell in (_number(scores["mean"][part]), "", *(_number(scores["further"][name][part]) for name in further))
     )
-    table.add_row("mean", "", *means)
-    console.print()
-    console.print(table)
+    print_table(f"\n{jobs.subtasks.name}: final votes", groups, [*rows, ["mean", "", *means]], left=(0, 1))
 
 
 def _cells(score: Mapping[str, Any] | None, measure: str, further: Sequence[str]) -> list[str]:
