@@ -66,7 +66,7 @@ class Submission:
     labels: dict[str, str] = field(default_factory=dict)  # how labels are written, where not as the task names them
     packing: str = "each"  # a zip for each file, `none`, or the name of one zip with all files
     validation: bool = False  # whether the validation tweets are handed in, too, as predicted out of fold
-    joint: str = ""  # of label sets: what stands between a tweet's labels; empty: each tweet has one label
+    joint: str = ""  # of label sets: what stands between a tweet's labels, or `json`; empty: each tweet has one label
     marks: list[str] = field(default_factory=lambda: ["1", "0"])  # in a label's own column: given, absent
 
     @property
@@ -78,6 +78,13 @@ class Submission:
         """Return the name of the file for the tweets of a source; without one, `{source}` and its hyphen vanish."""
         file = self.files.get(source) or self.file
         return file.replace("{source}", source) if source else SOURCE.sub("", file)
+
+    @property
+    def joins_labels(self) -> bool:
+        """Whether a cell of text holds all labels of a tweet; JSON has lists for that."""
+        names = [self.file, *self.files.values()]
+        is_text = any(PurePath(name).suffix.lower() not in (".json", ".jsonl") for name in names)
+        return is_text and bool(self.joint) and "label" in self.layout.values()
 
     def separator_of(self, name: str) -> str:
         """Return what separates the fields of a file."""
@@ -176,10 +183,15 @@ class Task:
     @property
     def output_names(self) -> list[str]:
         """Names of the columns of ids and labels in predictions: as the submission has them, else as the tweets do."""
-        if self.submission != DEFAULT_SUBMISSION:
+        if self.has_submission:
             return self.submission.columns
         id_name, label_name = DEFAULT_SUBMISSION.columns
         return [next(iter(self.columns.id), id_name), self.label_column or label_name]
+
+    @property
+    def has_submission(self) -> bool:
+        """Whether the task file says what is handed in."""
+        return replace(self.submission, joint="") != DEFAULT_SUBMISSION
 
     @property
     def objective(self) -> Objective:

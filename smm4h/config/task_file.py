@@ -45,7 +45,7 @@ def find_task(name: str | Path) -> Path:
     plain, subtask = split_subtask(name)
     if subtask:
         return Path(f"{find_task(plain)}:{subtask}")
-    if Path(name).exists():
+    if Path(name).is_file():  # a folder of data may have a task's name, too: 2024/task5
         return Path(name)
     tasks, asked = known_tasks(), Path(name).as_posix().removeprefix("./").removeprefix("tasks/").removesuffix(".yaml")
     if asked in tasks:
@@ -57,7 +57,7 @@ def find_task(name: str | Path) -> Path:
 def split_subtask(name: str | Path) -> tuple[str, str]:
     """Return the task file's name and the subtask that follows it after a colon; without one, an empty subtask."""
     plain, _, subtask = str(name).rpartition(":")
-    is_subtask = bool(plain) and NAME.fullmatch(subtask) is not None and not Path(name).exists()
+    is_subtask = bool(plain) and NAME.fullmatch(subtask) is not None and not Path(name).is_file()
     return (plain, subtask) if is_subtask else (str(name), "")
 
 

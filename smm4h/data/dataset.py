@@ -153,6 +153,11 @@ def check_groups(dataset: Dataset, task: Task) -> None:
     names = set(group_names(dataset).tolist()) - {""}
     if not names:
         raise InputError(f"no labelled tweet has a {task.by}, which the task groups by; name the right column as `by:`")
+    if not any(task.objective.is_scored(name) for name in names):
+        raise InputError(
+            f"`unscored: {', '.join(task.unscored)}` leaves all groups out of the score "
+            f"({', '.join(sorted(names)[:5])}); leave one to score"
+        )
     if len(names) > MOST_GROUPS:
         raise InputError(
             f"the labelled tweets have {len(names)} different values of {task.by}, and at most {MOST_GROUPS} groups "

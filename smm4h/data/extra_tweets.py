@@ -128,7 +128,8 @@ def extra_findings(
     if test is not None and (n_twins := int(extra.twins_of(test, job.task).sum())):
         found.append(Finding(where, n_twins, "rows are twins of test tweets; no run trains on them"))
     label_of = dict(zip(normalized_texts(labelled), column(labelled, "label").to_pylist(), strict=True))
-    contradicted = sum(label_of.get(key, label) != label for key, label in zip(extra.keys, labels, strict=True) if key)
+    known = zip(extra.keys, labels.tolist(), strict=True)
+    contradicted = sum(label_of.get(key, label) != label for key, label in known if key)
     if contradicted:
         found.append(Finding(where, contradicted, "rows have a near twin among the labelled tweets with another label"))
     for seed in seeds:

@@ -12,6 +12,7 @@ from smm4h.data.dataset import GROUP, column
 from smm4h.models.label_spaces import LabelSpace
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
+from smm4h.utils.wording import counted
 
 
 def fold_column(seed: int) -> str:
@@ -118,12 +119,17 @@ def add_folds(
     """
     labels, space = column(labelled, "label").to_numpy(), space or one_label(labelled)
     are_sets = space.problem_type is not None
-    n_needed, needed = (2, "two tweets") if are_sets else (n_folds, f"the {n_folds} folds")
     for name, count in zip(space.labels, space.counts(labels), strict=True):
-        if count < n_needed:
+        if are_sets and count < 2:
             raise InputError(
-                f"label {name} has {count} tweets, fewer than {needed}; label or keep more of them, or cut fewer folds "
-                f"({flag})"
+                f"label {name} is given to {counted(int(count), 'tweet')}, and needs two, one to learn from and one "
+                "to test on; label more of them, or leave it out of the task's `labels` (a column of a submission may "
+                "hold a constant in its place)"
+            )
+        if not are_sets and count < n_folds:
+            raise InputError(
+                f"label {name} has {counted(int(count), 'tweet')}, fewer than the {n_folds} folds; label or keep more "
+                f"of them, or cut fewer folds ({flag})"
             )
     for seed in seeds:
         if are_sets:

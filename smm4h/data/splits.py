@@ -165,6 +165,12 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
             f"the test tweets have no {job.task.by}, and the metric is a mean over them; give the test file that "
             "column, or leave the gold file out"
         )
+    groups = group_names(test)
+    if groups is not None and not any(map(job.task.objective.is_scored, set(groups.tolist()))):
+        raise InputError(
+            f"`unscored: {', '.join(job.task.unscored)}` leaves all test tweets out of the score; leave the gold file "
+            "out, or a group to score"
+        )
     ids = column(test, "id")
     if job.settings.max_predict_samples and len(test) < len(gold.ids):
         first = gold.first(len(test))

@@ -18,6 +18,7 @@ from smm4h.models.voting import VotingRule, mean_of_models
 PROBLEM = "multi_label_classification"  # transformers' `problem_type` of label sets
 MOST_LABELS = 62  # bits of a class that is a label set
 SEPARATORS = (";", "|", ",")  # of the labels in a cell, as far as no label holds them
+JSON_LIST = "json"  # how a cell lists labels that nothing separates: ["A", "B"]
 ABSENT, GIVEN = "absent", "given"  # classes of a pair
 
 
@@ -166,16 +167,22 @@ class LabelSetSpace(LabelSpace):
         `separators` that it holds.
         """
         text = text.strip()
+        form = self.form_of(text)
+        if form == JSON_LIST:
+            return [str(item).strip() for item in json.loads(text)]
+        parts = text.split(form) if form else [text]
+        return [part.strip() for part in parts if part.strip()]
+
+    def form_of(self, text: str) -> str:
+        """Return what separates the labels that a text lists, or `JSON_LIST`; empty for one label or none."""
         if not text or text in self.labels:
-            return [text] if text else []
+            return ""
         if text[0] == "[":
             try:
-                return [str(item).strip() for item in json.loads(text)]
+                return JSON_LIST if isinstance(json.loads(text), list) else ""
             except ValueError:
                 pass
-        separator = next((s for s in (self.separator, *self.separators) if s and s in text), None)
-        parts = [text] if separator is None else text.split(separator)
-        return [part.strip() for part in parts if part.strip()]
+        return next((s for s in (self.separator, *self.separators) if s and s in text), "")
 
     def most_probable(self, probabilities: np.ndarray) -> np.ndarray:
         return self.packed(probabilities > 0.5)

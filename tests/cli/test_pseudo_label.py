@@ -102,6 +102,6 @@ def test_what_was_odd_about_the_tweets_is_printed_and_columns_may_be_named(call,
     labelled = tmp_path / "l.tsv"
     labelled.write_text("n\tbody\tclass\n1\tx\t1\n2\ty\t2\n3\tz\t3\n", encoding="utf-8")
     result = call(main, *words, "--output_dir", tmp_path / "out2", "--train_file", labelled)
-    assert "label 1 has 1 tweets, fewer than the 2 folds; label or keep more of them, or cut fewer folds (--parts)" in (
+    assert "label 1 has 1 tweet, fewer than the 2 folds; label or keep more of them, or cut fewer folds (--parts)" in (
         result.err
     )

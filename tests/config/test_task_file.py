@@ -46,6 +46,10 @@ def test_a_task_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch):
         InputError, match=r"--task 2020/taks5: there is no such task file \(did you mean 2020/task5\?\)"
     ):
         find_task("2020/taks5")
+    (tmp_path / "2024" / "task5").mkdir(parents=True)
+    assert read_task("2024/task5").name == "2024_task5"  # a folder of data with a task's name is no task file
+    with pytest.raises(InputError, match=r"--task 2024: there is no such task file"):
+        find_task("2024")
     (tmp_path / "task5").write_bytes((ROOT / "tasks" / "task1.yaml").read_bytes())
     assert read_task("task5").name == "task1"  # a file of the user's own wins
 

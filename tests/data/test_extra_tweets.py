@@ -37,7 +37,11 @@ def write_tweets(folder):
     (folder / "test.csv").write_text("id,text\n" + "".join(f"9{n},new tweet number {n}\n" for n in range(6)))
     extra = [
         {"id": "500", "text": "a quite new headache of mine", "label": "side_effect"},
-        {"id": "501", "text": "THIS is tweet 8 of a headache @you", "label": "side_effect"},  # tweet 8, in other words
+        {
+            "id": "501",
+            "text": "THIS is tweet 8 of a headache @you",
+            "label": "none",
+        },  # of tweet 8
         {"id": "12", "text": "the same id as tweet 12", "label": "side_effect"},
         {"id": "502", "text": "what a paraphrase of tweet 16", "label": "side_effect", "parent_id": "16"},
         {"id": "503", "text": "New tweet number 3", "label": "none"},  # a test tweet
@@ -86,7 +90,7 @@ def test_twins_are_left_out_of_the_fold_that_holds_the_tweet_out_and_of_no_other
 
 def test_what_is_left_out_is_counted(tmp_path):
     found = {finding.what: finding.count for finding in load_splits(read_command_line(with_extra(tmp_path))).findings}
-    assert found["rows train and are never held out (none: 2, side_effect: 5)"] == 7
+    assert found["rows train and are never held out (none: 3, side_effect: 4)"] == 7
     assert found["rows are twins of test tweets; no run trains on them"] == 1
     assert [n for what, n in found.items() if what.startswith("extra rows are left out of the runs")] == [3, 3]
     assert [n for what, n in found.items() if what.startswith("extra rows have neither an id nor a parent")] == [2]

@@ -51,6 +51,9 @@ def test_a_text_is_no_group_and_neither_are_a_hundred_and_one_names(tmp_path):
     empty, _ = read(tmp_path / "c.tsv", ROWS.replace("\tde", "\t").replace("\t fr ", "\t"), task=BY_LANGUAGE)
     with pytest.raises(InputError, match="no labelled tweet has a lang"):
         check_groups(empty, BY_LANGUAGE)
+    few, _ = read(tmp_path / "d.tsv", ROWS, task=BY_LANGUAGE)
+    with pytest.raises(InputError, match=r"`unscored: d\*, fr` leaves all groups out of the score \(de, fr\)"):
+        check_groups(few, replace(BY_LANGUAGE, unscored=["d*", "fr"]))
 
 
 def test_a_source_may_be_named_by_the_file_or_by_a_column(tmp_path):

@@ -114,3 +114,36 @@ def test_groups_are_held_out_together():
     assert all(len(set(folds[groups == group])) == 1 for group in range(120) if (groups == group).any())
     held_out = np.stack([targets[folds == fold].sum(axis=0) for fold in range(3)])
     assert (np.abs(held_out - targets.sum(axis=0) / 3) <= 3).all()
+
+
+def submitting(folder, form: str, submission: str):
+    task_of(folder, form)
+    with (folder / "task.yaml").open("a") as file:
+        file.write(f"submission: {{{submission}, columns: [id, labels]}}\n")
+    return read_task(folder / "task.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "remedies"),
+    [
+        (
+            "tsv |",
+            r'with \| between them, and .* have ; between .* `joint: "\|"`',
+            [("true", 'file: a.csv, joint: "|"'), ('"|"', "file: a.csv"), ('";"', "file: a.csv")],
+        ),
+        (
+            "csv json",
+            "as JSON, and .* have ; between .* `joint: json`",
+            [("true", "file: a.csv, joint: json"), ('";"', "file: a.csv"), ("true", "file: a.json")],
+        ),
+        ("csv ;", "", [("true", "file: a.csv")]),
+    ],
+)
+def test_label_sets_are_not_handed_in_in_another_form_than_the_files_have(tmp_path, kind, message, remedies):
+    path, form = write(tmp_path, kind)
+    if message:
+        with pytest.raises(InputError, match=f", line [24]: labels are listed {message}"):
+            read_tweets([path], submitting(tmp_path, form, "file: a.csv"), labelled=True)
+    for remedy in remedies:
+        tweets, _ = read_tweets([path], submitting(tmp_path, *remedy), labelled=True)
+        assert column(tweets, "label").to_pylist() == CODES

@@ -12,6 +12,7 @@ from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits, read_gold
+from smm4h.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +106,18 @@ def test_gold_in_another_order_is_joined_by_id(tmp_path, n_kept):
     job = read_command_line([str(recipe), "--task", "own_data", "--output_dir", str(tmp_path / "out"), *flags])
     test, _ = read_tweets([tmp_path / "test.tsv"], job.task, labelled=False)
     assert read_gold(job, test.select(range(n_kept or 3))).tolist() == [0, 1, 0][: n_kept or 3]
+
+
+def test_gold_of_unscored_groups_alone_is_refused(tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "name: t\nlabels: [a, b]\nby: lang\nunscored: fa\ncolumns: {id: id, text: text, label: label}\n"
+    )
+    (tmp_path / "train.tsv").write_text("id\ttext\tlabel\tlang\n1\tt\ta\tde\n")
+    (tmp_path / "test.tsv").write_text("id\ttext\tlang\n2\tt\tfa\n")
+    (tmp_path / "gold.tsv").write_text("id\tlabel\n2\ta\n")
+    flags = [word for name in ("train", "test", "gold") for word in (f"--{name}_file", str(tmp_path / f"{name}.tsv"))]
+    words = ["--task", str(tmp_path / "task.yaml"), "--output_dir", str(tmp_path / "out"), *flags]
+    job = read_command_line([str(recipe_of(tmp_path, counts="{classifier: tfidf-logistic}")), *words])
+    test, _ = read_tweets([tmp_path / "test.tsv"], job.task, labelled=False)
+    with pytest.raises(InputError, match="`unscored: fa` leaves all test tweets out of the score; leave the gold file"):
+        read_gold(job, test)

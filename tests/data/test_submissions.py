@@ -151,6 +151,15 @@ def test_each_key_of_a_submission_shapes_it(tmp_path, call, submission, expected
         assert text == expected
 
 
+@pytest.mark.parametrize(
+    ("joint", "expected"),
+    [("json", 'id,label\nx,"[""A"", ""B""]"\ny,[]\n'), ('" | "', "id,label\nx,A | B\ny,\n")],
+)
+def test_several_labels_stand_in_a_cell_as_the_task_says(tmp_path, call, joint, expected):
+    task = write_task(tmp_path, f"{{file: a.csv, columns: [id, label], joint: {joint}}}\nmulti_label: true", "[A, B]")
+    assert only_file(submit(tmp_path, call, task, ["A;B", ""], ids=["x", "y"]))[1] == expected
+
+
 def test_a_vote_under_the_submissions_own_name_is_the_submission_without_a_zip(tmp_path, call):
     path = submit(tmp_path, call, "2025/task1", named(PREDICTED, ("0", "1")), "predictions_task1.csv")
     gold = dict(zip(IDS, map(str, GOLD), strict=True))

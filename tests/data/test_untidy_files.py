@@ -362,6 +362,11 @@ def test_a_key_that_an_object_lacks_is_an_empty_cell_where_none_is_needed(tmp_pa
     assert counts_of(findings, "no label") == [1]
     message = refusal(tmp_path / "a.jsonl", "\n".join(reversed(lines)), labelled=False)
     assert "line 2: a key author, which line 1 lacks" in message
+    task = replace(OWN_DATA, columns=replace(OWN_DATA.columns, source=["parent_id"], group=["lang"]))
+    for key in ("parent_id", "lang"):  # without the parent a paraphrase of a held-out tweet would be trained on
+        later = lines[0].replace("author", key)
+        message = refusal(tmp_path / "b.jsonl", f"{lines[1]}\n{later}", labelled=False, task=task)
+        assert f"line 2: a key {key}, which line 1 lacks" in message
 
 
 @pytest.mark.parametrize("indent", [None, 2])

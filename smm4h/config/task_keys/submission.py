@@ -8,7 +8,7 @@ from smm4h.config.task import DEFAULT_SUBMISSION, ONE_LABEL_CELL, Submission
 from smm4h.config.task_keys.content import Content
 from smm4h.config.task_keys.labels import read_labels
 from smm4h.config.task_keys.multi_label import read_multi_label
-from smm4h.models.label_spaces import LabelSetSpace
+from smm4h.models.label_spaces import JSON_LIST, LabelSetSpace
 
 LONGEST_FILE_NAME = 200  # bytes; file systems allow 255, of which temporary names need some
 SUBMISSION_KEYS = ("file", "columns", "header", "separator", "labels", "zip", "validation", "joint", "marks")
@@ -51,7 +51,7 @@ def read_submission(content: Content) -> Submission:
 
 
 def _joint(content: Content, value: Any) -> str:
-    """Return what stands between the labels of a multi-label task: by default what separates them in its files."""
+    """Return what stands between the labels of a multi-label task: by default what the task says of its files."""
     multi_label = read_multi_label(content)
     if multi_label is None:
         if value is not None:
@@ -59,7 +59,7 @@ def _joint(content: Content, value: Any) -> str:
         return ""
     if value is not None:
         joint = content.strings("submission", value)[0]
-        if not joint or any(joint in label for label in read_labels(content)):
+        if joint != JSON_LIST and (not joint or any(joint in label for label in read_labels(content))):
             content.fail("submission", f"joint {joint!r} must separate the labels, none of which may hold it", "joint")
         return joint
     return multi_label.separator or LabelSetSpace(tuple(read_labels(content))).separators[0]

@@ -224,7 +224,9 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
         id_name = names[1] if label_name == names[0] else names[0]
         label_name = names[1] if id_name == names[0] else names[0]
     elif not is_found:
-        wanted = dict.fromkeys(ids if id_name is None else labels)
+        wanted = [name for name in dict.fromkeys(ids if id_name is None else labels) if name != LABEL_SET]
+        if id_name is not None and task is not None:
+            wanted.append(f"{PROBABILITY}{task.labels[0]} and one more of each label")
         header = f" among {', '.join(names)}" if looks_like_header(names) and len(names) < 20 else ""
         raise InputError(f"{table.path}, line 1: no column {' or '.join(wanted)}{header}; name one of its columns so")
     for name in (id_name, label_name, *classes):

@@ -20,6 +20,7 @@ from datasets import Dataset
 from smm4h.config.plans.plan import Plan
 from smm4h.config.task import ONE_LABEL_CELL, Submission
 from smm4h.data.dataset import column
+from smm4h.models.label_spaces import JSON_LIST
 from smm4h.utils.console import console
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.errors import InputError
@@ -123,7 +124,12 @@ def _cells(name: str, labels: str | Sequence[str], submission: Submission, as_li
     held = {text: match[1] for text in submission.layout.values() if (match := ONE_LABEL_CELL.fullmatch(text))}
     given, absent = submission.marks
     marks = {text: given if label in labels else absent for text, label in held.items()}
-    return {name: written if as_list else submission.joint.join(written), **marks}
+    return {name: written if as_list else _listed(written, submission.joint), **marks}
+
+
+def _listed(labels: Sequence[str], joint: str) -> str:
+    """Return the labels of a tweet as one text."""
+    return json.dumps(labels, ensure_ascii=False) if joint == JSON_LIST else joint.join(labels)
 
 
 def _separated(rows: Sequence[Sequence[str]], separator: str, name: str) -> str:

@@ -24,6 +24,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 BLANK = re.compile(r"[ \t\n\r]*")
+OPTIONAL = ("user", "source", "group", "context")  # columns that a file may lack; but not in some objects only
 
 
 def json_tables(source: Source, size: int | None) -> Iterator[Table]:
@@ -43,14 +44,15 @@ def json_tables(source: Source, size: int | None) -> Iterator[Table]:
         raise InputError(f"{source.name} is empty; one JSON object a line is expected")
     rows = Rows(source, list(first[1]), "dropped", "", header_line=first[0], has_text=False)
     needed = [list(first[1])[rows.positions[kind]] for kind in ("text", "id") if kind in rows.positions]
-    users = source.wanted.columns.user if source.wanted and "user" not in rows.positions else []
+    optional = [kind for kind in OPTIONAL if source.wanted and kind not in rows.positions]
+    missed = [name for kind in optional for name in getattr(source.wanted.columns, kind)]
 
     def records() -> Iterator[tuple[int, list]]:
         for line, content in itertools.chain([first], objects):
             for name in needed:
                 if name not in content:
                     raise InputError(f"{source.name}, line {line}: no key {name}, which line {first[0]} has; add it")
-            for name in users:
+            for name in missed:
                 if name in content:
                     raise InputError(f"{source.name}, line {line}: a key {name}, which line {first[0]} lacks; add it")
             yield line, [content.get(name) for name in first[1]]

@@ -13,7 +13,7 @@ from smm4h.config.task import Task
 from smm4h.data.readers.formats import read_table
 from smm4h.data.readers.ids import checked_ids
 from smm4h.data.readers.tables import NUMBER, Finding, Table
-from smm4h.models.label_spaces import LabelSetSpace
+from smm4h.models.label_spaces import JSON_LIST, LabelSetSpace
 from smm4h.utils.errors import InputError, nearest
 
 LONGEST_SHOWN = 20  # characters of an unknown label in a message; a longer value may be a tweet
@@ -42,6 +42,7 @@ def label_classes(table: Table, column: int, task: Task) -> list[int]:
                 f"{table.path} has no label in any row of column {table.names[column]}; leave the file out, or name "
                 "the right column"
             )
+        check_joint(table, values, task, known.space)
         found = {value: known.class_of_set(value) for value in set(values)}
     else:
         found = {value: known.class_of(value) if value else -1 for value in set(values)}
@@ -60,6 +61,26 @@ def label_classes(table: Table, column: int, task: Task) -> list[int]:
             f"{_several(unknown, known)}"
         )
     return classes
+
+
+def check_joint(table: Table, values: Sequence[str], task: Task, space: LabelSetSpace) -> None:
+    """Raise `InputError` where the submission would list labels in another way than the files do, and nobody says so.
+
+    A scorer that expects `A|B` counts `A;B` as wrong, without a word.
+    """
+    if task.multi_label.separator or not (task.has_submission and task.submission.joins_labels):
+        return
+    form_of = {value: space.form_of(value) for value in set(values)}
+    odd = next((value for value in values if form_of[value] not in ("", task.submission.joint)), None)
+    if odd is None:
+        return
+    form, joint = form_of[odd], task.submission.joint
+    here = "as JSON" if form == JSON_LIST else f"with {form} between them"
+    kept = f"`joint: {JSON_LIST}`" if form == JSON_LIST else f'`joint: "{form}"`'
+    raise InputError(
+        f"{table.where(values.index(odd))}: labels are listed {here}, and the submission would have {joint} between "
+        f'them; write {kept} below `submission:` in the task file, or `multi_label: "{joint}"` if {joint} is asked for'
+    )
 
 
 class KnownLabels:
