@@ -22,7 +22,8 @@ from smm4h.data.dataset import NUMBERED, PART, column, content_hash, read_tweets
 from smm4h.data.duplicates import normalized_texts
 from smm4h.data.folds import fold_column, folds_of
 from smm4h.data.pseudo_labels import counts_by_label
-from smm4h.data.readers.tables import Finding
+from smm4h.data.readers.tables import SPOILT_ID, SPREADSHEET_ID, Finding
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_atomically
 
 # Names that files of other corpora and of language models have, after the task's own.
@@ -105,6 +106,8 @@ def read_extra_tweets(job: Job) -> ExtraTweets | None:
         ids.append(column(tweets, "id").to_pylist() if has_ids else [""] * len(tweets))
         has_parents = "source" in tweets.column_names
         parents.append(column(tweets, "source").to_pylist() if has_parents else [""] * len(tweets))
+        if any(map(SPREADSHEET_ID.fullmatch, parents[-1])):
+            raise InputError(f"{name}, column {settings.extra_parent_column}: {SPOILT_ID}")
         if not has_ids and not any(parents[-1]):
             found.append(Finding(name, len(tweets), f"{WITHOUT_IDS} {settings.extra_parent_column}"))
         parts.append(tweets.select_columns([name for name in tweets.column_names if name not in ("source", PART)]))
@@ -127,6 +130,9 @@ def extra_findings(
     found = [*extra.findings, Finding(where, len(labels), f"rows train and are never held out ({shares})")]
     if test is not None and (n_twins := int(extra.twins_of(test, job.task).sum())):
         found.append(Finding(where, n_twins, "rows are twins of test tweets; no run trains on them"))
+    known_ids = {i for tweets in (labelled, test) if tweets is not None for i in column(tweets, "id").to_pylist()}
+    if strange := sum(bool(parent) and parent not in known_ids for parent in extra.parents):
+        found.append(Finding(where, strange, "rows have a parent that is no labelled and no test tweet's id"))
     label_of = dict(zip(normalized_texts(labelled), column(labelled, "label").to_pylist(), strict=True))
     known = zip(extra.keys, labels.tolist(), strict=True)
     contradicted = sum(label_of.get(key, label) != label for key, label in known if key)

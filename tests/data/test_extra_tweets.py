@@ -44,7 +44,7 @@ def write_tweets(folder):
         },  # of tweet 8
         {"id": "12", "text": "the same id as tweet 12", "label": "side_effect"},
         {"id": "502", "text": "what a paraphrase of tweet 16", "label": "side_effect", "parent_id": "16"},
-        {"id": "503", "text": "New tweet number 3", "label": "none"},  # a test tweet
+        {"id": "503", "text": "New tweet number 3", "label": "none", "parent_id": "4711"},  # a test tweet
         {"id": "504", "text": "no label here", "label": ""},
     ]
     (folder / "paraphrases.jsonl").write_text("".join(json.dumps({"parent_id": "", **row}) + "\n" for row in extra))
@@ -95,6 +95,7 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert [n for what, n in found.items() if what.startswith("extra rows are left out of the runs")] == [3, 3]
     assert [n for what, n in found.items() if what.startswith("extra rows have neither an id nor a parent")] == [2]
     assert found["tweets have no label"] == 1
+    assert found["rows have a parent that is no labelled and no test tweet's id"] == 1
 
 
 def test_extra_rows_join_soft_pseudo_labels(tmp_path):
@@ -140,6 +141,7 @@ def test_extra_rows_need_no_groups_and_labelled_tweets_do(tmp_path):
         ("missing.tsv", None, "missing.tsv"),
         ("odd.csv", "text,label\na,perhaps\n", "odd.csv, line 2: the label is none of none, side_effect"),
         ("odd.csv", "words,label\na,none\n", "no column text or tweet"),
+        ("odd.csv", "text,label,parent_id\na,none,16.0\n", "odd.csv, column parent_id: the id is written as a decimal"),
     ],
 )
 def test_bad_extra_files_are_refused(tmp_path, name, content, message):
