@@ -401,7 +401,7 @@ def prepare_job(tiny_encoder, tmp_path) -> Callable[..., PreparedJob]:
     def prepare(name: str = "out", encoder: Path = tiny_encoder, **flags: Any) -> PreparedJob:
         job = read_command_line(job_words(encoder, tmp_path / name, **flags))
         splits = load_splits(job)
-        plan = make_plan(job, splits.content_hashes())
+        plan = make_plan(job, *splits.hashes())
         write_folds(splits.labelled, plan.folds_file)
         return PreparedJob(plan.runs, prepare_run_data(plan, job, splits))
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from datasets import Dataset
 
-from smm4h.cli.train_job import PreparedJob, check_optimizers, print_findings, print_forecast
+from smm4h.cli.train_job import PreparedJob, check_optimizers, print_adaptation_notes, print_findings, print_forecast
 from smm4h.config.job import Job, Member
+from smm4h.config.plans.adaptation import adaptations_of
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.stored import difference_from_stored
@@ -17,6 +18,7 @@ from smm4h.models.label_spaces import LabelSpace
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, print_table
 from smm4h.utils.errors import InputError
+from smm4h.utils.wording import counted
 
 
 def check_job(job: Job, launch: LaunchEnvironment) -> None:
@@ -40,6 +42,7 @@ def check_input(job: Job, launch: LaunchEnvironment) -> Splits:
         raise InputError(difference)
     print_tweets(job, splits, prepared.test_gold)
     print_encoders(check_encoders(job.members, job.task, splits.labelled), job.members, splits)
+    print_adaptation_notes(adaptations_of(plan.wanted))
     print_plan(plan)
     if job.budget is not None:
         for notice in job.notices:
@@ -103,7 +106,11 @@ def print_lengths(part: str, tweets: Dataset, member: Member) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Print how many runs each stage has, and how many are done."""
-    runs: list[Run] = plan.wanted
+    runs: list[Run] = [run for run in plan.wanted if not run.is_adaptation]
+    for run in adaptations_of(runs):
+        users = len({one.member.name for one in runs if one.adaptation == run})
+        done = "; done already" if run.is_done() else ""
+        console.print(f"{run.name}: adapted before the runs of {counted(users, 'member')}{done}", markup=False)
     n_done = sum(run.is_done() for run in runs)
     by_stage = Counter(run.member.stage for run in runs)
     stages = ", ".join(f"stage {stage}: {count}" for stage, count in sorted(by_stage.items()))

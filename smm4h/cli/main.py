@@ -9,6 +9,7 @@ from smm4h.utils.errors import InputError, nearest, run_main
 
 COMMANDS = {
     "train": ("smm4h.cli.train", "train the runs of a recipe, vote, and write the submission"),
+    "adapt": ("smm4h.cli.adapt", "adapt an encoder to unlabelled texts, by masked words"),
     "vote": ("smm4h.cli.vote", "vote over the predictions of a job, or over label files"),
     "pseudo-label": ("smm4h.cli.pseudo_label", "cut a vote on unlabelled tweets into pseudo-labelled parts"),
     "predict": ("smm4h.cli.predict", "label new tweets by a finished job's ensemble"),

@@ -14,7 +14,9 @@ import torch
 from smm4h.cli.flags import command_name
 from smm4h.config.claim import lock_output_dir
 from smm4h.config.job import Job, Member
+from smm4h.config.plans.adaptation import adaptations_of
 from smm4h.config.plans.plan import Plan, make_plan, read_plan, wanted_of
+from smm4h.config.plans.run import Run
 from smm4h.config.plans.stored import is_stored
 from smm4h.data.folds import write_folds
 from smm4h.data.outputs.submissions import write_shape
@@ -63,7 +65,7 @@ class PreparedJob:
         check_trackers(job.members)
         splits = load_splits(job)
         job, splits, forecaster = apply_time_limit(job, splits, launch)
-        plan = make_plan(job, splits.content_hashes(), splits.outside_hashes())
+        plan = make_plan(job, *splits.hashes())
         return cls(job, splits, plan, read_gold(job, splits.test), forecaster)
 
 
@@ -81,7 +83,8 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
     """Train what is missing of a job whose input is checked, vote, and report."""
     job, splits, plan = prepared.job, prepared.splits, prepared.plan
     n_extra = splits.extra.counts if splits.extra is not None else []
-    with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra) as notices:
+    n_adaptation = {file: len(texts) for file, texts in splits.adaptation.items()}
+    with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra, n_adaptation) as notices:
         data = prepare_output_dir(plan, job, splits, launch, notices)
         if launch.is_main_process:
             print_forecast(prepared, launch)
@@ -139,6 +142,16 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
         missing = [member for member in missing if not has_token_table(plan.token_folder, "labelled", member)]
     names = {member.args.model_name_or_path for member in missing if member.has_encoder}
     check_encoders([m for m in job.members if m.args.model_name_or_path in names], job.task, splits.labelled)
+    print_adaptation_notes([run for run in adaptations_of(plan.wanted) if not run.is_done()])
+
+
+def print_adaptation_notes(adaptations: Sequence[Run]) -> None:
+    """Print what is odd about encoders that are to be adapted; raise `InputError` for those that can't be."""
+    if adaptations:
+        from smm4h.training.adaptation.adapt import adaptation_notes  # Trainer takes seconds to import
+
+        for note in adaptation_notes(adaptations):
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 def wait_for_plan(plan: Plan, launch: LaunchEnvironment) -> None:
@@ -158,10 +171,10 @@ def check_optimizers(members: Iterable[Member], output_dir: Path) -> None:
     """Raise `InputError` for an optimizer whose package is missing."""
     for member in members:
         if member.has_encoder and member.args.optim not in OPTIMIZERS_OF_TORCH:
-            from smm4h.training.trainer import TweetTrainer, run_arguments  # Trainer takes seconds to import
+            from smm4h.training.resumable import ResumableTrainer, run_arguments  # Trainer takes seconds to import
 
             try:
-                TweetTrainer.get_optimizer_cls_and_kwargs(run_arguments(member, output_dir), torch.nn.Linear(1, 1))
+                ResumableTrainer.get_optimizer_cls_and_kwargs(run_arguments(member, output_dir), torch.nn.Linear(1, 1))
             except ImportError as error:
                 reason = " ".join(str(error).split())
                 raise InputError(
@@ -191,6 +204,7 @@ def print_run_table(job: Job, launch: LaunchEnvironment) -> None:
     else:
         raise InputError(f"{job.output_dir} holds no job; name its recipe and task to list the runs to come")
     runs = wanted_of(plan.runs, job.settings)
+    runs = [*adaptations_of(runs), *runs]
     console.print(state_table(runs))
     summary = f"{counted(len(runs), 'run')} in {job.output_dir}: {state_summary(runs)}"
     console.print(summary, markup=False, soft_wrap=True)
@@ -230,6 +244,7 @@ def download(job: Job, launch: LaunchEnvironment) -> None:
     check_optimizers(job.members, job.output_dir)
     for name in check_encoders(job.members, job.task, splits.labelled):
         console.print(f"{name} is here", markup=False)
+    print_adaptation_notes(make_plan(job, *splits.hashes()).adaptations)
 
 
 def prepare_output_dir(
@@ -251,6 +266,7 @@ def prepare_output_dir(
     derived.make(plan.folds_file, lambda: write_folds(labelled, plan.folds_file, job.task.space))
     tables = [table for table in (labelled, splits.test, splits.unlabelled) if table is not None]
     tables += [splits.extra.tweets] if splits.extra is not None else []
+    tables += splits.adaptation.values()
     derived.make(marks, lambda: TweetFingerprints.from_tables(tables).write(marks))
     data = prepare_run_data(plan, job, splits)
     findings = write_data_report(plan, job, splits)

@@ -239,6 +239,9 @@ class MemberSettings:
     bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
     adapter: str | None = setting(None, "train a small adapter beside frozen weights: lora, or {kind: lora, r: 16}")
+    adapt: str | None = setting(
+        None, "first adapt the encoder to texts, by masked words: {unlabelled: FILE, epochs: 1}", RECIPE
+    )
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
     cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)

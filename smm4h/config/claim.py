@@ -7,13 +7,14 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from smm4h.config.job import Job
+from smm4h.config.plans.adaptation import FOLDER
 from smm4h.config.plans.identity import DESCRIPTIVE, READING, code_commit
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import REFIT, Run
@@ -31,7 +32,9 @@ RECORDS = ("DONE", "TRAINED", "checkpoint-*/SEALED")  # files of a run that name
 
 
 @contextmanager
-def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = ()) -> Iterator[list[str]]:
+def lock_output_dir(
+    plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = (), n_adaptation: Mapping[str, int] | None = None
+) -> Iterator[list[str]]:
     """Create plan.json, or check that an existing one is of this job; yield notices.
 
     A folder in which another recipe, task or data made no result yet is taken over, unless that job still runs. The
@@ -41,6 +44,7 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[i
     Args:
         n_unlabelled: number of unlabelled tweets.
         n_extra: number of extra training tweets of each file.
+        n_adaptation: number of texts of each file that encoders are adapted to.
 
     Raises `InputError` with the first difference, where the folder is another recipe's, task's or data's.
     """
@@ -50,7 +54,7 @@ def lock_output_dir(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[i
         raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
     lease = _lease_or_plan(plan)
     try:
-        notices = _claim(plan, lambda: _content(plan, job, n_unlabelled, n_extra), lease)
+        notices = _claim(plan, lambda: _content(plan, job, n_unlabelled, n_extra, n_adaptation or {}), lease)
         yield [*notices, *_version_notices(plan, job)]
     finally:
         if lease is not None:
@@ -112,7 +116,9 @@ def _create(path: Path, content: dict[str, Any]) -> None:
         sync_names(path.parent)
 
 
-def _content(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int]) -> dict[str, Any]:
+def _content(
+    plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int], n_adaptation: Mapping[str, int]
+) -> dict[str, Any]:
     """Return the content of plan.json."""
     content = {
         **plan.identity,
@@ -137,7 +143,22 @@ def _content(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int]) ->
     if n_extra:
         files = zip(job.settings.extra_train_file, n_extra, strict=True)
         content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]
+    if plan.adaptations:
+        content["adaptations"] = {run.name: _adaptation(run, plan, job, n_adaptation) for run in plan.adaptations}
     return content
+
+
+def _adaptation(run: Run, plan: Plan, job: Job, n_texts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the provenance of an adapted encoder: its settings, its members, and the file of texts, if there is one.
+
+    Args:
+        n_texts: number of texts by file.
+    """
+    members = list(dict.fromkeys(one.member.name for one in plan.runs if one.adaptation == run))
+    settings = {k: v for k, v in dataclasses.asdict(run.member.adaptation).items() if k != "unlabelled"}
+    file = next(m.adaptation.unlabelled for m in job.members if m.name == members[0])
+    content = {"encoder": run.member.args.model_name_or_path, "members": members, "settings": settings}
+    return content | ({"unlabelled": _provenance(Path(file), n_texts.get(file))} if file else {})
 
 
 def _provenance(path: Path, n_tweets: int | None = None) -> dict[str, Any]:
@@ -176,13 +197,16 @@ def _version_notices(plan: Plan, job: Job) -> list[str]:
 
 
 def _all_runs(plan: Plan) -> Iterable[Run]:
-    return [*plan.runs, *plan.baselines]
+    return [*plan.adaptations, *plan.runs, *plan.baselines]
 
 
 def _run_folders(output_dir: Path) -> list[Path]:
     """Return the folders of all runs that were begun, of whatever recipe."""
     found: dict[Path, None] = {}
-    for pattern in (f"{depth}/{name}" for name in ("fold-*", REFIT) for depth in ("*", "*/*")):
+    for pattern in (
+        *(f"{depth}/{name}" for name in ("fold-*", REFIT) for depth in ("*", "*/*")),
+        f"{FOLDER}/*",
+    ):
         for _ in range(LOOKS):
             try:
                 found |= dict.fromkeys(output_dir.glob(pattern))

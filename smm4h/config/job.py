@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,29 @@ class Adapter:
     alpha: float = 32.0
     dropout: float = 0.05
     target_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Adaptive pretraining of an encoder, by masked words: what a recipe's `adapt` says.
+
+    Args:
+        unlabelled: file of texts; in a plan, the hash of their content. None: the job's own tweets only.
+        labelled, test: whether the job's labelled and test tweets are read, too, of which no label is used.
+        mlm_probability: share of the word pieces that are masked.
+    """
+
+    unlabelled: str | None = None
+    labelled: bool = True
+    test: bool = True
+    epochs: float = 1.0
+    learning_rate: float = 5e-5
+    batch_size: int = 32
+    mlm_probability: float = 0.15
+    seed: int = 42
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -91,6 +115,16 @@ class Member:
         """
         return None if self.args.adapter is None else parse_adapter(self.args.adapter)
 
+    @cached_property
+    def adaptation(self) -> Adaptation | None:
+        """The adaptation of the encoder before all runs; None without one, and without an encoder.
+
+        Raises ValueError, as `adapter` does.
+        """
+        asked = self.args.adapt
+        without = asked is None or asked.lower() in NO_ADAPTATION or not self.has_encoder
+        return None if without else parse_adaptation(asked)
+
     def class_weights(self) -> str | dict[str, float] | None:
         """Return `balanced`, or a loss weight for some labels by name; raise ValueError for anything else."""
         value = self.args.class_weights
@@ -102,23 +136,68 @@ class Member:
         return {str(label): float(weight) for label, weight in weights.items()}
 
 
+NO_ADAPTATION = ("none", "false")  # in the row of a member that does without what `shared:` says
+ADAPTER_BOUNDS = {"r": (int, 1, 4096), "alpha": (float, 0, 1e6), "dropout": (float, 0, 0.99)}
+ADAPTATION_BOUNDS = {
+    "epochs": (float, 0.01, 1e4),
+    "learning_rate": (float, 1e-9, 1),
+    "batch_size": (int, 1, 1e6),
+    "mlm_probability": (float, 0.01, 0.9),
+    "seed": (int, 0, 2**31),
+}
+
+
 def parse_adapter(text: str) -> Adapter:
     """Return an adapter by its settings, `lora` or a YAML mapping; raise ValueError with the reason for others."""
     given = yaml.safe_load(text)
     given = {"kind": given} if isinstance(given, str) else given
-    names = [field.name for field in fields(Adapter)]
     if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
         raise ValueError("write lora, or a mapping such as {kind: lora, r: 16}")
+    _check_names(given, Adapter)
+    modules = given.get("target_modules", ())
+    modules = (modules,) if isinstance(modules, str) else tuple(modules)
+    return Adapter(**{**given, **_numbers(given, ADAPTER_BOUNDS), "target_modules": modules})
+
+
+def parse_adaptation(text: str) -> Adaptation:
+    """Return an adaptation by its settings, a YAML mapping; raise ValueError with the reason for others."""
+    given = yaml.safe_load(text)
+    if not isinstance(given, dict):
+        raise ValueError("write a mapping such as {unlabelled: more.tsv, epochs: 1}")
+    _check_names(given, Adaptation)
+    for name in ("labelled", "test"):
+        if not isinstance(given.get(name, True), bool):
+            raise ValueError(f"{name} must be true or false")
+    file = given.get("unlabelled")
+    own = {**given, **_numbers(given, ADAPTATION_BOUNDS), "unlabelled": expand_home(str(file)) if file else None}
+    adaptation = Adaptation(**own)
+    if not (adaptation.unlabelled or adaptation.labelled or adaptation.test):
+        raise ValueError("it has no texts; name a file (unlabelled), or leave labelled or test true")
+    return adaptation
+
+
+def _check_names(given: dict[Any, Any], settings: type) -> None:
+    """Raise ValueError for a key that names no field of a dataclass."""
+    names = [field.name for field in fields(settings)]
     if unknown := [str(name) for name in given if name not in names]:
         raise ValueError(f"there is no {unknown[0]}{nearest(unknown[0], names)}; it may have {', '.join(names)}")
-    modules = given.get("target_modules", ())
-    adapter = Adapter(**{**given, "target_modules": (modules,) if isinstance(modules, str) else tuple(modules)})
-    bounds = {"r": (int, 1, 4096), "alpha": (int | float, 0, 1e6), "dropout": (int | float, 0, 0.99)}
+
+
+def _numbers(given: dict[str, Any], bounds: dict[str, tuple[type, float, float]]) -> dict[str, int | float]:
+    """Return the given numbers in their types; raise ValueError for any other value, and for one out of its bounds."""
+    numbers = {}
     for name, (kind, low, high) in bounds.items():
-        value = getattr(adapter, name)
-        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"{name} must be {'a whole number' if kind is int else 'a number'} from {low} to {high:g}")
-    return adapter
+        if name not in given:
+            continue
+        value = given[name]
+        with suppress(ValueError):
+            value = kind(value) if isinstance(value, str) else value  # YAML reads 5e-5 as a text
+        is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            words = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{name} must be {words} from {low:g} to {high:g}")
+        numbers[name] = kind(value)
+    return numbers
 
 
 class TweetFile(NamedTuple):
@@ -208,6 +287,12 @@ class Job:
             raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
         labelled = [*with_label_files(files, "training"), *with_label_files(files, "validation")]
         return InputFiles(labelled, files.get("test", []), [file.path for file in files.get("gold", [])])
+
+    @property
+    def adaptation_files(self) -> list[str]:
+        """Files of unlabelled texts that encoders are adapted to, as the recipe names them, each once."""
+        adaptations = [member.adaptation for member in self.members]
+        return list(dict.fromkeys(one.unlabelled for one in adaptations if one is not None and one.unlabelled))
 
     def teachers_of(self, stage: int) -> list[Member]:
         """Return the members whose vote labels the pseudo tweets of a stage."""

@@ -12,6 +12,7 @@ JOB_NAMES = (
     *("plan.json", "folds.parquet", "data_report.json", "marks.npz", "tokens", "baselines", "pseudo_labels", "votes"),
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
     *("report.html", "made.json", "errors.tsv", "submission.json", "outside", "extra.parquet", "profile.parquet"),
+    "encoders",
     BUDGET_FILE,
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz", "test.tsv")

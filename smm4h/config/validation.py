@@ -55,6 +55,8 @@ def check_input_files(job: Job) -> None:
             check_is_file(Path(file))
     if job.settings.unlabelled_file:
         check_is_input(job.settings.unlabelled_file)
+    for file in job.adaptation_files:
+        check_is_input(file)
 
 
 def check_extra_files(job: Job, others: Sequence[Path]) -> None:
@@ -103,6 +105,7 @@ def check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}--window_pooling max looks for rare labels, and the task names none; choose mean")
     _check_class_weights(member, task, where)
     _check_adapter(member, where)
+    _check_adaptation(member, where)
     if len(normalizers := [name for name in NORMALIZERS if name in member.args.cleaning]) > 1:
         raise InputError(
             f"{where}cleaning {' and '.join(normalizers)} are of different encoders; name the encoder's own"
@@ -142,6 +145,15 @@ def _check_adapter(member: Member, where: str) -> None:
         raise InputError(f"{where}adapter {member.args.adapter}: {reason}") from None
     if not member.has_encoder:
         raise InputError(f"{where}adapter {adapter.kind} is one of an encoder; leave it out of this member's row")
+
+
+def _check_adaptation(member: Member, where: str) -> None:
+    try:
+        _ = member.adaptation
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        is_ours = type(error) is ValueError
+        reason = " ".join(str(error).split()) if is_ours else "write a mapping such as {unlabelled: FILE, epochs: 1}"
+        raise InputError(f"{where}adapt {member.args.adapt}: {reason}") from None
 
 
 def _check_class_weights(member: Member, task: Task, where: str) -> None:

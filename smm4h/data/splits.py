@@ -1,7 +1,7 @@
 """A job's splits: labelled tweets with their folds, test tweets, unlabelled tweets, and gold labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Splits:
     findings: list[Finding]  # about all files, and between them
     extra: ExtraTweets | None = None  # train, and are never held out
     outside: dict[str, OutsidePredictions] | None = None  # by member: predictions of models from elsewhere
+    adaptation: dict[str, Dataset] = field(default_factory=dict)  # by file: texts that encoders are adapted to
 
     @property
     def pool(self) -> Dataset | None:
@@ -59,6 +60,14 @@ class Splits:
         if self.extra is not None:
             hashes["extra"] = self.extra.content_hash()
         return hashes
+
+    def hashes(self) -> tuple[dict[str, str | None], dict[str, dict[str, str]], dict[str, str]]:
+        """Return all content hashes that a plan needs: of the splits, of members from elsewhere, of adaptations."""
+        return self.content_hashes(), self.outside_hashes(), self.adaptation_hashes()
+
+    def adaptation_hashes(self) -> dict[str, str]:
+        """Return the `content_hash` of each file that encoders are adapted to."""
+        return {file: content_hash(texts) for file, texts in self.adaptation.items()}
 
     def outside_hashes(self) -> dict[str, dict[str, str]]:
         """Return by member from elsewhere the content hashes of its predictions, for the job's identity."""
@@ -113,7 +122,13 @@ def load_splits(job: Job) -> Splits:
     findings += cross_findings(labelled, test, seeds, job.task)
     if (extra := read_extra_tweets(job)) is not None:
         findings += extra_findings(extra, labelled, test, seeds, job)
-    splits = Splits(labelled, test, unlabelled, findings, extra)
+    adaptation = {}
+    for file in job.adaptation_files:
+        adaptation[file], more = read_tweets(
+            [file], job.task, labelled=False, encoding=settings.encoding, ids_may_lack=True
+        )
+        findings += more
+    splits = Splits(labelled, test, unlabelled, findings, extra, adaptation=adaptation)
     return replace(splits, outside=read_outside_members(job, splits))
 
 

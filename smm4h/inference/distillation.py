@@ -53,7 +53,8 @@ from smm4h.models.label_spaces import PROBLEM, LabelSpace, space_named
 from smm4h.models.voting import SMALLEST
 from smm4h.training import checkpoints
 from smm4h.training.losses import LabelSetLoss, Loss
-from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, to_run_arguments
+from smm4h.training.resumable import RunArguments, RunMonitor, to_run_arguments
+from smm4h.training.trainer import BestEpoch, TweetTrainer
 from smm4h.utils.devices import default_device
 from smm4h.utils.durable import listing, write_checked_json
 from smm4h.utils.errors import InputError, user_message

@@ -54,6 +54,7 @@ class FinishedJob:
         begun, commit: the day on which the job was begun, and the code's commit; empty where unknown.
         command: words of the command line that the job was first given.
         extra: provenance of the extra training tweets, by file.
+        adaptations: provenance of the adapted encoders.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class FinishedJob:
     versions: dict[str, str]
     command: list[str]
     extra: tuple[dict[str, Any], ...] = ()
+    adaptations: tuple[dict[str, Any], ...] = ()
     asked: dict[str, Any] = field(default_factory=dict)
     promise: dict[str, Any] | None = None
     begun: str = ""
@@ -103,6 +105,7 @@ class FinishedJob:
             versions=content["versions"],
             command=content.get("command", []),
             extra=tuple(content.get("extra", [])),
+            adaptations=tuple(content.get("adaptations", {}).values()),
             asked=stored.get("asked", {}),
             promise=stored.get("promise"),
             begun=content.get("begun", ""),

@@ -56,7 +56,7 @@ class JobParts:
             raise InputError("plan.json does not say how the job was commanded")
         job = replace(read_command_line(command), output_dir=folder)
         splits = load_splits(job)
-        plan = make_plan(job, splits.content_hashes())
+        plan = make_plan(job, *splits.hashes())
         if difference := difference_from_stored(plan):
             raise InputError(difference)
         return cls(job, plan, LabelledPart.of_splits(splits), read_gold(job, splits.test))

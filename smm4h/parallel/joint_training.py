@@ -17,8 +17,8 @@ from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import LaunchEnvironment, set_threads, threads_each
 from smm4h.parallel.run_state import TICK, unfinished, waited_for
 from smm4h.parallel.worker import acquire_next, train_and_log
+from smm4h.training.resumable import run_arguments
 from smm4h.training.run_data import RunData
-from smm4h.training.trainer import run_arguments
 from smm4h.utils.devices import prepare_gpu
 from smm4h.utils.errors import Stopped
 from smm4h.utils.leases import Lease, LeaseHolder, Waiting

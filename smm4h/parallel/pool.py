@@ -36,8 +36,10 @@ from smm4h.parallel.run_state import (
     try_again,
     unfinished,
     waited_for,
+    with_adaptations,
 )
 from smm4h.parallel.verification import first_damage
+from smm4h.training.adaptation.texts import tables_of
 from smm4h.training.run_data import RunData, keep_best_model, remove_intermediate_files
 from smm4h.utils.console import console
 from smm4h.utils.durable import remove
@@ -63,16 +65,23 @@ class Trainers(Protocol):
 def longest_first(runs: Sequence[Run], costs: Mapping[str, float], teachers: Collection[str] = ()) -> list[Run]:
     """Return the runs by stage, longest first within a stage, so that the last worker to finish holds a short run.
 
+    The adaptations of encoders come before all others, which wait for them.
+
     Args:
         teachers: names of the members that a later stage waits for; within a stage, they come before all others.
     """
-    return sorted(runs, key=lambda run: (run.stage, run.member.name not in teachers, -costs[run.name]))
+    return sorted(
+        runs, key=lambda run: (not run.is_adaptation, run.stage, run.member.name not in teachers, -costs[run.name])
+    )
 
 
 def estimate_costs(runs: Sequence[Run], data: RunData) -> dict[str, float]:
     """Return each run's relative duration by its name: word pieces of its tweets x epochs x the encoder's weights."""
     costs = {}
-    for member in {run.member.name: run.member for run in runs}.values():
+    for run in (run for run in runs if run.is_adaptation):
+        lengths = [column(table, "length").to_numpy().sum() for table in tables_of(run.member, data.token_folder)]
+        costs[run.name] = float(sum(lengths)) * run.member.args.num_train_epochs * encoder_size(run.member)
+    for member in {run.member.name: run.member for run in runs if not run.is_adaptation}.values():
         lengths = column(token_table(data.token_folder, "labelled", member), "length").to_numpy()
         folds = data.folds(member.args.fold_seed)
         per_piece = member.args.num_train_epochs * encoder_size(member)
@@ -109,7 +118,7 @@ class TrainingPool:
             teachers = {run.directory for run in teacher_runs(self.plan, self.job, stage)} if stage > 1 else set()
             self._finish([run for run in self.plan.wanted if run.directory in teachers], taught, write_pseudo_labels)
             write_pseudo_labels(stage)
-            unready = [run for run in self._of([stage]) if not self.data.is_ready(run) and not run.is_done()]
+            unready = [run for run in self._of([stage]) if not self.data.is_taught(run) and not run.is_done()]
             if unready:
                 self._finish(self._of(taught), taught, write_pseudo_labels)
                 return self._check_teachers(stage, unready[0])
@@ -126,7 +135,7 @@ class TrainingPool:
         def look() -> None:
             self.data.check_claimed()
             for stage in taught:
-                if not all(self.data.is_ready(run) for run in self._of([stage])):
+                if not all(self.data.is_taught(run) for run in self._of([stage])):
                     write_pseudo_labels(stage)
             self.progress.look()
 
@@ -309,7 +318,7 @@ class WorkerPool:
     def _trains_any_of(self, runs: Sequence[Run]) -> bool:
         """Return whether a worker of this process trains one of the runs."""
         pids = {worker.process.pid for worker in self.workers}
-        heartbeats = [heartbeat for run in runs if (heartbeat := read_heartbeat(run))]
+        heartbeats = [heartbeat for run in with_adaptations(runs) if (heartbeat := read_heartbeat(run))]
         return any(heartbeat.host == platform.node() and heartbeat.pid in pids for heartbeat in heartbeats)
 
     def _replace_dead_workers(self) -> None:

@@ -99,7 +99,7 @@ class JobProgress:
         return scores
 
     def _print_finished(self, run: Run, scores: dict[str, Any] | None) -> None:
-        shown = "all tweets"
+        shown = "an encoder for other runs" if run.is_adaptation else "all tweets"
         if scores:
             shown = f"{self.measure} {scores[self.measure]:.3f}, AP {scores['average_precision']:.3f} held out"
         console.print(
@@ -130,7 +130,7 @@ def state_table(runs: Sequence[Run]) -> Table:
             remark = f"{heartbeat.fraction:.0%} on {heartbeat.where}, for {elapsed}"
         elif errors := failures(run):
             remark = f"{len(errors)} x, last: {errors[-1]}"
-        fold = "refit" if run.is_refit else str(run.fold)
+        fold = run.part_name.removeprefix("fold ")
         cells = [str(number), run.member.name, fold, str(run.stage), run_state, score, remark]
         table.add_row(*(escape(cell) for cell in cells))
     return table

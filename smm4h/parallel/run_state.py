@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
+from smm4h.config.plans.adaptation import adaptations_of
 from smm4h.config.plans.run import Run
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import LEASE_SECONDS, holder_of, seconds_since_heartbeat
@@ -154,8 +155,9 @@ def try_again(run: Run, launch: str) -> None:
 
 
 def has_failed_for_good(run: Run) -> bool:
-    """Return True if the run has failed `TRIES` times, so that it is not tried again."""
-    return len(failures(run)) >= TRIES
+    """Return True if the run, or the adaptation of its encoder, has failed `TRIES` times: it is not tried again."""
+    waits_in_vain = run.adaptation is not None and has_failed_for_good(run.adaptation)
+    return len(failures(run)) >= TRIES or (waits_in_vain and not run.adaptation.is_done())
 
 
 def state(run: Run) -> State:
@@ -169,15 +171,28 @@ def state(run: Run) -> State:
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that are neither done nor failed for good."""
-    return [run for run in runs if not run.is_done() and not has_failed_for_good(run)]
+    """Return the runs that are neither done nor failed for good.
+
+    An adaptation that was removed when all of its runs were done is not made again.
+    """
+    remaining = [run for run in runs if not run.is_done() and not has_failed_for_good(run)]
+    needed = {run.adaptation.directory for run in remaining if run.adaptation}
+    return [run for run in remaining if not run.is_adaptation or run.directory in needed or run.directory.exists()]
+
+
+def with_adaptations(runs: Sequence[Run]) -> list[Run]:
+    """Return some runs and the adaptations that they wait for."""
+    waited_for = [run for run in adaptations_of(runs) if not run.is_done()]
+    return [*waited_for, *(run for run in runs if run not in waited_for)]
 
 
 def waited_for(runs: Sequence[Run]) -> str:
     """Return, in words, which unfinished runs are waited for and who holds the first of them."""
+    runs = with_adaptations(runs)
     held = [run for run in runs if run.lease_file.exists()]
     if not held:
-        return f"{_named(runs)}, which no process holds; their pseudo labels, or their teachers' runs, are missing"
+        missing = "their pseudo labels, their teachers' runs or their adapted encoders"
+        return f"{_named(runs)}, which no process holds; {missing} are missing"
     return f"{_named(held)}, which is held by {holder_of(held[0].lease_file)}"
 
 

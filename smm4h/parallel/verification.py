@@ -17,9 +17,10 @@ Damage = tuple[str, str]  # a path below the output folder, and what is wrong wi
 def first_damage(run: Run) -> str | None:
     """Return what is damaged of a finished run, in words that follow its folder; None if nothing is.
 
-    Large weights are compared by size only.
+    Large weights are compared by size only, but for those of an adapted encoder, on which other runs are built.
     """
-    return next((f"{name} {wrong}" for name, wrong in run_damages(run, weights_up_to=QUICK)), None)
+    limit = math.inf if run.is_adaptation else QUICK
+    return next((f"{name} {wrong}" for name, wrong in run_damages(run, weights_up_to=limit)), None)
 
 
 def run_damages(run: Run, *, weights_up_to: float = math.inf) -> Iterator[Damage]:
@@ -37,6 +38,8 @@ def run_damages(run: Run, *, weights_up_to: float = math.inf) -> Iterator[Damage
     if record["fingerprint"] != run.fingerprint:
         yield "DONE", "is of another recipe, task or data"
         return
+    if run.is_adaptation and not run.model.is_dir():
+        yield run.model.name, "is gone"
     if "files" not in record:
         yield from _unlisted_damages(run)
         return
@@ -61,11 +64,12 @@ def _unlisted_damages(run: Run) -> Iterator[Damage]:
 
 def all_damages(plan: Plan) -> Iterator[Damage]:
     """Yield all damaged files of a job's folder, finished or not; reads every file that is listed anywhere."""
-    for run in [*plan.runs, *plan.baselines]:
+    for run in [*plan.adaptations, *plan.runs, *plan.baselines]:
         name = run.directory.relative_to(plan.output_dir).as_posix()
         found = run_damages(run) if run.done_file.exists() else unfinished_damages(run)
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
-        if plan.ensemble_file.exists() and not run.done_file.exists():  # it is fitted once all runs are done
+        is_gone = plan.ensemble_file.exists() and not run.done_file.exists()  # it is fitted once all runs are done
+        if is_gone and not run.is_adaptation:
             yield f"{name}/{run.done_file.name}", "is gone"
     for done in plan.output_dir.glob("baselines/*/*/DONE"):
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import set_threads
 from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
+from smm4h.training.adaptation.adapt import adapt_encoder
 from smm4h.training.run import train_run
 from smm4h.training.run_data import PseudoLabelsRemoved, RunData, keep_best_model
 from smm4h.training.tracking import Tracking, trackers_of
@@ -115,6 +116,8 @@ def train_all(runs: Sequence[Run], data: RunData, device: str, stop: threading.E
 
 def trainer_of(run: Run) -> Callable[..., None]:
     """Return the function that makes a run's results."""
+    if run.is_adaptation:
+        return adapt_encoder
     if run.member.is_outside:
         return take_outside_predictions
     return train_run if run.member.has_encoder else train_baseline

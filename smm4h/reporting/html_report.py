@@ -115,11 +115,17 @@ def command_of(words: Sequence[str]) -> str:
 OUTSIDE = re.compile(r"(?:file:|[A-Za-z]:[\\/]|[\\/]|~|\$)|(?:.*[\\/])?\.\.(?:[\\/]|$)")
 
 
+# of a mapping such as {unlabelled: FILE}, a text in quotes or a word
+OF_MAPPING = re.compile(r"""(?P<quote>["'])(?P<text>.*?)(?P=quote)|[^\s{}\[\]"',:]+""")
+
+
 def shown_word(word: str) -> str:
     """Return a word of a command; of a path that is absolute or leads upwards only its last part, as paths are private.
 
-    Paths stand alone, behind a flag's `=`, or in a list with commas.
+    Paths stand alone, behind a flag's `=`, in a list with commas, or in a mapping.
     """
+    if word.startswith("{"):
+        return OF_MAPPING.sub(_shown_of_mapping, word)
     if word.startswith("-") and "=" in word:
         flag, _, value = word.partition("=")
         return f"{flag}={shown_word(value)}"
@@ -129,6 +135,11 @@ def shown_word(word: str) -> str:
         return word
     parts = [part for part in re.split(r"[\\/]", word) if part not in ("", ".", "..", "~", "file:")]
     return parts[-1] if parts else "FOLDER"
+
+
+def _shown_of_mapping(found: re.Match[str]) -> str:
+    quote = found["quote"] or ""
+    return f"{quote}{shown_word(found['text'] if quote else found[0])}{quote}"
 
 
 def _rows(path: Path) -> list[dict[str, str]] | None:

@@ -11,7 +11,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from smm4h.config.arguments import WITHOUT_EFFECT
-from smm4h.config.job import Member
+from smm4h.config.job import Adaptation, Member
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
@@ -27,7 +27,16 @@ from smm4h.reporting.hub import display_name, is_hub_name
 from smm4h.reporting.terminal import promise_text
 from smm4h.utils.files import read_json, write_atomically, write_text
 
-SHOWN_ELSEWHERE = {"classifier", "head", "model_name_or_path", "cleaning", "pseudo_labels", "model_revision", "packed"}
+SHOWN_ELSEWHERE = {
+    "classifier",
+    "head",
+    "model_name_or_path",
+    "cleaning",
+    "pseudo_labels",
+    "model_revision",
+    "packed",
+    "adapt",
+}
 PLAIN = "Texts go in as they are."
 ABOUT_FOLDS = "Out of fold: every labelled tweet is judged by models, decisions and rules that were fitted without it."
 
@@ -118,6 +127,14 @@ class Card:
         )
 
 
+def data_note_of(job: FinishedJob) -> str:
+    """Return what a job learnt from beside its labelled tweets, as the end of a sentence about them."""
+    note = f", and {sum(file['tweets'] for file in job.extra)} extra training rows" if job.extra else ""
+    files = {one["unlabelled"]["sha256"]: one["unlabelled"] for one in job.adaptations if "unlabelled" in one}
+    n_texts = sum(file["tweets"] for file in files.values())
+    return note + (f", and {n_texts} unlabelled texts that encoders were adapted to" if files else "")
+
+
 def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:
     """Return rows of name, kind and own settings, and a description of the settings that all encoders share."""
     named = [{k: v for k, v in m.settings.items() if k not in SHOWN_ELSEWHERE | WITHOUT_EFFECT} for m in members]
@@ -138,7 +155,17 @@ def _kind(member: Member) -> str:
     kind = member.args.classifier
     if member.has_encoder:
         kind = f"head {member.args.head} on {display_name(member.args.model_name_or_path)}"
+    if member.adaptation is not None:
+        kind += f", {adapted_text(member.adaptation)}"
     return kind + (f", cleaned ({', '.join(cleaning)})" if cleaning else "") + (", pseudo labels" if pseudo else "")
+
+
+def adapted_text(adaptation: Adaptation) -> str:
+    """Return in words what an encoder was adapted to; no file is named."""
+    texts = {"unlabelled": adaptation.unlabelled, "labelled": adaptation.labelled, "test": adaptation.test}
+    names = [name for name, are_read in texts.items() if are_read]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[:-1] else names)
+    return f"adapted before by masked words of {listed} texts, read {adaptation.epochs:g} times, without labels"
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -228,7 +255,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         encoders=[n for n in job.encoder_names if is_hub_name(n)],
         pictures=pictures_of(job, for_card=True),
         notes=notes,
-        data_note=f", and {sum(file['tweets'] for file in job.extra)} extra training rows" if job.extra else "",
+        data_note=data_note_of(job),
         limits=_readable_in(job),
         license=license,
         tags=["ensemble"],

@@ -8,7 +8,8 @@ import gc
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,11 @@ from smm4h.training.checkpoints import (
 )
 from smm4h.training.losses import LabelSetLoss, loss_of
 from smm4h.training.optim import SparseRowEmbedding
+from smm4h.training.resumable import ResumableTrainer, RunArguments, RunMonitor, run_arguments
 from smm4h.training.run_data import RunData, training_part, write_done, write_results
 from smm4h.training.sampler import sampling_of
 from smm4h.training.tracking import trackers_of
-from smm4h.training.trainer import BestEpoch, RunArguments, RunMonitor, TweetTrainer, input_columns, run_arguments
+from smm4h.training.trainer import BestEpoch, TweetTrainer, input_columns
 from smm4h.utils.durable import listing, read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 
@@ -134,10 +136,17 @@ def train_run(
 
     Raises `Stopped` after saving on a stop, and `InputError` for settings that the user must correct.
     """
-    own = broadcast_from_main(checkpoints.make_own_folder(run.directory) if PartialState().is_main_process else None)
-    try:
+    with own_folder(run) as own:
         while not _run_once(run, data, own, report, stop, on_trained):
             _free_memory()
+
+
+@contextmanager
+def own_folder(run: Run) -> Iterator[Path]:
+    """Yield a folder in the run's for this process, or all that train it jointly, and free memory in the end."""
+    own = broadcast_from_main(checkpoints.make_own_folder(run.directory) if PartialState().is_main_process else None)
+    try:
+        yield own
     finally:
         if PartialState().is_main_process:
             checkpoints.leave_own_folder(own)
@@ -251,12 +260,9 @@ def _train(
     another seed. Raises `InputError` where no evaluation was made to choose from.
     """
     best, watch, own = trainer.best, trainer.watch, Path(trainer.args.output_dir)
-    checkpoint = _adopt_checkpoint(run, trainer, own)
+    checkpoint = adopt_checkpoint(run, trainer, own)
     if checkpoint is not None:
         best.load(checkpoint)
-        watch.seconds_before = json.loads((checkpoint / checkpoints.COMPLETE_FILE).read_text(encoding="utf-8"))[
-            "training_seconds"
-        ]
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     steps, planned = trainer.state.global_step, trainer.state.max_steps
     if steps < planned:
@@ -293,15 +299,19 @@ def _train(
     return trained
 
 
-def _adopt_checkpoint(run: Run, trainer: "TweetTrainer", own: Path) -> Path | None:
-    """Return the checkpoint to resume from, in this process's own folder; None without one."""
+def adopt_checkpoint(run: Run, trainer: ResumableTrainer, own: Path) -> Path | None:
+    """Return the checkpoint to resume from, in this process's own folder, and count its seconds; None without one."""
     adopted: list[Path | None] = [None]
 
     def adopt() -> None:
         adopted[0] = checkpoints.adopt_latest(run.directory, own, trainer.facts)
 
     checkpoints.on_main_process(adopt)
-    return broadcast_from_main(adopted[0])
+    checkpoint = broadcast_from_main(adopted[0])
+    if checkpoint is not None:
+        record = json.loads((checkpoint / checkpoints.COMPLETE_FILE).read_text(encoding="utf-8"))
+        trainer.watch.seconds_before = record["training_seconds"]
+    return checkpoint
 
 
 def _write_collapse(run: Run, auc: float) -> None:
@@ -363,7 +373,9 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
         per_epoch = max(1, n_shown // step_size if a.dataloader_drop_last else -(-n_shown // step_size))
         a.num_train_epochs = max(a.num_train_epochs, math.ceil(member.args.min_steps / per_epoch))
     tokenizer = load_tokenizer(member)
-    model = build_model(member, task)
+    if run.adaptation is not None:
+        run.adaptation.check_file(run.adaptation.model)
+    model = build_model(run.built_member, task)
     if meant_for := member.args.learning_rate_width:
         arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
     if is_padding_free(member, arguments, model):

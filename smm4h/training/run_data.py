@@ -13,6 +13,7 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job
+from smm4h.config.plans.adaptation import adaptations_of
 from smm4h.config.plans.identity import identity_hash, identity_in
 from smm4h.config.plans.plan import Plan, fold_runs
 from smm4h.config.plans.run import Run
@@ -27,6 +28,7 @@ from smm4h.data.splits import Splits
 from smm4h.data.tokenization import token_table, tokenise
 from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
+from smm4h.training.adaptation.texts import file_part, prepare_texts
 from smm4h.training.checkpoints import ResultFiles
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import listing, remove, write_checked_json
@@ -111,6 +113,10 @@ class RunData:
         return part_file(self.pseudo_folder, run.stage, run.member.args.fold_seed, run.fold)
 
     def is_ready(self, run: Run) -> bool:
+        """Return whether all is there that the run waits for: its pseudo labels, and its adapted encoder."""
+        return self.is_taught(run) and (run.adaptation is None or run.adaptation.is_done())
+
+    def is_taught(self, run: Run) -> bool:
         """Return whether the run's pseudo labels are written, which runs of stage 1 do not need."""
         return run.stage == 1 or self.pseudo_file(run).is_file()
 
@@ -276,10 +282,12 @@ def keep_best_model(runs: Sequence[Run], score: str) -> None:
 def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
     """Write the token tables of the job's tweets, and return the inputs that its runs share."""
     folder = plan.output_dir / "tokens"
-    members = list({run.member.name: run.member for run in plan.wanted}.values())
+    members = list({run.member.name: run.member for run in plan.wanted if not run.is_adaptation}.values())
     for part in ("labelled", "test", "unlabelled"):
         if (tweets := getattr(splits, part)) is not None:
             tokenise(folder, part, tweets, members, plan.derived)
+    for run in adaptations_of(plan.wanted):
+        prepare_texts(folder, run.member, adaptation_tweets(splits), plan.derived)
     if (extra := splits.extra) is not None:
         tokenise(folder, "extra", extra.tweets, members, plan.derived)
         seeds = sorted({member.args.fold_seed for member in job.members})
@@ -307,6 +315,12 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         plan_file=plan.plan_file,
         identity=identity_hash(plan.identity),
     )
+
+
+def adaptation_tweets(splits: Splits) -> dict[str, Dataset | None]:
+    """Return the tweets that encoders may be adapted to, by the name of their part; see `texts.part_names`."""
+    of_files = zip(splits.adaptation_hashes().values(), splits.adaptation.values(), strict=True)
+    return {"labelled": splits.labelled, "test": splits.test} | {file_part(own): table for own, table in of_files}
 
 
 def _write_outside(plan: Plan, name: str, part: str, probabilities: np.ndarray, splits: Splits, task: Task) -> None:

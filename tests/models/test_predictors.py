@@ -12,7 +12,7 @@ from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import mean_predictions
 from smm4h.models import predictors
 from smm4h.models.predictors import has_bf16
-from smm4h.training.trainer import run_arguments
+from smm4h.training.resumable import run_arguments
 
 
 @pytest.mark.parametrize("cpu_has_it", [True, False])

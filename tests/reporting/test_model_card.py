@@ -42,6 +42,8 @@ def test_the_card_has_scores_sections_and_figures(published_job):
         ("recipes/rare.yaml", "recipes/rare.yaml"),
         ("microsoft/deberta-v3-base", "microsoft/deberta-v3-base"),
         ("1e-5", "1e-5"),
+        ('{"unlabelled": "/home/jane/my files/x.tsv", "epochs": 2}', '{"unlabelled": "x.tsv", "epochs": 2}'),
+        ("--adapt={unlabelled: ~/jane/x.tsv, epochs: 2}", "--adapt={unlabelled: x.tsv, epochs: 2}"),
         ("...", "..."),
     ],
 )

@@ -16,6 +16,7 @@ from smm4h.config.job import Member
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task_file import read_task
 from smm4h.data.outputs.predictions import read_predictions
+from smm4h.training.resumable import run_arguments
 from smm4h.training.run import (
     TaskMetric,
     build_model,
@@ -26,7 +27,6 @@ from smm4h.training.run import (
 )
 from smm4h.training.run_data import training_part
 from smm4h.training.sampler import ClassSampling
-from smm4h.training.trainer import run_arguments
 from smm4h.utils.errors import InputError
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
-from smm4h.training.trainer import BestEpoch, layer_depths, run_arguments
+from smm4h.training.resumable import run_arguments
+from smm4h.training.trainer import BestEpoch, layer_depths
 
 
 @pytest.mark.parametrize("balance", [{}, {"class_weights": "{1: 3, 2: 0.5}", "label_smoothing_factor": 0.1}])

@@ -1,7 +1,7 @@
 """Plan of a job: its runs (members x folds) with stages and fingerprints, and the paths of the job's files."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from smm4h.config.arguments import JobSettings
 from smm4h.config.decision import Costs
 from smm4h.config.job import Job, Member
+from smm4h.config.plans.adaptation import FOLDER, adaptation_run, adaptations_of, with_content
 from smm4h.config.plans.identity import effective_settings, fingerprint_of, shared_settings, task_identity
 from smm4h.config.plans.run import REFIT, Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
@@ -95,6 +96,11 @@ class Plan:
         return list(dict.fromkeys(run.member.name for run in self.runs))
 
     @property
+    def adaptations(self) -> list[Run]:
+        """The runs that adapt encoders, before all runs that fine-tune them."""
+        return adaptations_of(self.runs)
+
+    @property
     def members_with_models(self) -> list[str]:
         """Names of the members that are trained, and so have models; of the others predictions are all there is."""
         return list(dict.fromkeys(run.member.name for run in self.runs if not run.member.is_outside))
@@ -105,7 +111,12 @@ class Plan:
         return [run for run in self.runs if run.member.name in names]
 
 
-def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mapping[str, str]] | None = None) -> Plan:
+def make_plan(
+    job: Job,
+    data: dict[str, str | None],
+    outside: Mapping[str, Mapping[str, str]] | None = None,
+    adaptation: Mapping[str, str] | None = None,
+) -> Plan:
     """Return the plan of a job.
 
     Args:
@@ -113,11 +124,12 @@ def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mappi
             known.
         outside: by the name of each member from elsewhere, content hashes of its predictions by part. They take the
             place of the files' names, so that files may be moved.
+        adaptation: content hashes of the files that encoders are adapted to, which take the place of their names, too.
     """
     members = [
         member.with_settings(predictions=json.dumps(outside[member.name], sort_keys=True))
         if outside and member.name in outside
-        else member
+        else with_content(member, adaptation or {})
         for member in job.members
     ]
     identity = {
@@ -130,7 +142,8 @@ def make_plan(job: Job, data: dict[str, str | None], outside: Mapping[str, Mappi
     }
     runs = _runs(job.output_dir, members, identity)
     baselines = _runs(job.output_dir / "baselines", job.baselines, identity, are_baselines=True)
-    return Plan(job.output_dir, runs, wanted_of([*runs, *baselines], job.settings), identity, baselines)
+    wanted = wanted_of([*runs, *baselines], job.settings)
+    return Plan(job.output_dir, runs, [*adaptations_of(wanted), *wanted], identity, baselines)
 
 
 def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:
@@ -178,17 +191,19 @@ def read_plan(output_dir: Path) -> tuple[Plan, Task]:
         raise InputError(f"{output_dir} is not a job's output folder: it has no readable plan.json") from None
     members = [Member(name, settings) for name, settings in identity["recipe"]["members"].items()]
     runs = _runs(output_dir, members, identity)
-    return Plan(output_dir, runs, runs, identity), task
+    return Plan(output_dir, runs, [*adaptations_of(runs), *runs], identity), task
 
 
 def _runs(
-    output_dir: Path, members: Iterable[Member], identity: dict[str, Any], *, are_baselines: bool = False
+    output_dir: Path, members: Sequence[Member], identity: dict[str, Any], *, are_baselines: bool = False
 ) -> list[Run]:
     n_folds = shared_settings(identity).n_folds
+    adapted = {m.name: adaptation_run(output_dir / FOLDER, m, identity["data"]) for m in members}
     return [
         Run(
             *(member, fold, output_dir / member.name / _folder_name(fold), fingerprint_of(identity, member, fold)),
             is_baseline=are_baselines,
+            adaptation=adapted[member.name],
         )
         for member in members
         for fold in [*range(n_folds), *([None] if member.args.refit and not member.is_outside else [])]

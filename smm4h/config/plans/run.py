@@ -25,9 +25,13 @@ class Run:
     directory: Path
     fingerprint: str
     is_baseline: bool = False  # without a vote
+    adaptation: "Run | None" = None  # the run whose adapted encoder this one fine-tunes
+    is_adaptation: bool = False  # adapts an encoder to texts; it predicts nothing
 
     @property
     def name(self) -> str:
+        if self.is_adaptation:
+            return f"{self.directory.parent.name}/{self.directory.name}"
         return f"{self.member.name}/{self.directory.name}"
 
     @property
@@ -37,7 +41,16 @@ class Run:
     @property
     def part_name(self) -> str:
         """The fold, or the refit, in words."""
+        if self.is_adaptation:
+            return "adaptation"
         return "refit" if self.is_refit else f"fold {self.fold}"
+
+    @property
+    def built_member(self) -> Member:
+        """The member with the encoder that its model is built on: the adapted one, where it is adapted first."""
+        if self.adaptation is None:
+            return self.member
+        return self.member.with_settings(model_name_or_path=str(self.adaptation.model))
 
     def holds_out(self, folds: np.ndarray) -> np.ndarray:
         """Return a mask (n_tweets,) of the tweets that the run must not learn from.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smm4h.config.job import Member
+from smm4h.config.plans.run import Run
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 
 # Settings that a step's or a prediction's duration depends on; the rest of a member's settings costs nothing.
@@ -61,6 +62,12 @@ def kind_of_cost(member: Member, *, is_baseline: bool) -> str:
     return json.dumps([values, reads_tokens, is_baseline and not member.has_encoder], sort_keys=True)
 
 
+def kind_of_run(run: Run) -> str:
+    """Return `kind_of_cost` of a run's member; adaptations are another kind than the runs that wait for them."""
+    kind = kind_of_cost(run.member, is_baseline=run.is_baseline)
+    return f"adaptation {kind}" if run.is_adaptation else kind
+
+
 def fit_seconds(fits: Sequence[tuple[int, float]], n_tweets: int) -> float:
     """Return the seconds of a fit to `n_tweets`, by the power law through two measured ones.
 
@@ -71,6 +78,12 @@ def fit_seconds(fits: Sequence[tuple[int, float]], n_tweets: int) -> float:
         return slow * n_tweets / many
     exponent = math.log(max(slow, 1e-6) / max(fast, 1e-6)) / math.log(many / few)
     return slow * (n_tweets / many) ** min(1.5, max(0.7, exponent))
+
+
+def adaptation_seconds(member: Member, measured: Measured, size: JobSize) -> float:
+    """Return the seconds of the adaptation of an encoder, by the steps of a probe of masked words."""
+    steps, _ = planned_steps(member, size.adaptation_texts(member))
+    return measured.preparation + measured.finish + steps * measured.step
 
 
 def run_seconds(member: Member, measured: Measured, size: JobSize, *, is_refit: bool, is_teacher: bool) -> float:

@@ -16,7 +16,15 @@ from smm4h.data.splits import Splits
 from smm4h.data.tokenization import encoder_size
 from smm4h.parallel import fork_server
 from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, threads_each
-from smm4h.parallel.forecast.costs import Measured, is_quick, kind_of_cost, prediction_bytes, run_seconds, working_bytes
+from smm4h.parallel.forecast.costs import (
+    Measured,
+    adaptation_seconds,
+    is_quick,
+    kind_of_run,
+    prediction_bytes,
+    run_seconds,
+    working_bytes,
+)
 from smm4h.parallel.forecast.probe import NoForecast, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.wording import counted
@@ -143,15 +151,18 @@ class Forecaster:
         )
 
     def _of(self, run: Run) -> Measured:
-        return self.measured[kind_of_cost(run.member, is_baseline=run.is_baseline)]
+        return self.measured[kind_of_run(run)]
 
     def _seconds(self, run: Run, size: JobSize, teachers: Collection[str]) -> float:
         if run.member.is_outside:
             return 0.0
+        if run.is_adaptation:
+            return adaptation_seconds(run.member, self._of(run), size)
         is_teacher = run.member.name in teachers
         return run_seconds(run.member, self._of(run), size, is_refit=run.is_refit, is_teacher=is_teacher)
 
     def _prediction_bytes(self, runs: Sequence[Run], size: JobSize, teachers: Collection[str]) -> int:
+        runs = [run for run in runs if not run.is_adaptation]
         options = ({"is_refit": run.is_refit, "is_teacher": run.member.name in teachers} for run in runs)
         return sum(prediction_bytes(run.member, size, **own) for run, own in zip(runs, options, strict=True))
 
@@ -169,12 +180,17 @@ def missing_runs(plan: Plan) -> list[Run]:
 def makespan(runs: Sequence[Run], seconds: Mapping[str, float], n_workers: int) -> float:
     """Return the seconds until all runs are done: stage by stage, the longest first, each by the next free worker."""
     total = 0.0
-    for stage in sorted({run.stage for run in runs}):
+    for own_stage in sorted({_stage_of(run) for run in runs}):
         free = [0.0] * n_workers
-        for duration in sorted((seconds[run.name] for run in runs if run.stage == stage), reverse=True):
+        for duration in sorted((seconds[run.name] for run in runs if _stage_of(run) == own_stage), reverse=True):
             heapq.heapreplace(free, free[0] + duration)
         total += max(free)
     return total
+
+
+def _stage_of(run: Run) -> int:
+    """Return when a run is trained: adaptations come before all runs that wait for them."""
+    return 0 if run.is_adaptation else run.stage
 
 
 def guessed_seconds(run: Run, size: JobSize, workers: Workers) -> float:
@@ -182,6 +198,11 @@ def guessed_seconds(run: Run, size: JobSize, workers: Workers) -> float:
     member, is_refit = run.member, run.is_refit
     if member.is_outside:
         return 0.0
+    speed = OPERATIONS if workers.devices[0] is None else GPU_OPERATIONS
+    length = min(TOKENS, member.args.max_seq_length)
+    if run.is_adaptation:
+        n_tokens = size.adaptation_texts(member) * member.args.num_train_epochs * length
+        return RUN_GUESS + 6 * encoder_size(member) * n_tokens / speed
     n_trained = size.training_tweets(member, is_refit=is_refit)
     n_predicted = size.predicted_tweets(member, is_refit=is_refit, is_teacher=False)
     if not member.has_encoder:
@@ -190,8 +211,7 @@ def guessed_seconds(run: Run, size: JobSize, workers: Workers) -> float:
     steps, evaluations = planned_steps(member, size.shown_tweets(member, is_refit=is_refit))
     batch = member.args.per_device_train_batch_size * member.args.gradient_accumulation_steps
     n_predicted += round(evaluations * size.evaluated_tweets(is_refit=is_refit))
-    tokens = (3 * steps * batch + n_predicted) * min(TOKENS, member.args.max_seq_length)  # backward is twice forward
-    speed = OPERATIONS if workers.devices[0] is None else GPU_OPERATIONS
+    tokens = (3 * steps * batch + n_predicted) * length  # backward is twice forward
     return RUN_GUESS + 2 * encoder_size(member) * tokens / speed
 
 
@@ -200,15 +220,17 @@ def kept_bytes(runs: Sequence[Run], measured: Mapping[str, Measured], job: Job) 
 
     Of each member's best fold, one of the runs that hold tweets out is kept, and its refit.
     """
+    adapted = sum(measured[run.name].model_bytes for run in runs if run.is_adaptation)
+    runs = [run for run in runs if not run.is_adaptation]
     kept = {run.name: measured[run.name].model_bytes for run in runs if run.name in measured}
     if job.settings.keep_models == "none":
-        return 0.0
+        return adapted
     if job.settings.keep_models == "best":
         first = {(run.member.name, run.is_refit): run.name for run in reversed(runs)}
         kept = {name: size for name, size in kept.items() if name in first.values()}
     of_encoders = {run.name for run in runs if run.member.has_encoder}
     half = 0.5 if job.settings.keep_models_in != "float32" else 1.0
-    return sum(size * (half if name in of_encoders else 1.0) for name, size in kept.items())
+    return adapted + sum(size * (half if name in of_encoders else 1.0) for name, size in kept.items())
 
 
 def shared_memory() -> float:

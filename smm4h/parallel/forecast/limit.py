@@ -70,7 +70,7 @@ def planned_within(job: Job, splits: Splits, forecaster: Forecaster) -> tuple[Jo
 
 
 def _plan_of(job: Job, splits: Splits) -> Plan:
-    return make_plan(job, splits.content_hashes(), splits.outside_hashes())
+    return make_plan(job, *splits.hashes())
 
 
 def _names(job: Job) -> str:

@@ -20,6 +20,7 @@ from smm4h.data.dataset import column
 from smm4h.data.folds import fold_column, write_folds
 from smm4h.data.tokenization import tokenise
 from smm4h.parallel.forecast.costs import Measured
+from smm4h.training.adaptation.adapt import masked_trainer
 from smm4h.training.run import _free_memory, _trainer, predict_proba
 from smm4h.training.run_data import RunData, training_part
 from smm4h.training.words.baselines import WordModel, fit_member, labels_of_part, save_baseline
@@ -61,21 +62,22 @@ class StepTimer:
         return max(0.0, self.times[1] - self.times[0] - self.step_seconds())
 
 
-def measure(members: Sequence[tuple[Member, bool]], sample: Dataset, task: Task) -> list[Measured]:
-    """Return the costs of each member, whose name says nothing here, measured one after the other.
+def measure(runs: Sequence[Run], sample: Dataset, task: Task) -> list[Measured]:
+    """Return the costs of runs, whose names say nothing here, measured one after the other.
 
     Args:
-        members: each with whether it is a baseline.
+        runs: one of each kind.
         sample: labelled tweets; every second one is trained on, the others are held out.
     """
     with tempfile.TemporaryDirectory(prefix="smm4h-probe-") as folder:
-        data = _run_data(Path(folder), [member for member, _ in members], sample, task)
+        data = _run_data(Path(folder), [run.member for run in runs], sample, task)
         results = []
-        for number, (member, is_baseline) in enumerate(members):
-            run = Run(member, 0, Path(folder) / f"probe-{number}" / "fold-0", "probe", is_baseline=is_baseline)
+        for number, asked in enumerate(runs):
+            directory = Path(folder) / f"probe-{number}" / "fold-0"
+            run = replace(asked, fold=0, directory=directory, fingerprint="probe", adaptation=None)
             run.directory.mkdir(parents=True)
             before = _resident()
-            of_kind = _measure_encoder if member.has_encoder else _measure_words
+            of_kind = _measure_encoder if run.member.has_encoder else _measure_words
             measured = of_kind(run, data, is_first=number == 0)
             results.append(replace(measured, memory=max(0, _peak() - before), gpu_memory=_gpu_peak()))
             _free_memory()
@@ -102,16 +104,17 @@ def timed_member(member: Member) -> Member:
 
 def _measure_encoder(run: Run, data: RunData, *, is_first: bool) -> Measured:
     run, timer = replace(run, member=timed_member(run.member)), StepTimer()
-    part = training_part(run, data, None)
+    part, trainer_for = training_part(run, data, None), masked_trainer if run.is_adaptation else _trainer
     if is_first:  # a process's first trainer also loads what all later ones find loaded
-        _trainer(run, data, run.directory / "first", part, timer, lambda: False)
+        trainer_for(run, data, run.directory / "first", part, timer, lambda: False)
     started = time.perf_counter()
-    trainer = _trainer(run, data, run.directory / "own", part, timer, lambda: False)
+    trainer = trainer_for(run, data, run.directory / "own", part, timer, lambda: False)
     with suppress(Enough):
         trainer.train()
     tweets = part.select(range(min(PREDICTED, len(part))))
     trained = time.perf_counter()
-    predict_proba(trainer, tweets)
+    if not run.is_adaptation:
+        predict_proba(trainer, tweets)
     predicted = time.perf_counter()
     n_bytes = _save(run, lambda folder: trainer.save_model(str(folder)))
     return Measured(

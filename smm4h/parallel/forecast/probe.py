@@ -12,13 +12,12 @@ from multiprocessing.connection import Connection, wait
 import numpy as np
 from datasets import Dataset
 
-from smm4h.config.job import Member
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import column, renumbered
 from smm4h.data.folds import stratified_choice
 from smm4h.parallel import fork_server
-from smm4h.parallel.forecast.costs import Measured, kind_of_cost
+from smm4h.parallel.forecast.costs import Measured, kind_of_run
 
 SAMPLE = 2000  # labelled tweets that probes learn from and predict, at most
 MOST_PROBES = 8  # of more workers, so many are probed
@@ -29,12 +28,12 @@ class NoForecast(Exception):
     """Raised with the reason where nothing could be measured; the job itself needs no forecast."""
 
 
-def kinds_of(runs: Sequence[Run]) -> dict[str, tuple[Member, bool]]:
-    """Return a member, and whether it is a baseline, for each kind of cost among some runs."""
-    kinds: dict[str, tuple[Member, bool]] = {}
+def kinds_of(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return a run for each kind of cost among some runs."""
+    kinds: dict[str, Run] = {}
     for run in runs:
         if not run.member.is_outside:
-            kinds.setdefault(kind_of_cost(run.member, is_baseline=run.is_baseline), (run.member, run.is_baseline))
+            kinds.setdefault(kind_of_run(run), run)
     return kinds
 
 
@@ -107,7 +106,7 @@ def sample_of(labelled: Dataset) -> Dataset:
 def run_probe(
     device: str | None,
     threads: int,
-    members: Sequence[tuple[Member, bool]],
+    runs: Sequence[Run],
     sample: Dataset,
     task: Task,
     parent: Connection,
@@ -120,6 +119,6 @@ def run_probe(
     try:
         from smm4h.parallel.forecast.measure import measure
 
-        parent.send(measure(members, sample, task))
+        parent.send(measure(runs, sample, task))
     except Exception as error:
         parent.send(user_message(error) or f"the probe failed ({type(error).__name__})")

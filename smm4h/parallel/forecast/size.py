@@ -1,7 +1,8 @@
 """Size of a job's runs: how many tweets each learns from and predicts, and how many steps that takes."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ class JobSize:
     Args:
         labels: class indices (n_tweets,) of the labelled tweets.
         pseudo_fraction: share of the pool that joins a learner's training part.
+        n_adaptation: texts of each file that encoders are adapted to, by the hash of its content.
     """
 
     task: Task
@@ -27,6 +29,7 @@ class JobSize:
     n_folds: int
     max_eval_samples: int | None
     pseudo_fraction: float
+    n_adaptation: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_job(cls, job: Job, splits: Splits) -> "JobSize":
@@ -34,10 +37,18 @@ class JobSize:
         n_extra = len(splits.extra.tweets) if splits.extra is not None else 0
         settings = job.settings
         limits = settings.n_folds, settings.max_eval_samples, settings.pseudo_fraction
-        return cls(job.task, splits.gold, n_extra, *counts, *limits)
+        texts = zip(splits.adaptation_hashes().values(), splits.adaptation.values(), strict=True)
+        n_adaptation = {content: len(table) for content, table in texts}
+        return cls(job.task, splits.gold, n_extra, *counts, *limits, n_adaptation)
 
     def with_folds(self, n_folds: int) -> "JobSize":
         return replace(self, n_folds=n_folds)
+
+    def adaptation_texts(self, member: Member) -> int:
+        """Return how many texts a member's encoder is adapted to."""
+        adaptation = member.adaptation
+        own = len(self.labels) * adaptation.labelled + self.n_test * adaptation.test
+        return own + self.n_adaptation.get(adaptation.unlabelled, 0)
 
     def held_out(self, *, is_refit: bool) -> int:
         """Return how many tweets a run holds out."""
