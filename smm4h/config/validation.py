@@ -90,8 +90,6 @@ def check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(
             f"{where}refit holds no tweets out that could choose an epoch; choose --checkpoint last, or --refit false"
         )
-    if member.args.refit and member.args.pseudo_labels:
-        raise InputError(f"{where}pseudo labels are made for folds; write refit: false in the member's row")
     if member.args.save_strategy not in ("no", "epoch", "steps"):
         raise InputError(f"{where}--save_strategy {member.args.save_strategy}: choose no, epoch or steps")
     if member.args.train_sampling_strategy == "batch_rebalance":

@@ -43,10 +43,19 @@ class PseudoLabels:
         return PseudoLabels(self.rows[kept], self.labels[kept])
 
 
-def part_file(folder: Path, stage: int, fold_seed: int, fold: int) -> Path:
-    """Return the path of a fold's pseudo labels in a job; they depend on the folds' seed and on the stage."""
+def part_file(folder: Path, stage: int, fold_seed: int, fold: int | None) -> Path:
+    """Return the path of a fold's pseudo labels in a job; they depend on the folds' seed and on the stage.
+
+    Args:
+        fold: None: a refit's, which holds no tweets out.
+    """
     folder = folder if stage == 2 else folder / f"round-{stage - 1}"
-    return folder / f"seed-{fold_seed}" / f"fold-{fold}.tsv"
+    return folder / f"seed-{fold_seed}" / f"{part_name(fold)}.tsv"
+
+
+def part_name(fold: int | None) -> str:
+    """Return the name of a fold's part, or of a refit's."""
+    return "refit" if fold is None else f"fold-{fold}"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from smm4h.data import pseudo_labels
 from smm4h.data.dataset import column
 from smm4h.data.folds import folds_of
 from smm4h.data.pseudo_labels import PseudoLabels
-from smm4h.ensemble.member_predictions import MemberPredictions, run_predictions
+from smm4h.ensemble.member_predictions import MemberPredictions, mean_predictions, run_predictions
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import sync_tree
 from smm4h.utils.files import check_fence, read_json, sync_names, write_json
 
+HOLDS_NONE = pseudo_labels.HeldOutKeys(set(), set())  # of a refit
 COUNTS = "counts.json"  # in the folder of a fold seed's parts
 
 
@@ -67,48 +68,60 @@ class PseudoLabeler:
             prior = task.space.counts(column(labelled, "label").to_numpy()) / len(labelled)
         self.filters = pseudo_labels.Filters(settings.pseudo_confidence, settings.pseudo_agreement, prior, task.space)
 
-    def write(self, folder: Path, stage: int, fold_seed: int, derived: DerivedFiles, inputs: str) -> bool:
+    def write(
+        self, folder: Path, stage: int, fold_seed: int, derived: DerivedFiles, inputs: str, *, for_refit: bool = False
+    ) -> bool:
         """Write each fold's part, in a folder that appears once it is complete.
 
         Args:
             folder: of all pseudo labels of the job.
             derived: the job's derived files, to which this folder belongs.
             inputs: a hash of the teachers' predictions.
+            for_refit: whether there is a part for refits, too.
 
         Returns True if this process wrote the parts, False if they were there or another process wrote them.
         """
         target, written = pseudo_labels.part_file(folder, stage, fold_seed, 0).parent, []
-        derived.make(target, lambda: written.append(self._write_parts(target, fold_seed)), inputs)
+        parts = [*range(self.settings.n_folds), *([None] if for_refit else [])]
+        derived.make(target, lambda: written.append(self._write_parts(target, fold_seed, parts)), inputs)
         return bool(written)
 
-    def _write_parts(self, target: Path, fold_seed: int) -> None:
+    def _write_parts(self, target: Path, fold_seed: int, parts: Sequence[int | None]) -> None:
         """Write the parts and their counts to a temporary folder, and rename it to `target`."""
-        settings, partial = self.settings, target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        n_tweets, folds = len(self.pool), range(settings.n_folds)
-        if settings.pseudo_from == "vote":
-            drawn = pseudo_labels.cut_disjoint_parts(
-                n_tweets, settings.pseudo_fraction, settings.n_folds, settings.pseudo_seed
-            )
-            predictions, voted = self.vote(self.part)
-        else:
-            seeds = [settings.pseudo_seed + fold for fold in folds]
-            drawn = [pseudo_labels.draw_random_part(n_tweets, settings.pseudo_fraction, seed) for seed in seeds]
-            voted = None
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         counts = {}
-        held_out = pseudo_labels.held_out_keys_by_fold(self.labelled, self.task, fold_seed, settings.n_folds)
-        for fold in folds:
-            if settings.pseudo_from == "unseen":
-                is_held_out = folds_of(self.labelled, fold_seed) == fold
-                unbiased = [run for run in self.teachers if never_trained_on(run, is_held_out, self.labelled)]
-                predictions = run_predictions(unbiased, self.part)
-            part, counts[f"fold-{fold}"] = self._select(drawn[fold], predictions, voted, held_out[fold])
-            counts[f"fold-{fold}"]["teachers"] = predictions.members
-            pseudo_labels.write_part(partial / f"fold-{fold}.tsv", self.pool, part, self.task)
+        by_vote = self.vote(self.part) if self.settings.pseudo_from == "vote" else None
+        held_out = pseudo_labels.held_out_keys_by_fold(self.labelled, self.task, fold_seed, self.settings.n_folds)
+        for fold, rows in zip(parts, self._drawn(parts), strict=True):
+            predictions, voted = by_vote or (self._unseen(fold, fold_seed), None)
+            part, of_part = self._select(rows, predictions, voted, HOLDS_NONE if fold is None else held_out[fold])
+            name = pseudo_labels.part_name(fold)
+            counts[name] = {**of_part, "teachers": predictions.members}
+            pseudo_labels.write_part(partial / f"{name}.tsv", self.pool, part, self.task)
         write_json(partial / COUNTS, counts)
         sync_tree(partial)
         check_fence()
         partial.rename(target)
         sync_names(target.parent)
+
+    def _drawn(self, parts: Sequence[int | None]) -> list[np.ndarray]:
+        """Return the rows of the pool that each part gets: for folds by vote disjoint ones, else random ones."""
+        settings, n_tweets = self.settings, len(self.pool)
+        fraction, n_folds = settings.pseudo_fraction, settings.n_folds
+        seeds = [settings.pseudo_seed + (n_folds if fold is None else fold) for fold in parts]
+        drawn = [pseudo_labels.draw_random_part(n_tweets, fraction, seed) for seed in seeds]
+        if settings.pseudo_from == "vote":
+            drawn[:n_folds] = pseudo_labels.cut_disjoint_parts(n_tweets, fraction, n_folds, settings.pseudo_seed)
+        return drawn
+
+    def _unseen(self, fold: int | None, fold_seed: int) -> MemberPredictions:
+        """Return the predictions of the runs that saw no tweet that a fold holds out; for a refit, of all members."""
+        if fold is None:
+            return mean_predictions(self.teachers, self.part)
+        is_held_out = folds_of(self.labelled, fold_seed) == fold
+        return run_predictions(
+            [run for run in self.teachers if never_trained_on(run, is_held_out, self.labelled)], self.part
+        )
 
     def _select(
         self,

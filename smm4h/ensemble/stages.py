@@ -79,9 +79,12 @@ def write_pseudo_labels(stage: int, plan: Plan, job: Job, splits: Splits) -> dic
         derived.make(path, lambda: write_vote(path, *vote("test")), inputs)
     labeler = PseudoLabeler(job.settings, job.task, splits.labelled, splits.pool, teachers, vote)
     folder = plan.output_dir / "pseudo_labels"
-    seeds = sorted({run.member.args.fold_seed for run in runs})
+    for_refit = {run.member.args.fold_seed: False for run in sorted(runs, key=lambda run: run.member.args.fold_seed)}
+    for_refit |= {run.member.args.fold_seed: True for run in runs if run.is_refit}
     return {
-        seed: counts_of(folder, stage, seed) for seed in seeds if labeler.write(folder, stage, seed, derived, inputs)
+        seed: counts_of(folder, stage, seed)
+        for seed, with_refit in for_refit.items()
+        if labeler.write(folder, stage, seed, derived, inputs, for_refit=with_refit)
     }
 
 

@@ -111,7 +111,6 @@ def test_members_may_name_baselines_too():
         (["--n_folds", "1"], "at least two folds"),
         (["--max_train_samples", "0"], "at least one tweet"),
         (["--refit"], "member bigru-42: refit holds no tweets out .* choose --checkpoint last"),
-        (["--refit", "--checkpoint", "last"], "bigru-clean-pseudo: pseudo labels are made for folds; write refit: fal"),
         (
             ["--cleaning", "bertweet", "twitter_roberta"],
             "cleaning bertweet and twitter_roberta are of different encoders",

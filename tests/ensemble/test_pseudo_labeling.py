@@ -49,7 +49,7 @@ def read_parts(folder: Path) -> list[pd.DataFrame]:
 
 
 STUDENTS = {
-    "first": "{head: mean, pseudo_labels: true}",
+    "first": "{head: mean, pseudo_labels: true, refit: true, checkpoint: last}",
     "second": "{classifier: textcnn, pseudo_labels: true, pseudo_round: 2}",
 }
 
@@ -109,6 +109,17 @@ def test_only_runs_that_never_saw_a_folds_tweets_teach_it(pseudo_label_job):
         shown = [70, first[f"fold-{fold}"]["held_out"], 0, *accepted.values()]
         assert re.search(rf"fold-{fold} +" + " +".join(map(str, shown)), out), out
     assert "*" not in out  # no score is optimistically biased
+
+
+@pytest.mark.slow
+def test_a_refit_learns_from_all_teachers_for_it_holds_no_tweet_out(pseudo_label_job):
+    """Its part is of the pool's duplicates of labelled tweets, too; the second round's folds are not taught by it."""
+    folder, counts = pseudo_label_job.folder, pseudo_label_job.counts("seed-42")["refit"]
+    assert counts["teachers"] == ["one", "two", "other"]
+    assert (counts["drawn"], counts["held_out"]) == (70, 0)
+    metrics = json.loads((folder / "first" / "refit" / "metrics.json").read_text())
+    assert (metrics["pseudo_tweets"], metrics["training_tweets"]) == (70, 60 + 70)
+    assert "refit" not in pseudo_label_job.counts("round-2/seed-42")
 
 
 @pytest.mark.slow
