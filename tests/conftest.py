@@ -26,6 +26,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from smm4h.utils.console import console
 from smm4h.utils.leases import LeaseHolder
+from smm4h.utils.temporaries import private_folder
 
 ROOT = Path(__file__).parents[1]
 INVENTED = ROOT / "tests" / "invented"  # tweets in task 5's official shape, which no change of the quickstart changes
@@ -440,6 +441,18 @@ def leave_lease_of_another_host(path: Path) -> None:
     with LeaseHolder().try_acquire(path):
         text = path.read_text()
     path.write_text(text.replace(platform.node(), "node7"))
+
+
+def leave_temporaries(place: Path) -> list[Path]:
+    """Leave what a process leaves that is killed while it writes a file and a folder; return the two."""
+    with private_folder(place) as folder:
+        birth, number = folder.name.split("-")[3:]
+        dead = place / folder.name.replace(f"-{birth}-{number}", f"-{int(birth) + 1}-{number}")
+    (dead / "tokens").mkdir(parents=True)
+    (dead / "tweets.tsv").write_text("1\tI took my pills\n")
+    file = dead.with_name(f"{dead.name}.json")
+    file.write_text("{")
+    return [dead, file]
 
 
 def leave_empty_lease(path: Path) -> None:

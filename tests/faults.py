@@ -51,7 +51,7 @@ from smm4h.utils.errors import ASK_AGAIN
 from smm4h.utils.leases import LEASE_VARIABLE
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
-WAIT = 240.0  # seconds until a job that does nothing is called stuck
+WAIT = 900.0  # seconds until a job is called stuck, on a machine that has other work
 
 
 def campaign(folder: Path, encoder: Path, undisturbed: Path, n_kills: int, seed: int) -> Counter:

@@ -21,9 +21,9 @@ from smm4h.cli.predict import PIPE, check_not_an_input, only_writer, take_device
 from smm4h.config.job import with_columns
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, silence_libraries
-from smm4h.utils.content import private_folder
 from smm4h.utils.errors import InputError, stop_on_signals
 from smm4h.utils.files import check_new, expand_home
+from smm4h.utils.temporaries import private_folder
 
 
 def main(words: Sequence[str] | None = None) -> None:

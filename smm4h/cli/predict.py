@@ -41,9 +41,9 @@ from smm4h.parallel.environment import (
     threads_each,
 )
 from smm4h.utils.console import make_console, silence_libraries
-from smm4h.utils.content import private_folder
 from smm4h.utils.errors import InputError, stop_on_signals
 from smm4h.utils.files import beside, check_new, check_output, expand_home
+from smm4h.utils.temporaries import private_folder
 
 PIPE = "-"
 console = make_console(stderr=True)
@@ -140,6 +140,7 @@ def finish(arguments: argparse.Namespace, tweets, parts, n_blocks: int, predicto
     from smm4h.reporting.terminal import print_findings
 
     if n_blocks == 0:
+        parts.remove()
         raise InputError(f"{arguments.input} holds no tweet")
     parts.check_unchanged()
     profile, columns, task = parts.profile(n_blocks), tweets.columns, tweets.task

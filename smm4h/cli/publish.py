@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
-from smm4h.utils.content import private_folder
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_new, check_output_folder, is_same_file
+from smm4h.utils.temporaries import private_folder
 
 DEMO = "-demo"  # ends the name of a model's Space
 

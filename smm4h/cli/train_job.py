@@ -42,7 +42,8 @@ from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.devices import check_gpus, unused_gpus_note
 from smm4h.utils.errors import ASK_AGAIN, InputError, JobFailed, Stopped
 from smm4h.utils.files import read_json, write_json
-from smm4h.utils.leases import POLL_SECONDS, Waiting, lease_file_of, wait_for_lease
+from smm4h.utils.leases import POLL_SECONDS, Waiting, free_abandoned, lease_file_of, wait_for_lease
+from smm4h.utils.temporaries import remove_abandoned
 from smm4h.utils.wording import are, counted
 
 OPTIMIZERS_OF_TORCH = ("radam", "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
@@ -85,6 +86,9 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
     n_extra = splits.extra.counts if splits.extra is not None else []
     n_adaptation = {file: len(texts) for file, texts in splits.adaptation.items()}
     with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra, n_adaptation) as notices:
+        if launch.is_main_process:
+            remove_abandoned(plan.output_dir)
+            free_abandoned(plan.output_dir)
         data = prepare_output_dir(plan, job, splits, launch, notices)
         if launch.is_main_process:
             print_forecast(prepared, launch)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from smm4h.utils.durable import read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import sync_names
 from smm4h.utils.leases import POLL_SECONDS, Lease, LeaseHolder, Waiting, holder_of, lease_file_of
+from smm4h.utils.temporaries import private_folder
 
 LOOKS = 5  # at folders that may vanish meanwhile
 WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
@@ -104,8 +104,8 @@ def _create(path: Path, content: dict[str, Any]) -> None:
 
     Where the file system has no hard links, the lease alone keeps two processes apart.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        partial = Path(folder) / path.name
+    with private_folder(path.parent) as folder:
+        partial = folder / path.name
         write_checked_json(partial, content)
         try:
             os.link(partial, path)

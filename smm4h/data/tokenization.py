@@ -32,6 +32,7 @@ from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import sync_tree
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import check_fence, private_mode, read_json, sync_names, write_json
+from smm4h.utils.temporaries import private_folder, temporary_folder
 from smm4h.utils.tracebacks import reason_of, without_secrets
 
 # settings that token ids depend on, besides cleaning
@@ -121,7 +122,7 @@ def _make_module_cache_writable() -> None:
     except OSError:
         writable = False
     if not writable:
-        dynamic_module_utils.HF_MODULES_CACHE = tempfile.mkdtemp(prefix="modules")
+        dynamic_module_utils.HF_MODULES_CACHE = str(temporary_folder(Path(tempfile.gettempdir())))
         atexit.register(shutil.rmtree, dynamic_module_utils.HF_MODULES_CACHE, ignore_errors=True)
 
 
@@ -358,8 +359,8 @@ def _write_table(path: Path, tweets: Dataset, convert: Callable[..., dict[str, l
     features = Features({name: tweets.features[name] for name in kept} | columns | {"length": Value("int32")})
     if "label" in tweets.column_names:
         features["labels"] = Value("int64")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        partial_path = Path(temporary) / path.name
+    with private_folder(path.parent) as temporary:
+        partial_path = temporary / path.name
         tweets.map(
             to_rows,
             batched=True,

@@ -1,6 +1,5 @@
 """Pseudo-labeling: write the pseudo-labelled part of each fold from the teachers' predictions, with counts."""
 
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from smm4h.ensemble.member_predictions import MemberPredictions, mean_prediction
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import sync_tree
 from smm4h.utils.files import check_fence, read_json, sync_names, write_json
+from smm4h.utils.temporaries import private_folder
 
 HOLDS_NONE = pseudo_labels.HeldOutKeys(set(), set())  # of a refit
 COUNTS = "counts.json"  # in the folder of a fold seed's parts
@@ -88,7 +88,16 @@ class PseudoLabeler:
 
     def _write_parts(self, target: Path, fold_seed: int, parts: Sequence[int | None]) -> None:
         """Write the parts and their counts to a temporary folder, and rename it to `target`."""
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        with private_folder(target.parent) as temporary:
+            partial = temporary / target.name
+            self._write_to(partial, fold_seed, parts)
+            sync_tree(partial)
+            check_fence()
+            partial.rename(target)
+            sync_names(target.parent)
+
+    def _write_to(self, folder: Path, fold_seed: int, parts: Sequence[int | None]) -> None:
+        """Write the parts and their counts to a folder."""
         counts = {}
         by_vote = self.vote(self.part) if self.settings.pseudo_from == "vote" else None
         held_out = pseudo_labels.held_out_keys_by_fold(self.labelled, self.task, fold_seed, self.settings.n_folds)
@@ -97,12 +106,8 @@ class PseudoLabeler:
             part, of_part = self._select(rows, predictions, voted, HOLDS_NONE if fold is None else held_out[fold])
             name = pseudo_labels.part_name(fold)
             counts[name] = {**of_part, "teachers": predictions.members}
-            pseudo_labels.write_part(partial / f"{name}.tsv", self.pool, part, self.task)
-        write_json(partial / COUNTS, counts)
-        sync_tree(partial)
-        check_fence()
-        partial.rename(target)
-        sync_names(target.parent)
+            pseudo_labels.write_part(folder / f"{name}.tsv", self.pool, part, self.task)
+        write_json(folder / COUNTS, counts)
 
     def _drawn(self, parts: Sequence[int | None]) -> list[np.ndarray]:
         """Return the rows of the pool that each part gets: for folds by vote disjoint ones, else random ones."""

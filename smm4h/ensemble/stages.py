@@ -49,7 +49,7 @@ from smm4h.ensemble.member_predictions import (
 from smm4h.ensemble.pseudo_labeling import PseudoLabeler, counts_of
 from smm4h.ensemble.scoring import FINAL, LEAKY, Leaderboard
 from smm4h.utils.console import console
-from smm4h.utils.content import hash_file
+from smm4h.utils.durable import hash_file
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import wait_for_lease
 

@@ -7,7 +7,6 @@ that no target is what a model remembers of a tweet (Hinton et al. 2015, section
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -59,6 +58,7 @@ from smm4h.utils.devices import default_device
 from smm4h.utils.durable import listing, write_checked_json
 from smm4h.utils.errors import InputError, user_message
 from smm4h.utils.files import read_json
+from smm4h.utils.temporaries import private_folder
 
 SHAPING = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "optim")
 SAVE_MINUTES = 5.0
@@ -262,12 +262,12 @@ class Student:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary checkpoint, all or nothing."""
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         self.model.config._name_or_path = ""  # perhaps a local folder
-        self.model.save_pretrained(partial)
-        self.tokenizer.save_pretrained(partial)
-        checkpoints.move_into_place(partial, folder)
+        with private_folder(folder.parent) as temporary:
+            partial = temporary / folder.name
+            self.model.save_pretrained(partial)
+            self.tokenizer.save_pretrained(partial)
+            checkpoints.move_into_place(partial, folder)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from smm4h.inference.predictor import Predictor, cut_tweets
 from smm4h.models.encoding import CutTweets
 from smm4h.models.label_spaces import LabelSpace, space_of
 from smm4h.models.voting import VotingRule
-from smm4h.utils.content import Hashes, hash_files
+from smm4h.utils.durable import Hashes, hash_files
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import beside, private_mode, sync, sync_names, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
@@ -112,6 +112,10 @@ class PartialPredictions:
         for path in self.folder.glob("[0-9]*.parquet"):
             if _source_of(path) != self.source:
                 path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder, which nothing is left to do with."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_unchanged(self) -> None:
         """Raise `InputError` where a file of the input was changed while it was read."""
@@ -238,7 +242,7 @@ class PartialPredictions:
                 partial.chmod(private_mode())
             partial.replace(output)
             sync_names(Path(output).parent)  # before the blocks are removed
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove()
         if n_flattened:
             notices.append(
                 f"{n_flattened} cells held tabs or line ends, which are spaces in a .tsv; .csv, .jsonl and .parquet "

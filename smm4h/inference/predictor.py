@@ -27,8 +27,7 @@ from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredic
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule
 from smm4h.training.words.baselines import load_baseline
-from smm4h.utils.content import Hashes, hash_files
-from smm4h.utils.durable import SUMS_FILE, read_sums
+from smm4h.utils.durable import SUMS_FILE, Hashes, hash_files, read_sums
 from smm4h.utils.errors import InputError
 from smm4h.utils.tracebacks import reason_of
 

@@ -49,6 +49,7 @@ from smm4h.training.words.baselines import WordModel, load_baseline, shape_of
 from smm4h.utils.durable import write_sums
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json, write_text
+from smm4h.utils.temporaries import private_folder
 
 LIBRARY = Path(__file__).parents[1]
 ENTRY = "tweet_ensemble"  # the module that loads a published ensemble
@@ -311,14 +312,14 @@ class Unpublished:
     def check(self, folder: Path, files: Sequence[Path] | None = None) -> None:
         """Search a folder's files, by default all; raise `InputError` for one that may not be published, and a leak."""
         own = [*project_texts(), self.task.about or "", *self.task.labels, *self.task.meanings.values()]
-        with tempfile.TemporaryDirectory(prefix="own") as temporary:
+        with private_folder(Path(tempfile.gettempdir())) as temporary:
 
             def own_files(part: Path) -> tuple[str, Path | None]:
                 key = part.relative_to(folder).as_posix()
                 if key not in self.encoders:
                     return "", None
                 name, revision = self.encoders[key]
-                return display_name(name), own_tokenizer(name, revision, Path(temporary) / key)
+                return display_name(name), own_tokenizer(name, revision, temporary / key)
 
             LeakCheck(self.fingerprints, own).check(folder, files or files_to_upload(folder), own_files)
 
@@ -414,8 +415,7 @@ def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, 
             f"{run.name}: trained by an older version, whose lists of hashed words spell training tweets out; remove "
             f"{run.directory} and give the command again"
         )
-    with tempfile.TemporaryDirectory(prefix="push") as temporary:
-        folder = Path(temporary)
+    with private_folder(Path(tempfile.gettempdir())) as folder:
         run.check_file(run.model)
         plan.derived.check(plan.fingerprints_file)
         for file in run.model.iterdir():

@@ -4,19 +4,59 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from smm4h.utils.content import hash_file
 from smm4h.utils.files import check_fence, sync_names, write_json, write_text
+from smm4h.utils.temporaries import temporary_name
 
 Listed = Mapping[str, Mapping[str, Any]]  # by path below a folder: `bytes` and `sha256` of a file
 CHECKSUM = "checksum"  # key of a JSON file: the hash of all its other keys
 SUMS_FILE = "SHA256SUMS"  # in a published folder; `sha256sum -c` reads it
+CHUNK = 1 << 20  # bytes
+SETTLED = 2.0  # seconds after which a further change gets another time stamp on every common file system
+
+Hashes = dict[str, dict[str, Any]]  # by name: `sha256` of the content, and `stat`, by which it is known again
+
+
+def hash_files(files: Mapping[str, Path], known: Any = None) -> Hashes:
+    """Return the hash of each file's content, by name.
+
+    A hash in `known`, which an earlier call has returned, is taken over where inode, size, and the times of the last
+    change of content and of attributes are unchanged: programs can set back the former time (`cp -p`, `rsync`,
+    `touch`), but not the latter.
+    """
+    known = known if isinstance(known, dict) else {}  # it may come from a file of an older version
+    hashes: Hashes = {}
+    for name, path in files.items():
+        stat, before = _stat(path), known.get(name)
+        is_known = stat is not None and isinstance(before, dict) and before.get("stat") == stat
+        hashes[name] = {"stat": stat, "sha256": before["sha256"] if is_known else hash_file(path)}
+    return hashes
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _stat(path: Path) -> list[int] | None:
+    """Return what changes whenever a file does; None where that is not sure, as on Windows and of a file just written.
+
+    Windows has no time of the last change of attributes.
+    """
+    status = path.stat()
+    if os.name == "nt" or time.time() - status.st_ctime < SETTLED:
+        return None
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def sync_tree(folder: Path) -> None:
@@ -112,7 +152,7 @@ def remove(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
-    removed = path.with_name(f".removed-{secrets.token_hex(4)}")
+    removed = temporary_name(path.parent)
     with suppress(FileNotFoundError):  # another process was faster
         path.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from smm4h.utils.errors import InputError
+from smm4h.utils.temporaries import temporary_file
 
 KeyPath = tuple[str, ...]
 MOST_NODES = 100_000  # values in a YAML file
@@ -22,7 +22,7 @@ os.umask(UMASK_AT_START)  # asked once, before there are threads
 UMASK_VARIABLE = "SMM4H_UMASK"  # of files with tweets
 SURROGATE = re.compile("[\ud800-\udfff]")
 _fence: ContextVar[Callable[[], None]] = ContextVar("fence", default=lambda: None)
-LONG_NAME = 128  # bytes; a temporary file's name holds the name and more, and file systems allow 255
+LONG_NAME = 128  # bytes; a hidden name beside a file holds its name and more, and file systems allow 255
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -216,15 +216,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], None], *, private
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}." if len(os.fsencode(path.name)) < LONG_NAME else ".partial."
     suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix  # the format goes by it
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
-    os.close(descriptor)
-    partial = Path(name)
+    partial = temporary_file(path.parent, suffix)
     try:
         write(partial)
         sync(partial)
-        partial.chmod(private_mode() if private else 0o666 & ~umask())  # mkstemp's 0600 would lock other users out
+        partial.chmod(private_mode() if private else 0o666 & ~umask())  # its 0600 would lock other users out
         check_fence()
         partial.replace(path)
         sync_names(path.parent)

@@ -15,7 +15,6 @@ process.
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -194,8 +193,7 @@ def lease_file_of(path: Path) -> Path:
 def make_once(path: Path, make: Callable[[], None], is_made: Callable[[], bool] | None = None) -> None:
     """Have `path` made by the first process that asks; the others wait for it.
 
-    Temporary files of a killed process, whose names begin with a dot and the name of `path`, are removed. A process
-    that lost its lease on the way, and with it its temporary files, leaves the work to its successor.
+    A process that lost its lease on the way, and perhaps its temporary files, leaves the work to its successor.
 
     Args:
         make: writes `path`, atomically.
@@ -207,16 +205,14 @@ def make_once(path: Path, make: Callable[[], None], is_made: Callable[[], bool] 
         with wait_for_lease(lease_file, path) as lease:
             try:
                 if not is_made():
-                    _remove_leftovers(path, lease_file, lease)
                     make()
             except Exception:
                 if lease.is_held():
                     raise
 
 
-def _remove_leftovers(path: Path, lease_file: Path, lease: Lease) -> None:
-    """Remove temporary files of former holders; those of a later one can't be listed before the check."""
-    leftovers = [p for p in path.parent.glob(f".{path.name}.*") if not p.name.startswith(lease_file.name)]
-    lease.check()
-    for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def free_abandoned(folder: Path) -> None:
+    """Remove the lease files below a folder whose processes have died on this host, with nothing left to do."""
+    for path in folder.rglob(".*.claim"):
+        if lease := LeaseHolder().try_acquire(path):
+            lease.release()

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import INVENTED, ROOT, all_files, job_words, launch, recipe_of, train
+from conftest import INVENTED, ROOT, all_files, job_words, launch, leave_temporaries, recipe_of, train
 from tweet_files import tweets_with_duplicates
 
 from smm4h.cli import report
@@ -94,16 +94,19 @@ def test_no_tweet_is_printed_or_written_outside_the_files_that_are_to_hold_tweet
     assert not [words for words in beginnings if words in shown]
 
 
-def test_the_same_command_again_trains_nothing(copied_job):
+def test_the_same_command_again_trains_nothing_and_removes_what_killed_processes_left(copied_job):
     def times():
         return {path: path.stat().st_mtime_ns for path in copied_job.folder.glob("*/fold-*/DONE")}
 
     files_before, times_before = all_files(copied_job.folder), times()
+    for place in ("", "last3-42", "last3-42/fold-0", "tokens", "votes", "pseudo_labels"):
+        leave_temporaries(copied_job.folder / place)
     result = launch(1, copied_job.words)
     assert result.code == 0, result.err
     assert "final vote" in result.out
     assert all_files(copied_job.folder) == files_before
     assert times() == times_before
+    assert not list(copied_job.folder.rglob(".*"))
 
 
 def test_what_is_missing_is_made_again_with_the_same_bytes_by_one_process(copied_job):

@@ -18,8 +18,7 @@ from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.streaming import read_blocks
 from smm4h.inference.partial_predictions import PartialPredictions, _signed, parts_folder, reading_of
 from smm4h.inference.predictor import load_predictor
-from smm4h.utils.content import hash_files
-from smm4h.utils.durable import listing, read_checked_json, write_checked_json
+from smm4h.utils.durable import hash_files, listing, read_checked_json, write_checked_json
 from smm4h.utils.files import beside
 from smm4h.utils.leases import LeaseHolder
 
@@ -173,7 +172,7 @@ def test_a_damaged_block_is_predicted_anew(interrupted, call, damage):
 def test_a_hash_is_taken_over_only_where_the_file_system_says_that_nothing_changed(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    monkeypatch.setattr("smm4h.utils.content.SETTLED", 0.0)
+    monkeypatch.setattr("smm4h.utils.durable.SETTLED", 0.0)
     first = hash_files({"a": path})
     forged = {"a": {**first["a"], "sha256": FORGED}}
     assert hash_files({"a": path}, forged) == forged
@@ -228,3 +227,11 @@ def test_nothing_of_a_pipe_stays_behind(tuned_job, new_tweets, tmp_path, call, m
         result = call(main, tuned_job.folder, "-", "--output", output)
     assert result.code == 0, result.err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_nothing_of_an_input_without_tweets_stays_behind(tuned_job, new_tweets, tmp_path, call):
+    (tmp_path / "empty.tsv").write_text(new_tweets.read_text().splitlines()[0] + "\n")
+    result = call(main, tuned_job.folder, tmp_path / "empty.tsv", "--output", tmp_path / "labels.tsv")
+    assert result.code == 2
+    assert "empty.tsv holds no tweet" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]

@@ -47,7 +47,6 @@ def test_a_lease_of_a_dead_process_lapses(tmp_path, monkeypatch, leave):
     assert wait_for(lambda: waiting.try_acquire(tmp_path / "a.claim"), 10)
     assert time.monotonic() - begun > 0.9
     leave(tmp_path / ".made.claim")
-    (tmp_path / ".made.partial").touch()
     leases.make_once(tmp_path / "made", (tmp_path / "made").touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.claim", "made"]
 

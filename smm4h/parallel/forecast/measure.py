@@ -27,6 +27,7 @@ from smm4h.training.words.baselines import WordModel, fit_member, labels_of_part
 from smm4h.training.words.fitting import CLASSIFIERS, fit_counts, fit_net
 from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import listing
+from smm4h.utils.temporaries import private_folder
 
 SECONDS, FEWEST_STEPS, MOST_STEPS = 1.5, 3, 40  # of training, for each kind; the first step does not count
 SLOW_STEP = 5.0  # seconds; of slower ones, two are enough
@@ -69,11 +70,11 @@ def measure(runs: Sequence[Run], sample: Dataset, task: Task) -> list[Measured]:
         runs: one of each kind.
         sample: labelled tweets; every second one is trained on, the others are held out.
     """
-    with tempfile.TemporaryDirectory(prefix="smm4h-probe-") as folder:
-        data = _run_data(Path(folder), [run.member for run in runs], sample, task)
+    with private_folder(Path(tempfile.gettempdir())) as folder:
+        data = _run_data(folder, [run.member for run in runs], sample, task)
         results = []
         for number, asked in enumerate(runs):
-            directory = Path(folder) / f"probe-{number}" / "fold-0"
+            directory = folder / f"probe-{number}" / "fold-0"
             run = replace(asked, fold=0, directory=directory, fingerprint="probe", adaptation=None)
             run.directory.mkdir(parents=True)
             before = _resident()
