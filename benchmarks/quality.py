@@ -69,7 +69,8 @@ def read_arguments() -> argparse.Namespace:
     add("--test_tweets", type=int, default=4000, help="test tweets, at most")
     add("--share", type=float, help="share of the rare labels (default: as it is)")
     add("--seed", type=int, default=1)
-    add("--recipes", nargs="+", default=["recipes/rare.yaml", "recipes/smm4h2020.yaml"], help="the first is compared")
+    recipes = ["recipes/rare.yaml", "recipes/smm4h2020.yaml"]
+    add("--recipes", nargs="*", default=recipes, help="the first is compared; none: TF-IDF alone")
     add("--no_stock", action="store_true", help="leave the stock fine-tuning out: its fp32 takes longest")
     add("--output_dir", type=Path, required=True)
     add("flags", nargs="*", help="behind --: flags for all recipes")

@@ -1,9 +1,14 @@
 """The command `distill`: an ordinary checkpoint that has learnt from the ensemble."""
 
+import base64
+import gzip
 import json
+import re
+import runpy
 import shutil
 import signal
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import INVENTED, MEMBERS, TASK5, CommandResult, python, session_of, start, wait_for
+from byte_search import found_in, words_and_pairs
+from conftest import INVENTED, MEMBERS, ROOT, TASK5, CommandResult, python, session_of, start, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import smm4h
@@ -19,6 +25,7 @@ from smm4h.cli import distill, predict, publish
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import read_tweets
 from smm4h.data.outputs.label_files import read_labels
+from smm4h.reporting.export import project_texts
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +114,84 @@ def test_bad_input_is_one_sentence(words, call, tmp_path, more, message):
     assert message in result.err
 
 
-def test_a_published_student_has_a_card(student, tmp_path, call):
-    result = call(publish.main, student.folder, "--to_folder", tmp_path / "published")
-    assert result.code == 0, result.err
-    card = (tmp_path / "published" / "README.md").read_text()
+class Published:
+    """A published student, and what its training tweets have that nobody else is to learn."""
+
+    def __init__(self, folder: Path, encoder: Path) -> None:
+        self.folder, self.encoder, task = folder, encoder, read_task(TASK5)
+        labelled, _ = read_tweets([INVENTED / "task5_training.tsv"], task, labelled=True)
+        test, _ = read_tweets([INVENTED / "task5_test_participant.tsv"], task, labelled=False)
+        self.texts = [text for table in (labelled, test) for text in table["text"]]
+        names = re.findall(r"@(\w{5,})", " ".join(self.texts).lower())
+        ids = [str(value) for table in (labelled, test) for name in ("id", "user") for value in table[name] if value]
+        self.terms = {*words_and_pairs(self.texts), *names, *ids}
+        self.public = "\n".join([*project_texts(), task.about or "", *(p.read_text() for p in encoder.glob("*.json"))])
+
+    def told(self, folder: Path, place: Path) -> set[str]:
+        """Return the terms that stand in a folder and are not public; `place` takes a file."""
+        found = found_in([path for path in folder.rglob("*") if path.is_file()], self.terms)
+        (place / "public").write_text(self.public)
+        return found - found_in([place / "public"], found)
+
+
+@pytest.fixture(scope="module")
+def published_student(student, tiny_encoder, tmp_path_factory) -> Published:
+    folder = tmp_path_factory.mktemp("published") / "student"
+    publish.main([str(student.folder), "--to_folder", str(folder)])
+    return Published(folder, tiny_encoder)
+
+
+def test_a_published_student_has_a_card(published_student):
+    card = (published_student.folder / "README.md").read_text()
     assert "that has learnt from an ensemble" in card
     assert "trust_remote_code" not in card
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "published").config.num_labels == 3
+    assert AutoModelForSequenceClassification.from_pretrained(published_student.folder).config.num_labels == 3
+
+
+def test_no_word_pair_id_or_name_of_a_tweet_stands_in_a_published_student(published_student, student, tmp_path):
+    assert len(published_student.terms) > 1000
+    assert published_student.told(published_student.folder, tmp_path) == set()
+    assert not {path.name for path in published_student.folder.rglob("*")} & {"marks.npz", "test.tsv", "student.json"}
+    assert sorted(path.name for path in student.folder.iterdir()) == ["marks.npz", "model", "student.json", "test.tsv"]
+    assert not list(student.folder.rglob("*optimizer*"))
+
+
+def test_the_search_finds_what_is_hidden_in_any_form(published_student, tmp_path):
+    texts = [text for text in published_student.texts if text.isascii() and len(text.split()) > 8][:4]
+    place = shutil.copytree(published_student.folder, tmp_path / "published")
+    (place / "a.bin").write_bytes(b"\x93" + texts[0].encode("utf-16-be"))
+    np.savez_compressed(place / "b.npz", texts=np.array([texts[1]]))
+    (place / "c.json").write_text(json.dumps({"x": "y" + base64.b64encode(zlib.compress(texts[2].encode())).decode()}))
+    (place / "d.safetensors").write_bytes(b"weights" + gzip.compress(b"no") + texts[3].upper().encode())
+    told = published_student.told(place, tmp_path)
+    for text in texts:
+        own = {term for term in words_and_pairs([text]) if " " in term}
+        assert len(told & own) > 0.8 * len(own)
+
+
+def test_weights_tell_which_word_pieces_training_tweets_have(published_student):
+    """What the documents say of encoders and students: a set of word pieces, of no order."""
+    folders = (published_student.folder, published_student.encoder)
+    models = [AutoModelForSequenceClassification.from_pretrained(folder) for folder in folders]
+    rows = [model.get_input_embeddings().weight.detach().numpy() for model in models]
+    changed = {int(row) for row in np.flatnonzero((rows[0] != rows[1]).any(axis=1))}
+    tokenizer = AutoTokenizer.from_pretrained(published_student.encoder)
+    pieces = {piece for ids in tokenizer(published_student.texts)["input_ids"] for piece in ids}
+    assert changed <= pieces
+    assert len(changed) > 0.5 * len(pieces)
+
+
+def test_training_tweets_are_told_from_others_no_better_than_by_chance(published_student, monkeypatch, capsys):
+    """Of a student that learnt a little; `benchmarks/membership.py` measures one that learnt more."""
+    files = {part: INVENTED / f"task5_{part}.tsv" for part in ("training", "validation")}
+    words = [published_student.folder, "--task", TASK5, "--seen", files["training"], "--unseen", files["validation"]]
+    monkeypatch.setattr(sys, "argv", ["membership.py", *map(str, words)])
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "membership.py"), run_name="__main__")
+    rows = re.findall(r"^(\w+) +(\d\.\d+) \(chance: 0\.5 \+- (\d\.\d+); ", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["confidence", "loss"]
+    for _, area, chance in rows:
+        assert abs(float(area) - 0.5) < 2.5 * float(chance)  # five standard deviations
+    assert benchmark["membership_area"](np.arange(5, 9), np.arange(5)).startswith("1.000")
 
 
 def test_a_damaged_student_is_named_and_not_used(student, new_tweets, tmp_path, call):
