@@ -138,6 +138,7 @@ class FinishedJob:
         A score on other tweets, such as invented ones or a part, must not stand beside them.
         """
         run = self.plan.runs[0]
+        run.check_file(run.test_file)
         n_test = pq.read_metadata(run.test_file).num_rows if run.test_file.exists() else None
         return self.task.published if n_test and n_test == self.task.official_test_rows else {}
 

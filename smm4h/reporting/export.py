@@ -181,6 +181,7 @@ def readable_members(runs: Iterable[Run]) -> list[str]:
 
 
 def _config(run: Run) -> dict[str, Any]:
+    run.check_file(run.model / CONFIG)
     return read_json(run.model / CONFIG)
 
 

@@ -88,7 +88,12 @@ class DerivedFiles:
         return [path for path in (self.folder / name for name in self._records()) if path.parent == folder]
 
     def check(self, path: Path) -> None:
-        """Raise `InputError` for a recorded file, or a file of a recorded folder, that is not as it was made."""
+        """Raise `InputError` for a recorded file, or a file of a recorded folder, that is not as it was made.
+
+        Without records, which every job of today has, nothing is known to be whole.
+        """
+        if not self.accepts_unrecorded and self.records_file.exists() and read_checked_json(self.records_file) is None:
+            raise InputError(f"{self.records_file} is damaged; give the job's command, which makes it again")
         records = self._records()
         names = [self._name(place) for place in (path, *path.parents) if place.is_relative_to(self.folder)]
         for name in (name for name in names if name in records):

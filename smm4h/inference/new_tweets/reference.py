@@ -124,9 +124,13 @@ def write_profile(plan: Plan, labelled: Dataset) -> None:
 
 
 def stored_profile(plan: Plan) -> tuple[TweetProfile, Vocabulary | None]:
-    """Return a job's profile of the labelled tweets, and their words; an empty one of an older job."""
+    """Return a job's profile of the labelled tweets, and their words; an empty one of an older job.
+
+    Raises `InputError` for a profile that is not as it was made.
+    """
     path = profile_file(plan)
-    if not path.is_file() or plan.derived.damage_of(path):
+    plan.derived.check(path)
+    if not path.is_file():
         return TweetProfile(0, {}, NO_LENGTHS), None
     table = pa.parquet.read_table(path, partitioning=None)
     return TweetProfile.from_dict(json.loads(table.schema.metadata[PROFILE])), Vocabulary(table["word"].to_numpy())
