@@ -17,7 +17,6 @@ import smm4h
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
-from smm4h.utils.console import console
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     task, model = read_task(arguments.task), smm4h.load(arguments.model)
     seen, unseen = (signs(model, files, task) for files in (arguments.seen, arguments.unseen))
     for attack in seen:
-        console.print(f"{attack:10} {membership_area(seen[attack], unseen[attack])}", markup=False)
+        print(f"{attack:10} {membership_area(seen[attack], unseen[attack])}")
 
 
 def signs(model, files: list[str], task: Task) -> dict[str, np.ndarray]:
