@@ -119,7 +119,8 @@ def _birth(pid: int) -> int | None:
     By it a process is told from a later one of the same id. 0 where the system does not say.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()  # proc(5)
+        content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = content.rpartition(")")[2].split()  # proc(5)
     except OSError:
         return 0 if not os.path.exists("/proc/self/stat") and psutil.pid_exists(pid) else None
     state, began = fields[0], int(fields[19])
