@@ -14,7 +14,7 @@ import torch
 from smm4h.cli.flags import command_name
 from smm4h.config.claim import lock_output_dir
 from smm4h.config.job import Job, Member
-from smm4h.config.plans.adaptation import adaptations_of
+from smm4h.config.plans.adaptation import adaptations_of, without_removed
 from smm4h.config.plans.plan import Plan, make_plan, read_plan, wanted_of
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.stored import is_stored
@@ -146,7 +146,7 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
         missing = [member for member in missing if not has_token_table(plan.token_folder, "labelled", member)]
     names = {member.args.model_name_or_path for member in missing if member.has_encoder}
     check_encoders([m for m in job.members if m.args.model_name_or_path in names], job.task, splits.labelled)
-    print_adaptation_notes([run for run in adaptations_of(plan.wanted) if not run.is_done()])
+    print_adaptation_notes([run for run in missing_runs(plan) if run.is_adaptation])
 
 
 def print_adaptation_notes(adaptations: Sequence[Run]) -> None:
@@ -208,7 +208,7 @@ def print_run_table(job: Job, launch: LaunchEnvironment) -> None:
     else:
         raise InputError(f"{job.output_dir} holds no job; name its recipe and task to list the runs to come")
     runs = wanted_of(plan.runs, job.settings)
-    runs = [*adaptations_of(runs), *runs]
+    runs = without_removed([*adaptations_of(runs), *runs])
     console.print(state_table(runs))
     summary = f"{counted(len(runs), 'run')} in {job.output_dir}: {state_summary(runs)}"
     console.print(summary, markup=False, soft_wrap=True)

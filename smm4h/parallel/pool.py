@@ -18,6 +18,7 @@ from typing import Protocol
 import psutil
 
 from smm4h.config.job import Job
+from smm4h.config.plans.adaptation import without_removed
 from smm4h.config.plans.plan import Plan, teacher_runs
 from smm4h.config.plans.run import Run
 from smm4h.data.dataset import column
@@ -175,7 +176,7 @@ def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) ->
         trainers: Trainers = JointTraining(launch, job, runs, data)
     else:
         trainers = WorkerPool(launch, job, runs, data)
-    progress = JobProgress(runs, costs, job.task.measure, quiet=not launch.is_main_process)
+    progress = JobProgress(without_removed(runs), costs, job.task.measure, quiet=not launch.is_main_process)
     with trainers, progress:
         yield TrainingPool(plan, job, data, trainers, progress)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
-from smm4h.config.plans.adaptation import adaptations_of
+from smm4h.config.plans.adaptation import adaptations_of, without_removed
 from smm4h.config.plans.run import Run
 from smm4h.utils.files import write_json
 from smm4h.utils.leases import LEASE_SECONDS, holder_of, seconds_since_heartbeat
@@ -175,9 +175,7 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
 
     An adaptation that was removed when all of its runs were done is not made again.
     """
-    remaining = [run for run in runs if not run.is_done() and not has_failed_for_good(run)]
-    needed = {run.adaptation.directory for run in remaining if run.adaptation}
-    return [run for run in remaining if not run.is_adaptation or run.directory in needed or run.directory.exists()]
+    return [run for run in without_removed(runs) if not run.is_done() and not has_failed_for_good(run)]
 
 
 def with_adaptations(runs: Sequence[Run]) -> list[Run]:

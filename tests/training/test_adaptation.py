@@ -22,10 +22,12 @@ from small_encoders import ENCODERS
 
 from smm4h.cli import adapt, publish
 from smm4h.cli.train import main
+from smm4h.parallel.run_state import TRIES, log_event, unfinished, waited_for
 from smm4h.training.adaptation.adapt import adapt_encoder
 from smm4h.training.adaptation.masked_models import load_masked_model, save_adapted
 from smm4h.training.adaptation.masking import MaskedOnly, RepeatableMasking
 from smm4h.training.adaptation.texts import texts_of
+from smm4h.utils.durable import write_checked_json
 from smm4h.utils.errors import Stopped
 
 FIRST_STEPS = 5
@@ -151,6 +153,29 @@ def test_an_adapted_encoder_keeps_its_pretrained_pooler_and_its_own_tokenizer(
         expected = weights if name.startswith("pooler") else weights + 1
         torch.testing.assert_close(changed[name], expected)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").model_max_length == 128
+
+
+def test_an_adaptation_is_needed_until_its_runs_are_done_and_may_then_be_removed(prepare_job, tmp_path, pool):
+    runs = prepare_job(recipe=recipe_of(tmp_path, one="{head: mean}"), n_folds=2, adapt=adapted(pool)).runs
+    adaptation = runs[0].adaptation
+    for run in runs[1:]:
+        run.directory.mkdir(parents=True)
+        write_checked_json(run.done_file, {"fingerprint": run.fingerprint})
+    assert unfinished([adaptation, *runs]) == [adaptation, runs[0]]
+    runs[0].directory.mkdir(parents=True)
+    write_checked_json(runs[0].done_file, {"fingerprint": runs[0].fingerprint})
+    assert unfinished([adaptation, *runs]) == []
+    adaptation.directory.mkdir(parents=True)  # of one that was begun, or whose DONE was removed as damaged
+    assert unfinished([adaptation, *runs]) == [adaptation]
+
+
+def test_runs_whose_encoder_cannot_be_adapted_are_not_waited_for(prepare_job, tmp_path, pool):
+    runs = prepare_job(recipe=recipe_of(tmp_path, one="{head: mean}"), n_folds=2, adapt=adapted(pool)).runs
+    for _ in range(TRIES):
+        log_event(runs[0].adaptation, "failed", error="no memory")
+    assert not any(run.adaptation.is_done() for run in runs)
+    assert unfinished([runs[0].adaptation, *runs]) == []
+    assert "encoders/" in waited_for(runs)
 
 
 @pytest.mark.slow

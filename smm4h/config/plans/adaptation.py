@@ -89,3 +89,10 @@ def adaptation_run(folder: Path, member: Member, data: Mapping[str, str | None])
 def adaptations_of(runs: Iterable[Run]) -> list[Run]:
     """Return the adaptations that some runs wait for, each once."""
     return list({run.adaptation.directory: run.adaptation for run in runs if run.adaptation}.values())
+
+
+def without_removed(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs but for adaptations that were removed when all runs that need them were done."""
+    runs = list(runs)
+    needed = {run.adaptation.directory for run in runs if run.adaptation and not run.is_done()}
+    return [run for run in runs if not run.is_adaptation or run.directory in needed or run.directory.exists()]

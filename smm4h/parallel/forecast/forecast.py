@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from smm4h.config.job import Job
+from smm4h.config.plans.adaptation import without_removed
 from smm4h.config.plans.durations import about
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
@@ -174,7 +175,7 @@ def largest(values: Iterable[float], n: int) -> float:
 
 def missing_runs(plan: Plan) -> list[Run]:
     """Return the wanted runs that are not done."""
-    return [run for run in plan.wanted if not run.is_done()]
+    return [run for run in without_removed(plan.wanted) if not run.is_done()]
 
 
 def makespan(runs: Sequence[Run], seconds: Mapping[str, float], n_workers: int) -> float:
