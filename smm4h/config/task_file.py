@@ -181,6 +181,9 @@ def _columns(content: Content) -> Columns:
     for key, field in PARTIAL.items():
         if content.get(key) is not None:
             named[field] = content.strings(key, content.get(key))
+    for key, kind in (("context", "text"), ("by", "label"), ("by", "text")):
+        if set(named.get(PARTIAL[key], [])).intersection(named[kind]):
+            content.fail(key, f"this is the column of the {kind}; name another one")
     return Columns(**named)
 
 

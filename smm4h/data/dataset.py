@@ -266,6 +266,12 @@ def _tweets(
             join = joins.setdefault(file.labels, None) or LabelJoin.read(file.labels, task, encoding)
             joins[file.labels] = join
             tweets["label"] = join.classes_of(tweets["id"].tolist())
+            own = next((name for name in task.columns.label if name in table.names), None)
+            if own and (tweets["label"] == -1).all():
+                raise InputError(
+                    f"{table.path}: {join.path} has a label for none of its tweets, and the labels of its own column "
+                    f"{own} are not read beside such a file; add them there"
+                )
         if file.source:
             tweets["source"] = file.source
             if task.by == "source":

@@ -21,6 +21,11 @@ from smm4h.utils.errors import InputError
             "name: t\nlabels: [a, b]\nofficial_test_rows: all\ncolumns: {text: t, label: l}\n",
             "line 3: a number of rows is expected",
         ),
+        (
+            "name: t\nlabels: [a, b]\ncontext: t\ncolumns: {text: t, label: l}\n",
+            "line 3: this is the column of the text",
+        ),
+        ("name: t\nlabels: [a, b]\nby: l\ncolumns: {text: t, label: l}\n", "line 3: this is the column of the label"),
         ("name: t\nname: u\n", "line 2: name stands here a second time"),
         ("name: [\n", "this is not YAML"),
     ],

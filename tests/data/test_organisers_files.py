@@ -104,6 +104,17 @@ def test_labels_that_cannot_be_joined_are_refused(tmp_path, rows, message):
         read_labelled_tweets([TweetFile(texts, labels=write(tmp_path / "labels.tsv", rows))], task)
 
 
+def test_own_labels_of_a_corpus_that_the_file_of_labels_lacks_are_not_dropped(tmp_path):
+    labels = write(tmp_path / "labels.tsv", [(IDS[0], "1")])
+    bare = write(tmp_path / "bare.tsv", [("tweet_id", "tweet"), *zip(IDS, TEXTS, strict=True)])
+    own = write(tmp_path / "own.tsv", [("tweet_id", "tweet", "label"), ("7", "another", "1")])
+    files = [TweetFile(bare, labels=labels), TweetFile(own, labels=labels)]
+    with pytest.raises(
+        InputError, match=r"own\.tsv: .*labels\.tsv has a label for none of its tweets, and .* column label"
+    ):
+        read_labelled_tweets(files, task_of(tmp_path, ""))
+
+
 def test_labels_written_as_floats_are_the_tasks(tmp_path):
     rows = [("tweet_id", "tweet", "label"), *zip(IDS, TEXTS, ["0.0", "1.0", "1"], strict=True)]
     tweets, _, _ = read_labelled_tweets([write(tmp_path / "a.tsv", rows)], task_of(tmp_path))

@@ -308,6 +308,7 @@ def test_a_tsv_with_commas_is_named(tmp_path):
     assert "separated by commas, as in .csv; name the file so" in refusal(
         tmp_path / "a.tsv", "id,text,label\n1,a,none\n"
     )
+    assert "separated by |; write tabs" in refusal(tmp_path / "a.csv", "id|text|label\n1|a|none\n")
 
 
 @pytest.mark.parametrize("content", ["a secret tweet\tnone\n", "secret,none\n", f"{'secret ' * 9}\tx\n"])

@@ -167,6 +167,8 @@ def _other_separator(header: str, source: Source, separator: str) -> str:
     for other, name in SEPARATORS.items():
         if other != separator and not source.wanted.lacks(_split_header(header, other)):
             return f"its columns are separated by {name}, as in .csv; {remedy}"
+    if not source.wanted.lacks(_split_header(header, "|")):
+        return "its columns are separated by |; write tabs, commas or semicolons in its place"
     return ""
 
 
