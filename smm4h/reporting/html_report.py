@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from smm4h.data.readers.spreadsheets import unprotect
+from smm4h.data.readers.tables import unwrap_quotes
 from smm4h.ensemble.fitted_ensemble import unadjusted_note
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.ensemble.stages import ERRORS_FILE
@@ -148,7 +149,7 @@ def _rows(path: Path) -> list[dict[str, str]] | None:
         return None
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [{name: unprotect(cell) for name, cell in row.items()} for row in rows]
+        return [{name: unwrap_quotes(unprotect(cell)) for name, cell in row.items()} for row in rows]
 
 
 def rule_text(job: FinishedJob, rule: VotingRule | None = None) -> str:

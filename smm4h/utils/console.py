@@ -1,6 +1,7 @@
 """The console that all messages go to, and silence for the libraries."""
 
 import os
+import sys
 from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
 
@@ -17,8 +18,11 @@ def make_console(*, stderr: bool = False) -> Console:
 
     Names such as `:100:`, which rich would replace with an emoji, are printed as they are.
     """
-    console = Console(highlight=False, emoji=False, stderr=stderr)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, stderr=stderr, width=LOG_WIDTH)
+    options = {"highlight": False, "emoji": False, "stderr": stderr}
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(**options)
+    # FORCE_COLOR, which notebooks set, would fill a pipe with the frames of progress bars
+    return Console(**options, width=LOG_WIDTH, force_terminal=False)
 
 
 console = make_console()

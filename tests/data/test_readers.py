@@ -1,5 +1,6 @@
 """Reading tweets: the traps of the official files, on invented ones, and every other format."""
 
+import io
 import json
 
 import pandas as pd
@@ -28,6 +29,8 @@ def test_a_wholly_wrapped_tweet_is_unwrapped_and_counted(tmp_path):
 @pytest.mark.parametrize("text", ["plain", '"', '""', '"a"', '"a ""b"" c"', '"a" and "b"', '"""x"""', ""])
 def test_wrapping_is_the_inverse_of_unwrapping(text):
     assert unwrap_quotes(wrap_quotes(text)) == text
+    table = f"id\ttext\n1\t{wrap_quotes(text)}\n2\tthe next one\n"
+    assert pd.read_csv(io.StringIO(table), sep="\t", keep_default_na=False)["text"].tolist() == [text, "the next one"]
 
 
 def test_nameless_empty_columns_are_no_finding(tmp_path):

@@ -222,8 +222,11 @@ def unwrap_quotes(text: str) -> str:
 
 
 def wrap_quotes(text: str) -> str:
-    """Invert `unwrap_quotes`, for writing: wrap only texts that reading would unwrap."""
-    return '"' + text.replace('"', '""') + '"' if WRAPPED.fullmatch(text) else text
+    """Invert `unwrap_quotes`, for writing: wrap texts that begin with a quote.
+
+    Most readers of a .tsv take such a text for a quoted one, and one without a second quote swallows the lines below.
+    """
+    return '"' + text.replace('"', '""') + '"' if text[:1] == '"' else text
 
 
 def unquote(cell: str) -> str:
