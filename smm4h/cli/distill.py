@@ -95,7 +95,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--max_seq_length", type=int, default=110, help="longest input in word pieces")
     add("--seed", type=int, default=42)
     add("--checks", type=int, default=1, help="folds for each of which a student is trained without it, to be scored")
-    add("--use_cpu", action="store_true", help="no GPU")
+    parser.add_use_cpu()
     parser.add_overwrite()
     arguments = parser.parse(words)
     arguments.output_dir = arguments.output_dir or arguments.folder / "student"

@@ -9,6 +9,8 @@ from typing import Any
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import expand_home
 
+PIPE = "-"  # standard input or output
+
 
 def words_of(words: Sequence[str] | None) -> list[str]:
     """Return the words of a command line, by default this process's own.
@@ -46,6 +48,23 @@ class CommandParser(argparse.ArgumentParser):
         add("--group_column_name", help="column of the group (language, claim, ...), instead of the task's")
         add("--encoding", help="encoding of the input (default: UTF-8 where valid, else cp1252)")
 
+    def add_new_tweets(self, kind: str) -> None:
+        """Add the input and the flags of commands that predict new tweets block by block; see `check_new_tweets`.
+
+        Args:
+            kind: of tweets, for the help.
+        """
+        add = self.add_argument
+        add(
+            "input", help=f"{kind} (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)"
+        )
+        self.add_tweet_columns()
+        add("--block", type=int, default=10_000, help="tweets that are read and predicted at once (default: 10000)")
+        self.add_use_cpu()
+
+    def add_use_cpu(self) -> None:
+        self.add_argument("--use_cpu", action="store_true", help="no GPU")
+
     def add_moved_files(self) -> None:
         """Add the flags of commands that read a job's own tweets once more, see `moved_files`."""
         for name in MOVABLE:
@@ -66,6 +85,15 @@ class CommandParser(argparse.ArgumentParser):
         for name, value in vars(arguments).items():
             setattr(arguments, name, _with_home(value))
         return arguments
+
+
+def check_new_tweets(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for an input that is not there or a block that is none; `~` in the input is replaced."""
+    arguments.input = expand_home(arguments.input)
+    if arguments.block < 1:
+        raise InputError(f"--block {arguments.block}: at least one tweet is read at once")
+    if arguments.input != PIPE and not Path(arguments.input).exists():
+        raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
 
 
 MOVABLE = ("data_dir", "train_file", "validation_file", "test_file", "gold_file", "dataset_name")  # a job's tweets

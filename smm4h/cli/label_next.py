@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smm4h.cli.flags import CommandParser, moved_files
-from smm4h.cli.predict import PIPE, check_not_an_input, only_writer, take_device
+from smm4h.cli.flags import PIPE, CommandParser, check_new_tweets, moved_files
+from smm4h.cli.predict import check_not_an_input, only_writer, take_device
 from smm4h.config.job import with_columns
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, silence_libraries
@@ -99,30 +99,26 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add = parser.add_argument
     add("folder", help="the output folder of a finished job that has kept its models")
-    add("input", help="unlabelled tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or -")
     add("--output", required=True, help="the chosen tweets (.csv, .tsv, .jsonl, .parquet)")
     add("--n", type=int, default=200, help="how many tweets to choose (default: 200)")
     add("--random", type=float, default=0.1, help="share of them that is drawn at random (default: 0.1)")
     add("--seed", type=int, default=42, help="of the random draw")
     add("--suggest", action="store_true", help="with the job's own label; people agree with what is suggested")
     add("--blank_label", action="store_true", help="with an empty column for the label, for spreadsheets")
-    parser.add_tweet_columns()
-    add("--block", type=int, default=10_000, help="tweets that are read and predicted at once (default: 10000)")
-    add("--use_cpu", action="store_true", help="no GPU")
+    parser.add_new_tweets("unlabelled tweets")
     parser.add_moved_files()
     parser.add_overwrite()
     arguments = parser.parse(words)
-    for name in ("folder", "input", "output"):
+    for name in ("folder", "output"):
         setattr(arguments, name, expand_home(getattr(arguments, name)))
     arguments.ensemble = arguments.folder
     if arguments.output == PIPE:
         raise InputError("--output -: name a file, which people can label")
-    if arguments.n < 1 or arguments.block < 1:
-        raise InputError("--n and --block: at least one tweet is expected")
+    if arguments.n < 1:
+        raise InputError(f"--n {arguments.n}: at least one tweet is expected")
     if not 0 <= arguments.random <= 1:
         raise InputError(f"--random {arguments.random}: a share from 0 to 1 is expected, such as 0.1")
-    if arguments.input != PIPE and not Path(arguments.input).exists():
-        raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
+    check_new_tweets(arguments)
     return arguments
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smm4h.cli.flags import CommandParser
+from smm4h.cli.flags import PIPE, CommandParser, check_new_tweets
 from smm4h.config.job import with_columns
 from smm4h.config.output_paths import SUBTASKS_FILE, check_not_of_job
 from smm4h.parallel.environment import (
@@ -45,7 +45,6 @@ from smm4h.utils.errors import InputError, stop_on_signals
 from smm4h.utils.files import beside, check_new, check_output, expand_home
 from smm4h.utils.temporaries import private_folder
 
-PIPE = "-"
 console = make_console(stderr=True)
 
 
@@ -217,7 +216,6 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add = parser.add_argument
     add("ensemble", help="a finished job's folder with models, a published ensemble, a student or another classifier")
-    add("input", help="tweets (.tsv, .csv, .jsonl, .parquet, each also .gz), a folder of such files, or - (a .tsv)")
     add("--output", required=True, help="labels (.tsv, .csv, .jsonl, .parquet, .gz but for the last), or - (a .tsv)")
     add(
         "--columns",
@@ -236,12 +234,10 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="of the N most certain rare tweets, show which words carried the label, in OUTPUT.explained.html and a "
         "table beside it; each word is left out in turn, so it costs as much as words x models predictions",
     )
-    parser.add_tweet_columns()
+    parser.add_new_tweets("tweets")
     parser.add_overwrite()
-    add("--block", type=int, default=10_000, help="tweets that are read, predicted and saved at once (default: 10000)")
-    add("--use_cpu", action="store_true", help="no GPU")
     arguments = parser.parse(words)
-    for name in ("ensemble", "input", "output"):
+    for name in ("ensemble", "output"):
         setattr(arguments, name, expand_home(getattr(arguments, name)))
     for flag in ("columns", "members"):
         setattr(arguments, flag, [name for words in getattr(arguments, flag) for name in words.split(",") if name])
@@ -251,10 +247,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--explain {arguments.explain}: at least one tweet is explained")
     if arguments.explain and arguments.output == PIPE:
         raise InputError("--explain writes files beside the output; name a file as --output, not -")
-    if arguments.block < 1:
-        raise InputError(f"--block {arguments.block}: at least one tweet is answered at once")
-    if arguments.input != PIPE and not Path(arguments.input).exists():
-        raise InputError(f"{arguments.input} is not there; name an existing file or folder, or - for a pipe")
+    check_new_tweets(arguments)
     return arguments
 
 
