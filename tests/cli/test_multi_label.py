@@ -152,6 +152,19 @@ def test_all_votes_and_decisions_follow(job, call, tmp_path, method, decision):
     assert "groups" not in result.out
 
 
+@pytest.mark.slow
+def test_the_words_that_carried_a_label_of_a_set_are_found(job, call, tmp_path):
+    words = ["--output", tmp_path / "o.csv", "--explain", 6, "--members", "counts,learner", "--use_cpu"]
+    result = call(predict.main, job / "out", job / "test.csv", *words)
+    assert result.code == 0, result.err
+    table = pd.read_csv(tmp_path / "o.explained.csv")
+    heaviest = table.groupby("id", sort=False).first()
+    assert len(heaviest) == 6
+    for label, word in zip(heaviest["labels"], heaviest["word"], strict=True):
+        assert word in SAYS[label].split()
+    assert (tmp_path / "o.explained.html").is_file()
+
+
 def test_a_vote_of_files_is_the_majority_for_each_label(call, tmp_path):
     (tmp_path / "task.yaml").write_text(TASK)
     sets = {"a": ["pain|mood", ""], "b": ["mood", "sleep"], "c": ["pain", "sleep|pain"]}

@@ -252,12 +252,13 @@ def published_words(word_job, make_shared) -> Path:
     return make_shared("published-words", make)
 
 
-@pytest.mark.parametrize("kind", ["job", "published"])
+@pytest.mark.parametrize("kind", ["job", "published", "members"])
 def test_the_word_that_decides_is_found(word_job, published_words, tmp_path, call, kind):
-    model = {"job": word_job.folder, "published": published_words}[kind]
+    model = published_words if kind == "published" else word_job.folder
     rows = tweets(8, 60)
     rows[0]["body"] = rows[1]["body"] = "Zorblax <script>alert(1)</script> & <b>zorblax</b> so we saw"
     words = [model, new_file(tmp_path, rows), "--output", tmp_path / "o.csv", "--explain", 5]
+    words += ["--members", "counts,tfidf-svm"] if kind == "members" else []
     result = call(predict.main, *words)
     assert result.code == 0, result.err
     assert "explaining 5 tweets: with each word left out" in result.err

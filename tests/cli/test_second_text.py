@@ -64,6 +64,18 @@ def test_new_tweets_are_predicted_as_test_tweets_are_and_need_the_second_text(jo
     assert "no column claim among id, text; name it with --context_column_name" in result.err
 
 
+def test_an_explanation_predicts_with_the_second_text_and_shows_it(job, tmp_path, call):
+    """No word of a text carries a label that only the second text tells."""
+    words = ["--output", tmp_path / "o.csv", "--explain", 4, "--members", "counts", "--use_cpu"]
+    result = call(predict.main, job / "out", job / "test.csv", *words)
+    assert result.code == 0, result.err
+    table = pd.read_csv(tmp_path / "o.explained.csv")
+    assert table["id"].nunique() == 4
+    assert set(table["label"]) == {"favor"}
+    assert table["keeps_label"].all()
+    assert "claim: schools" in (tmp_path / "o.explained.html").read_text()
+
+
 def test_the_encoder_reads_the_second_text_and_so_does_its_run_alone(job, tmp_path, call):
     test, run = pd.read_csv(job / "test.csv"), job / "out" / "encoder" / "fold-0"
     alone = smm4h.load(run / "model", device="cpu")

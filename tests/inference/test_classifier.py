@@ -1,6 +1,7 @@
 """Single classifiers in use: any sequence classifier of transformers, one run's model, or a student."""
 
 import json
+import random
 
 import pandas as pd
 import pytest
@@ -54,6 +55,34 @@ def test_a_classifier_of_transformers_predicts_its_own_labels(classifier, new_tw
     loaded = smm4h.load(classifier, device="cpu")
     assert loaded.labels == ["no", "yes", "perhaps"]
     assert loaded.predict(texts)["label"].tolist() == table["label"].tolist()
+
+
+def test_the_word_that_a_classifier_learnt_is_the_heaviest_of_an_explanation(classifier, tmp_path, call):
+    """As a student's: a plain sequence classifier, trained here to say yes to one word of its vocabulary."""
+    tokenizer, rng = AutoTokenizer.from_pretrained(classifier), random.Random(1)
+    plain = ["my", "son", "was", "with", "the", "and", "is"]
+    texts, labels = [], []
+    for number in range(160):
+        texts.append(" ".join(rng.sample([*plain, *(["baby"] if number % 2 else [])], 6 + number % 2)))
+        labels.append(int("baby" in texts[-1].split()))
+    torch.manual_seed(1)
+    model = BertForSequenceClassification.from_pretrained(classifier).train()
+    batch, optimizer = tokenizer(texts, padding=True, return_tensors="pt"), torch.optim.AdamW(model.parameters(), 0.01)
+    for _ in range(50):
+        model(**batch, labels=torch.tensor(labels)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(classifier)
+    said = [[text for text, label in zip(texts, labels, strict=True) if label == kind] for kind in (0, 1)]
+    new = pd.DataFrame({"tweet": [*said[0][:7], *said[1][:3]]})
+    new.insert(0, "tweet_id", range(10))
+    new.to_csv(tmp_path / "new.csv", index=False)
+    words = ["--output", tmp_path / "o.csv", "--explain", 3, "--use_cpu"]
+    result = call(main, classifier, tmp_path / "new.csv", *words)
+    assert result.code == 0, result.err
+    table = pd.read_csv(tmp_path / "o.explained.csv")
+    heaviest = table.groupby("tweet_id", sort=False).first()
+    assert heaviest[["label", "word"]].values.tolist() == [["yes", "baby"]] * 3
 
 
 def test_the_model_of_one_run_predicts_what_the_run_predicted(tiny_encoder, new_tweets, tmp_path, call):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pandas as pd
@@ -16,7 +17,7 @@ from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.forecast import forecast as module
 from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost
 from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan
-from smm4h.parallel.forecast.limit import planned_within, smaller_jobs
+from smm4h.parallel.forecast.limit import planned_within, smaller_jobs, within_time_limit
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.training.run import _trainer
 from smm4h.training.run_data import training_part
@@ -138,6 +139,40 @@ def test_the_probe_measures_every_kind_and_leaves_nothing_behind(tiny_encoder, t
     assert forecast.was_measured
     assert 0 < forecast.seconds < 3600
     assert not (tmp_path / "out").exists()
+
+
+def test_all_processes_of_a_launch_plan_the_same_job_and_so_do_those_of_a_resumed_one(paper_job, splits, monkeypatch):
+    """Each would measure other costs: the main process chooses, and what it chose is kept."""
+    job = replace(paper_job, settings=replace(paper_job.settings, time_limit="60s"))
+    first = LaunchEnvironment.detect()
+    launches = [replace(first, rank=rank, world_size=2, local_rank=rank, local_world_size=2) for rank in (1, 0)]
+    budgets = []
+    for step in (0.5, 50.0):  # the second time as a resumed job on a slower machine
+        monkeypatch.setattr(
+            Forecaster, "of_job", lambda plan, job, splits, launch, s=step: forecaster_of(job, splits, step=s)
+        )
+        with ThreadPoolExecutor(2) as pool:
+            planned = [pool.submit(within_time_limit, job, splits, launch) for launch in launches]
+            budgets += [limited.result(timeout=60)[0].budget for limited in planned]
+    assert len(set(map(str, budgets))) == 1
+    assert budgets[0].n_folds < 5
+
+
+@pytest.mark.slow
+def test_a_probe_changes_no_byte_of_a_job(tiny_encoder, tmp_path, call, monkeypatch):
+    rows = {"a": "{head: mean, checkpoint: last}", "b": "{classifier: tfidf-svm}"}
+    files = {}
+    for name, quick in (("probed", 0.0), ("not", 1e9)):
+        monkeypatch.setattr(module, "QUICK", quick)
+        flags = {"recipe": recipe_of(tmp_path, **rows), "n_folds": 2, "baselines": "none"}
+        result = call(train.main, *job_words(tiny_encoder, tmp_path / name, **flags))
+        assert result.code == 0, result.err
+        assert ("so short a job is not measured" in result.out) == (name == "not")
+        paths = [*(tmp_path / name).glob("*/fold-*/*.parquet"), *(tmp_path / name).glob("*/fold-*/model/*")]
+        paths += [tmp_path / name / "out_of_fold.parquet", tmp_path / name / "votes" / "final.tsv"]
+        files[name] = {path.relative_to(tmp_path / name): path.read_bytes() for path in paths}
+    assert len(files["not"]) > 10
+    assert files["probed"] == files["not"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from smm4h.utils.console import print_table
+from smm4h.utils.console import make_console, print_table
 
 SCORES = ["95 %", "precision", "recall"]
 GROUPS = [[""], ["out of fold f1", *SCORES], ["test f1", *SCORES]]
@@ -39,3 +39,10 @@ def test_a_part_wider_than_the_terminal_goes_on_below_and_long_names_take_two_li
         assert text.count(cell) == 2  # once a part
     assert "…" not in text
     assert text.count("n" * 25) >= 1
+
+
+def test_a_pipe_is_no_terminal_where_colours_are_forced(monkeypatch, capfd):
+    """Notebooks set FORCE_COLOR for the commands that they call; frames of a progress bar would fill their cells."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not make_console().is_terminal
+    assert not make_console(stderr=True).is_terminal
