@@ -69,7 +69,7 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         found = run_damages(run) if run.done_file.exists() else unfinished_damages(run)
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
         is_gone = plan.ensemble_file.exists() and not run.done_file.exists()  # it is fitted once all runs are done
-        if is_gone and not run.is_adaptation:
+        if is_gone and (not run.is_adaptation or run.directory.exists()):  # a removed encoder is needed no more
             yield f"{name}/{run.done_file.name}", "is gone"
     for done in plan.output_dir.glob("baselines/*/*/DONE"):
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)

@@ -221,6 +221,8 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
     assert "it is made again" in again.out
     assert all_files(output) == results
     assert call(main, "--list", "--output_dir", output).out.count("adaptation") == 1
+    (folder / "DONE").unlink()
+    assert "DONE is gone" in call(main, "--verify", "--output_dir", output).out
 
 
 @pytest.mark.parametrize(
