@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -94,8 +94,9 @@ class World:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, arguments: argparse.Namespace, folder: Path) -> "World":
-        encoder = encoder_folder(arguments.shape, folder)
+    def build(cls, arguments: argparse.Namespace, folder: Path, encoder: str | None = None) -> "World":
+        """Prepare a run in a folder, by an encoder's folder or by the shape that the arguments name."""
+        encoder = encoder or encoder_folder(arguments.shape, folder)
         words = ["recipes/smm4h2020.yaml", "--task", arguments.task, "--data_dir", arguments.data_dir]
         words += ["--model_name_or_path", encoder, "--output_dir", folder / "job", "--members", "last2-pooler-42"]
         words += ["--max_train_samples", arguments.tweets, "--keep_models", "none", "--num_train_epochs", 1]
@@ -238,11 +239,12 @@ CONTENDERS: dict[str, Callable[[World], tuple[int, float]]] = {
 }
 
 
-def contest(world: World, repeats: int) -> dict[str, list[Found]]:
-    """All contenders, in random order, as often as asked for."""
-    found: dict[str, list[Found]] = {name: [] for name in CONTENDERS}
+def contest(world: World, repeats: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, list[Found]]:
+    """Contenders, in random order, as often as asked for."""
+    found: dict[str, list[Found]] = {name: [] for name in names}
     for _ in range(repeats):
-        for name, train in random.sample(list(CONTENDERS.items()), len(CONTENDERS)):
+        for name in random.sample(list(names), len(names)):
+            train = CONTENDERS[name]
             before = matrix_rate(world)
             tweets, seconds = train(world)
             ceiling = (before + matrix_rate(world)) / 2

@@ -1,5 +1,6 @@
 """The benchmarks run from end to end and print all of their rows."""
 
+import json
 import re
 import runpy
 import sys
@@ -18,6 +19,18 @@ def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
     for phase in ("read", "tokenise", "forward", "backward", "optimizer", "evaluate"):
         assert re.search(rf"^{phase} +\d+\.\d+", result.out, re.MULTILINE), result.out
     assert "x the time of 2 x weights x word pieces" in result.out
+
+
+def test_the_benchmark_of_a_gpu_runs_all_of_its_parts_and_finds_the_same_bytes(tmp_path):
+    result = python("benchmarks/gpu.py", "--tiny", "--minutes", 60, "--output", tmp_path / "found.json")
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found) == ["machine", "ceilings", "steps", "bytes", "side_by_side", "job", "predict", "joint"]
+    assert not [part for part in found if "failed" in found[part]], found
+    assert all(row["tweets/s"] > 0 for row in found["steps"]["rows"].values())
+    assert (found["bytes"]["files"], found["bytes"]["twice"], found["bytes"]["killed and resumed"]) == (2, True, True)
+    assert (found["job"]["runs"], found["job"]["zip"]) == (5, True)
+    assert re.search(r"^predict +tweets/s +\d", result.out, re.MULTILINE), result.out
 
 
 def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_prediction():

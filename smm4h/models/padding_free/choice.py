@@ -71,9 +71,10 @@ def inexactness(model: TweetClassifier, encoder: PaddingFreeEncoder) -> tuple[fl
 def _logits_and_gradients(model: TweetClassifier) -> torch.Tensor:
     """Return the logits of invented tweets and gradients of two layers, each of length 1, as one row."""
     generator = torch.Generator().manual_seed(0)
-    lengths, n_ids = torch.tensor(LENGTHS), model.encoder.config.vocab_size
-    mask = (torch.arange(max(LENGTHS)) < lengths[:, None]).long()
-    ids = torch.randint(n_ids, mask.shape, generator=generator) * mask
+    pad, n_ids = model.config.pad_token_id or 0, model.encoder.config.vocab_size
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    other = torch.randint(1, n_ids, mask.shape, generator=generator)  # from padding: RoBERTa counts no position for it
+    ids = torch.where(mask.bool(), (pad + other) % n_ids, pad)
     with torch.enable_grad():
         logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float()
         layers = model.encoder.encoder.layer
