@@ -26,6 +26,7 @@ DEMO = "-demo"  # ends the name of a model's Space
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
 
+    from smm4h.inference.predictor import left_out_notices
     from smm4h.reporting.export import check_word_members, publish_checked, write_for_publication
     from smm4h.reporting.hub import upload
     from smm4h.reporting.space import write_space
@@ -39,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
     silence_libraries()
     is_upload = arguments.hub_model_id is not None and not arguments.readable_words
+    for notice in left_out_notices(str(arguments.folder)):
+        print(f"note: {notice}", file=sys.stderr)
     if warning := check_word_members(arguments.folder, is_upload=is_upload):
         print(f"warning: {warning}", file=sys.stderr)
     name = arguments.hub_model_id or arguments.to_folder.name

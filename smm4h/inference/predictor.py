@@ -12,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from heads import TweetClassifier, TweetClassifierConfig
-from smm4h.config.plans.plan import Plan, read_plan
+from smm4h.config.plans.plan import Plan, fold_runs, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
 from smm4h.config.task import Columns, MultiLabel, Submission, Task
@@ -51,20 +51,44 @@ def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
-    """Return the runs of a rule's members by name; raise `InputError` where their models were not kept."""
+    """Return the runs of a rule's members that have a model, by name.
+
+    These are all runs, or with `--keep_models best` each member's best fold and its refit; see `best_models_notice`.
+
+    Raises `InputError` where other models were not kept.
+    """
     runs = {name: plan.runs_of([name]) for name in rule.members}
     if outside := [name for name in rule.members if name not in plan.members_with_models]:
         raise InputError(
             f"{plan.output_dir}: {', '.join(outside)} came from elsewhere as predictions, without a model that could "
             "read new tweets; train a member beside them"
         )
-    missing = [run for of_member in runs.values() for run in of_member if not run.model.is_dir()]
+    kept = {name: [run for run in of_member if run.model.is_dir()] for name, of_member in runs.items()}
+    few = [name for name in kept if kept[name] != runs[name] and not _has_best(kept[name], runs[name])]
+    missing = [run for name in few for run in runs[name] if run not in kept[name]]
     if missing:
         raise InputError(
             f"{missing[0].model} is not there: {len(missing)} of the ensemble's models were not kept; train with "
             "--keep_models all"
         )
-    return runs
+    return kept
+
+
+def _has_best(kept: Sequence[Run], runs: Sequence[Run]) -> bool:
+    """Return whether a member's kept runs are one fold and all refits."""
+    return len(fold_runs(kept)) == 1 and len(kept) - 1 == len(runs) - len(fold_runs(runs))
+
+
+def best_models_notice(plan: Plan, rule: VotingRule) -> str | None:
+    """Return a notice where `--keep_models best` left members one fold's model; None where all were kept."""
+    kept = runs_with_models(plan, rule.drop_zero_weight())
+    fewer = [name for name, runs in kept.items() if len(runs) < len(plan.runs_of([name]))]
+    if not fewer:
+        return None
+    return (
+        f"of {', '.join(fewer)} one fold's model was kept (--keep_models best) and answers alone, where the job's own "
+        "test predictions are the mean over all folds; --keep_models all keeps them"
+    )
 
 
 def free_memory(device: str, n_processes: int) -> float:
@@ -285,19 +309,25 @@ def _files_in(folder: Path) -> dict[str, Path]:
 
 
 def left_out_notices(name: str) -> list[str]:
-    """Return a line where members of a job have no models, and a rule fitted without them labels new tweets."""
+    """Return a line where members of a job have no models, and one where they have that of one fold alone.
+
+    Where they have none, a rule fitted without them labels new tweets.
+    """
     if not (Path(name) / "plan.json").is_file():
         return []
     plan, task = read_plan(Path(name))
+    best = best_models_notice(plan, FittedEnsemble.read(plan.ensemble_file, with_models=True).rule)
+    notices = [best] if best else []
     left_out = [member for member in plan.members if member not in plan.members_with_models]
     if not left_out:
-        return []
+        return notices
     scores = [
         FittedEnsemble.read(plan.ensemble_file, with_models=kind).out_of_fold[task.measure] for kind in (True, False)
     ]
     return [
+        *notices,
         f"{', '.join(left_out)} came from elsewhere as predictions, without a model: new tweets get the vote of the "
-        f"other members, fitted for itself, whose {task.measure} is {scores[0]:.3f} out of fold, not {scores[1]:.3f}"
+        f"other members, fitted for itself, whose {task.measure} is {scores[0]:.3f} out of fold, not {scores[1]:.3f}",
     ]
 
 

@@ -19,6 +19,7 @@ from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.distillation import one_decision_note
 from smm4h.inference.finished_job import FinishedJob
+from smm4h.inference.predictor import best_models_notice, runs_with_models
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
@@ -230,10 +231,12 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         )
     notes += outside_notes(job)
     notes += [_groups_note(task, job.final)] if job.final["out_of_fold"].get("groups") else []
-    used = job.with_models.rule.drop_zero_weight().members
+    rule = job.with_models.rule.drop_zero_weight()
+    notes += [f"Here, {best}."] if (best := best_models_notice(plan, rule)) else []
+    n_models = sum(map(len, runs_with_models(plan, rule).values()))
     return Card(
         title=name.split("/")[-1],
-        what=f"An ensemble of {len(used)} members, {len(plan.runs_of(used))} models in all, that reads tweets.",
+        what=f"An ensemble of {len(rule.members)} members, {n_models} models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True", LIST_OF if task.multi_label else ONE_OF),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
         f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",

@@ -5,12 +5,18 @@ import signal
 import sys
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import session_of, shell, start, wait_for
 
 from smm4h.cli.predict import main
+from smm4h.config.plans.plan import read_plan
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference import predictor
+from smm4h.models.voting import mean_of_models
+from smm4h.training.run_data import keep_best_model
 
 
 def test_blocks_predicted_before_a_kill_are_not_predicted_again(tuned_job, new_tweets, tmp_path):
@@ -64,6 +70,34 @@ def test_a_job_without_models_is_refused(tuned_job, new_tweets, tmp_path, call):
     result = call(main, tmp_path / "job", new_tweets, "--output", tmp_path / "l.tsv")
     assert result.code == 2
     assert "17 of the ensemble's models were not kept; train with --keep_models all" in result.err
+
+
+def test_of_a_job_that_keeps_its_best_models_each_member_answers_by_one_fold(tuned_job, tmp_path, call):
+    """The models are removed as `--keep_models best` does; the probabilities are those of the same runs, by hand."""
+    job, output, new_tweets = tmp_path / "job", tmp_path / "labels.csv", tmp_path / "new.csv"
+    texts = ["my son was born with a cleft palate", "no news", "they suspect a heart defect, we pray", "sunny again"]
+    pd.DataFrame({"tweet_id": range(4), "text": texts}).to_csv(new_tweets, index=False)
+    shutil.copytree(tuned_job.folder, job)
+    plan, task = read_plan(job)
+    for member in plan.members:
+        keep_best_model(plan.runs_of([member]), "average_precision")
+    rule = FittedEnsemble.read(plan.ensemble_file, with_models=True).rule.drop_zero_weight()
+    result = call(main, job, new_tweets, "--columns", "probabilities", "--output", output)
+    assert result.code == 0, result.err
+    assert "one fold's model was kept (--keep_models best) and answers alone" in " ".join(result.err.split())
+    of_members = []
+    for name in rule.members:
+        runs = [run for run in plan.runs_of([name]) if run.model.is_dir()]
+        assert [run.is_refit for run in runs].count(False) == 1
+        answers = [predictor.load_run(run, "cpu").predict_proba(texts, {}) for run in runs]
+        of_members.append(mean_of_models(rule.mean, answers, [run.is_refit for run in runs]))
+    expected = rule.combine(np.stack(of_members))
+    found = pd.read_csv(output)[[f"p_{label}" for label in task.labels]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    shutil.rmtree(runs[-1].model)
+    result = call(main, job, new_tweets, "--output", output, "--overwrite")
+    assert result.code == 2
+    assert "of the ensemble's models were not kept" in result.err
 
 
 def test_a_damaged_file_of_a_published_folder_is_named_and_not_used(published_job, tmp_path, new_tweets, call):
