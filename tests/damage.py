@@ -42,6 +42,7 @@ from conftest import (
 from smm4h.cli import predict, publish, report, train, vote
 from smm4h.parallel import fork_server
 from smm4h.utils.errors import run_main
+from smm4h.utils.temporaries import MARK
 
 ROWS = {
     "counts": "{classifier: tfidf-logistic}",
@@ -222,9 +223,9 @@ class Campaign:
 def is_needed(name: str) -> bool:
     """Return whether any command reads a file for more than its display.
 
-    None reads what lies in the own folder (`.work-*`) of a process that was killed.
+    None reads what lies in the own folder (`.work-*`) of a process that was killed, or under a temporary name.
     """
-    is_of_the_dead = any(part.startswith(".work-") for part in Path(name).parts)
+    is_of_the_dead = any(part.startswith((".work-", MARK)) for part in Path(name).parts)
     return not is_of_the_dead and Path(name).name not in ("attempts.jsonl", "RUNNING")
 
 
