@@ -1,8 +1,6 @@
 """What labelling the tweets of `label_next.py` brings, against as many random ones, over many draws of real tweets.
 
 python benchmarks/label_next.py --task tasks/task2_en.yaml --data_dir DIR
-python benchmarks/label_next.py --task tasks/task2_en.yaml --data_dir DIR --draws 3 --pool_tweets 4000 \\
-    --encoder ENCODER --output_dir runs/label_next
 
 DIR holds the task's official files and the gold labels of its test file. Each draw takes `--labelled` tweets to begin
 with, others to test on, and the rest as the pool, whose labels are held back. The two TF-IDF classifiers are trained on
@@ -12,15 +10,12 @@ shows nothing but that it runs.
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
-from datasets import Dataset, concatenate_datasets
+from datasets import concatenate_datasets
 from promises import probabilities_of
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -45,8 +40,6 @@ from smm4h.models.word_models import TERMS
 from smm4h.training.words.fitting import CLASSIFIERS
 from smm4h.utils.console import silence_libraries
 
-ROOT = Path(__file__).parents[1]
-ENCODER_MEMBERS = ("last2-pooler-1", "last3-pooler-1")  # of recipes/rare.yaml
 ARMS = {
     "gain": expected_gain,
     "disagreement": lambda signals: signals.disagreement,
@@ -58,11 +51,10 @@ ARMS = {
 
 @dataclass
 class Tweets:
-    """All official tweets: their table, texts, features (n_tweets, n_terms), and class indices (n_tweets,)."""
+    """All official tweets: texts, features (n_tweets, n_terms), and class indices (n_tweets,)."""
 
-    table: Dataset
     texts: list[str]
-    features: csr_matrix | None  # None: no words are counted
+    features: csr_matrix
     labels: np.ndarray
     task: Task
 
@@ -79,7 +71,7 @@ class Arm:
 def main() -> None:
     arguments = read_arguments()
     silence_libraries()
-    tweets = read_all(read_task(arguments.task), arguments.data_dir, counts_words=not arguments.encoder)
+    tweets = read_all(read_task(arguments.task), arguments.data_dir)
     arms = {name: Arm() for name in [*dict.fromkeys(arguments.arms), "random"]}
     for seed in range(arguments.draws):
         run_draw(tweets, arms, seed, arguments)
@@ -99,29 +91,22 @@ def read_arguments() -> argparse.Namespace:
     add("--folds", type=int, default=3)
     add("--draws", type=int, default=10)
     add("--arms", nargs="+", default=["gain"], choices=list(ARMS)[:-1], help="beside random ones")
-    add("--encoder", help="of two members that are trained instead of the TF-IDF classifiers")
-    add("--output_dir", type=Path, help="for their jobs")
     add("--tiny", action="store_true")
     arguments = parser.parse_args()
-    if arguments.encoder and not arguments.output_dir:
-        parser.error("--encoder needs --output_dir")
     if arguments.tiny:
         arguments.labelled, arguments.n, arguments.test_tweets, arguments.draws = 120, 40, 150, 2
     return arguments
 
 
-def read_all(task: Task, folder: Path, *, counts_words: bool) -> Tweets:
+def read_all(task: Task, folder: Path) -> Tweets:
     paths = {part: folder / files[0].name for part, files in task.files.items()}
     labelled, _ = read_tweets([paths["training"], paths["validation"]], task, labelled=True)
     test, _ = read_tweets([paths["test"]], task, labelled=False)
-    table = concatenate_datasets([labelled.remove_columns("label"), test])
-    texts = column(table, "text").to_pylist()
+    texts = column(concatenate_datasets([labelled.remove_columns("label"), test]), "text").to_pylist()
     labels = np.concatenate([column(labelled, "label").to_numpy(), read_labels(paths["gold"]).indices(task.labels)])
-    if not counts_words:
-        return Tweets(table, texts, None, labels, task)
     cleaned = [clean(text, BASELINE_CLEANING) for text in texts]
     kinds = [TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, min_df=3) for terms_of in TERMS.values()]
-    return Tweets(table, texts, hstack([kind.fit_transform(cleaned) for kind in kinds]).tocsr(), labels, task)
+    return Tweets(texts, hstack([kind.fit_transform(cleaned) for kind in kinds]).tocsr(), labels, task)
 
 
 def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argparse.Namespace) -> None:
@@ -132,13 +117,13 @@ def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argpars
     rest = rest[stratified_choice(labels[rest], arguments.labelled + arguments.pool_tweets, seed)]
     begun = rest[stratified_choice(labels[rest], arguments.labelled, seed)]
     pool = np.setdiff1d(rest, begun)
-    rule, predicted = train(tweets, begun, pool, seed, "begun", arguments)
+    rule, predicted = train(tweets, begun, pool, seed, arguments.folds)
     signals = Signals.of_predictions(predicted, EnsembleOutput.from_rule(rule, predicted), positive)
     for name in arms:
         n_random = arguments.n if name == "random" else round(arguments.n * arguments.random)
         choice = choose_from(tweets, begun, pool, ARMS[name](signals), arguments.n, n_random, seed)
         chosen = pool[choice.rows]
-        rule_now, members = train(tweets, np.sort(np.concatenate([begun, chosen])), test, seed, name, arguments)
+        rule_now, members = train(tweets, np.sort(np.concatenate([begun, chosen])), test, seed, arguments.folds)
         rare = rule_now.combine(members)[:, positive].sum(axis=1)
         arms[name].rare.append(int(np.isin(labels[chosen], positive).sum()))
         arms[name].average_precision.append(average_precision_score(np.isin(labels[test], positive), rare))
@@ -147,45 +132,12 @@ def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argpars
 
 
 def train(
-    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, name: str, arguments: argparse.Namespace
+    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, n_folds: int
 ) -> tuple[VotingRule, np.ndarray]:
     """Return a soft vote whose decision is tuned out of fold, and the members' probabilities of other tweets.
 
     Those are the mean over the folds' models, (n_members, n_others, n_classes).
     """
-    if arguments.encoder:
-        return train_encoders(tweets, rows, others, f"{seed}-{name}", arguments)
-    return train_word_counters(tweets, rows, others, seed, arguments.folds)
-
-
-def train_encoders(
-    tweets: Tweets, rows: np.ndarray, others: np.ndarray, name: str, arguments: argparse.Namespace
-) -> tuple[VotingRule, np.ndarray]:
-    """Train a job on some tweets by the front door, or find it trained, and predict the others; see `train`."""
-    from quality import write_tweets
-
-    from smm4h.inference.predictor import load_predictor
-
-    folder = arguments.output_dir / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    recipe = yaml.safe_load((ROOT / "recipes" / "rare.yaml").read_text())
-    recipe["members"] = {member: recipe["members"][member] for member in ENCODER_MEMBERS}
-    files = {kind: folder.with_suffix(kind) for kind in (".yaml", ".tsv", ".log")}
-    files[".yaml"].write_text(yaml.safe_dump(recipe, sort_keys=False))
-    write_tweets(files[".tsv"], tweets.table, rows, tweets.labels, tweets.task)
-    words = [sys.executable, ROOT / "run_classification.py", files[".yaml"], "--train_file", files[".tsv"]]
-    words += ["--task", arguments.task, "--model_name_or_path", arguments.encoder, "--n_folds", arguments.folds]
-    words += ["--refit", "false", "--baselines", "none", "--output_dir", folder]
-    with files[".log"].open("a") as log:
-        subprocess.run([str(word) for word in words], stdout=log, stderr=log, check=True)
-    predictor, *_ = load_predictor(str(folder), "cpu")
-    return predictor.rule, predictor.predict_members([tweets.texts[row] for row in others])
-
-
-def train_word_counters(
-    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, n_folds: int
-) -> tuple[VotingRule, np.ndarray]:
-    """Train both TF-IDF classifiers on some tweets, and predict the others; see `train`."""
     gold, n_classes = tweets.labels[rows], tweets.task.n_classes
     held_out = np.zeros((len(CLASSIFIERS), len(rows), n_classes))
     predicted = np.zeros((n_folds, len(CLASSIFIERS), len(others), n_classes))
