@@ -53,7 +53,7 @@ from smm4h.utils.temporaries import private_folder
 
 LIBRARY = Path(__file__).parents[1]
 ENTRY = "tweet_ensemble"  # the module that loads a published ensemble
-PROJECT_IMPORT = re.compile(r"^(\s*)from (?:smm4h\.models\.)?(\w+) import ", re.MULTILINE)
+PROJECT_IMPORT = re.compile(r"^(\s*)from (?:smm4h\.models\.)?([\w.]+) import ", re.MULTILINE)
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "bpe.codes", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
@@ -67,25 +67,33 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def source_files(entry: str) -> dict[str, str]:
     """Return by file name the sources of a module and of this project's modules that it imports.
 
-    Imports of these modules become relative, since the files stand in one folder.
+    Imports of these modules become relative, since the files stand in one folder; a package's name comes before that
+    of its module there.
     """
     sources, pending = {}, [entry]
     while pending:
         name = pending.pop()
-        if f"{name}.py" in sources:
+        if f"{_flat(name)}.py" in sources:
             continue
         source = _path_of(name).read_text(encoding="utf-8")
         modules = [module for _, module in PROJECT_IMPORT.findall(source) if _path_of(module).is_file()]
         pending += modules
-        sources[f"{name}.py"] = PROJECT_IMPORT.sub(
-            lambda match, modules=modules: f"{match[1]}from .{match[2]} import " if match[2] in modules else match[0],
-            source,
-        )
+
+        def relative(match: re.Match, modules: list[str] = modules) -> str:
+            return f"{match[1]}from .{_flat(match[2])} import " if match[2] in modules else match[0]
+
+        sources[f"{_flat(name)}.py"] = PROJECT_IMPORT.sub(relative, source)
     return sources
 
 
+def _flat(module: str) -> str:
+    return module.replace(".", "_")
+
+
 def _path_of(module: str) -> Path:
-    return LIBRARY.parent / "heads.py" if module == "heads" else LIBRARY / "models" / f"{module}.py"
+    if module == "heads":
+        return LIBRARY.parent / "heads.py"
+    return Path(LIBRARY / "models", *module.split(".")).with_suffix(".py")
 
 
 def write_published(

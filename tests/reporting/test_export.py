@@ -1,6 +1,7 @@
 """Published folders load anywhere and label as the job did."""
 
 import builtins
+import re
 import shutil
 
 import pytest
@@ -28,6 +29,14 @@ def test_predict_takes_the_published_folder(published_job, new_tweets, tmp_path,
         result = call(predict.main, ensemble, new_tweets, "--output", tmp_path / f"{name}.tsv", *columns)
         assert result.code == 0, result.err
     assert (tmp_path / "published.tsv").read_bytes() == (tmp_path / "job.tsv").read_bytes()
+
+
+def test_published_sources_import_one_another_and_nothing_of_this_project():
+    """Each stands for itself in one folder, also those of a package; the Hub's loader knows no other layout."""
+    sources = source_files("tweet_ensemble")
+    imported = {name for source in sources.values() for name in re.findall(r"^\s*from \.(\w+) import ", source, re.M)}
+    assert {f"{name}.py" for name in imported} == {*sources} - {"tweet_ensemble.py"}
+    assert not [name for name, source in sources.items() if re.search(r"^\s*(?:from|import) smm4h", source, re.M)]
 
 
 def test_only_allowed_files_are_published(published_job):
