@@ -170,7 +170,7 @@ class JobSettings:
     )
     n_folds: int = setting(5, "folds of the cross-validation", FOLDS)
     fold_by: Literal["stratified", "stratified_group"] = setting(
-        "stratified", "stratified (the paper's), or stratified_group: duplicates stay in one fold", FOLDS
+        "stratified", "stratified, or stratified_group: duplicates in one fold", FOLDS
     )
     group_users: bool = setting(False, "with stratified_group, a user's tweets stay in one fold, too", FOLDS)
     vote: Literal[tuple(METHODS)] = setting(
@@ -239,9 +239,7 @@ class MemberSettings:
     bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
     adapter: str | None = setting(None, "train a small adapter beside frozen weights: lora, or {kind: lora, r: 16}")
-    adapt: str | None = setting(
-        None, "first adapt the encoder to texts, by masked words: {unlabelled: FILE, epochs: 1}", RECIPE
-    )
+    adapt: str | None = setting(None, "first adapt the encoder by masked words: {unlabelled: FILE}", RECIPE)
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
     cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)

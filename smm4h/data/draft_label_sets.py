@@ -19,11 +19,13 @@ class FoundSets:
         column: that lists the labels; empty: each label has a column of its name.
         counts: tweets with each label.
         n_empty: rows without any label.
+        joint: how most cells list several labels: what stands between them, or `JSON_LIST`; empty without a column.
     """
 
     column: str
     counts: dict[str, int]
     n_empty: int
+    joint: str = ""
 
     @property
     def form(self) -> str:
@@ -48,7 +50,10 @@ def listed_sets(name: str, values: Sequence[str], most: int, longest: int) -> Fo
         return None
     if max(map(len, counts)) > longest or min(counts.values()) < FEWEST_OF_A_LABEL:
         return None
-    return FoundSets(name, dict(sorted(counts.items())), sum(not labels for labels in lists))
+    counts = dict(sorted(counts.items()))
+    forms = Counter(LabelSetSpace(tuple(counts)).form_of(value.strip()) for value in values)
+    joint = max((form for form in forms if form), key=forms.__getitem__)
+    return FoundSets(name, counts, sum(not labels for labels in lists), joint)
 
 
 def marked_sets(cells: Mapping[str, Sequence[str]], most: int) -> FoundSets | None:

@@ -55,6 +55,8 @@ columns:
 submission:
   file: prediction.tsv
   columns: [{{ columns.id or "id" }}, {{ columns.label or "labels" }}]
+{% if joint %}  joint: {{ joint }}           # how a cell lists labels
+{% endif %}
 """
 
 
@@ -108,6 +110,7 @@ class TaskDraft:
             n_empty=self.n_empty,
             holds=f"{self.columns['label']} holds" if "label" in self.columns else "Columns of their names hold",
             form=self.sets.form if self.sets else "",
+            joint=_scalar(self.sets.joint) if self.sets and self.sets.joint else "",
             counts=", ".join(
                 f"{label} {count} ({count / self.n_labelled:.2%})" for label, count in self.counts.items()
             ),

@@ -128,7 +128,7 @@ def test_labels_that_yaml_would_read_as_other_values_stay_as_they_are(tmp_path, 
 SETS = [["pain"], [], ["pain", "sleep"], ["sleep"], ["mood", "pain"], ["mood"]]
 
 
-@pytest.mark.parametrize("form", ["lists", "json", "marks"])
+@pytest.mark.parametrize("form", ["lists", "pipes", "json", "marks"])
 def test_several_labels_a_tweet_are_recognised(tmp_path, monkeypatch, call, form):
     """Columns of another kind stand beside them: a place with a comma, and a number."""
     monkeypatch.chdir(tmp_path)
@@ -141,7 +141,8 @@ def test_several_labels_a_tweet_are_recognised(tmp_path, monkeypatch, call, form
             rows[label] = [int(label in labels) for labels in sets]
     else:
         rows["place"] = [f"Town, Land {n % 3}" for n in range(60)]
-        rows["effects"] = ["; ".join(labels) if form == "lists" else json.dumps(labels) for labels in sets]
+        listed = {"lists": "; ".join, "pipes": "|".join, "json": json.dumps}[form]
+        rows["effects"] = [listed(labels) for labels in sets]
     rows.to_csv("t.csv", index=False)
     result = call(train.main, "--init", "t.csv")
     assert result.code == 0, result.err

@@ -75,8 +75,8 @@ def test_answers_join_the_old_tweets_and_empty_ones_are_left_out_with_a_count(wo
     result = call(train.main, *given[:at], *given[at + 2 :])
     assert result.code == 0, result.err
     n_old = len(TRAINING.read_bytes().rstrip(b"\n").split(b"\n")) - 1
-    (row,) = (line for line in result.out.splitlines() if line.startswith("│ labelled"))
-    assert int(row.split("│")[2]) == n_old + 20
+    (row,) = (line for line in result.out.splitlines() if line.startswith("all tweets"))
+    assert int(row.split()[2]) == n_old + 20
     assert "next.csv: 10 tweets have no label" in result.out.replace("\n", " ")
 
 

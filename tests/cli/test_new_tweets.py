@@ -14,6 +14,7 @@ from conftest import job_words, recipe_of, train
 
 import smm4h
 from smm4h.cli import predict, publish
+from smm4h.utils.derived import DerivedFiles
 
 TASK = """\
 name: fever
@@ -192,7 +193,7 @@ def test_no_word_of_a_labelled_tweet_is_in_the_profile(word_job):
 
 def test_a_job_without_a_profile_still_counts_and_compares_labels(word_job, tmp_path, call):
     shutil.copytree(word_job.folder, tmp_path / "job")
-    (tmp_path / "job" / "profile.parquet").unlink()
+    DerivedFiles(tmp_path / "job").remove([tmp_path / "job" / "profile.parquet"])  # older versions made none
     words = [tmp_path / "job", new_file(tmp_path, tweets(6, 100, share=1.0, length=30)), "--output", tmp_path / "o.tsv"]
     result = call(predict.main, *words)
     assert "expected from the labelled ones calm" in result.err

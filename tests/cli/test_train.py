@@ -153,7 +153,7 @@ def test_a_folder_that_can_not_be_written_is_named(tiny_encoder, tmp_path, call,
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "out/plan.json")
 
-    monkeypatch.setattr("smm4h.utils.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("smm4h.utils.temporaries.tempfile.mkstemp", refuse)
     result = call(main, *job_words(tiny_encoder, tmp_path / "out"))
     assert result.code == 2
     assert "error: Permission denied (out/plan.json)" in result.err
