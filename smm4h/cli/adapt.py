@@ -80,7 +80,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     for name in SETTINGS:
         default = getattr(defaults, name)
         add(f"--{name}", type=type(default), default=default, help=f"({default:g})")
-    add("--use_cpu", action="store_true", help="no GPU")
+    parser.add_use_cpu()
     parser.add_overwrite()
     arguments = parser.parse(words)
     for file in arguments.files:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smm4h.utils.errors import InputError, nearest
-from smm4h.utils.files import expand_home
-
-PIPE = "-"  # standard input or output
+from smm4h.utils.files import PIPE, expand_home
 
 
 def words_of(words: Sequence[str] | None) -> list[str]:

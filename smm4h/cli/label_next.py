@@ -16,13 +16,13 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smm4h.cli.flags import PIPE, CommandParser, check_new_tweets, moved_files
+from smm4h.cli.flags import CommandParser, check_new_tweets, moved_files
 from smm4h.cli.predict import check_not_an_input, only_writer, take_device
 from smm4h.config.job import with_columns
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.errors import InputError, stop_on_signals
-from smm4h.utils.files import check_new, expand_home
+from smm4h.utils.files import PIPE, check_new, expand_home
 from smm4h.utils.temporaries import private_folder
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smm4h.cli.flags import PIPE, CommandParser, check_new_tweets
+from smm4h.cli.flags import CommandParser, check_new_tweets
 from smm4h.config.job import with_columns
 from smm4h.config.output_paths import SUBTASKS_FILE, check_not_of_job
 from smm4h.parallel.environment import (
@@ -42,7 +42,7 @@ from smm4h.parallel.environment import (
 )
 from smm4h.utils.console import make_console, silence_libraries
 from smm4h.utils.errors import InputError, stop_on_signals
-from smm4h.utils.files import beside, check_new, check_output, expand_home
+from smm4h.utils.files import PIPE, beside, check_new, check_output, expand_home
 from smm4h.utils.temporaries import private_folder
 
 console = make_console(stderr=True)

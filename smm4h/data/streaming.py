@@ -26,9 +26,8 @@ from smm4h.data.readers.formats import input_files, read_tables
 from smm4h.data.readers.spreadsheets import protect
 from smm4h.data.readers.tables import Findings, Table, Wanted
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import is_same_file
+from smm4h.utils.files import PIPE, is_same_file
 
-PIPE = "-"
 N_NUMBERS = 3  # columns of numbers that labels come with: probability, margin, votes
 
 

@@ -21,7 +21,7 @@ from smm4h import __version__
 from smm4h.config.task import Task
 from smm4h.data.outputs.predictions import PROBABILITY
 from smm4h.data.readers.files import kind_of, name_of
-from smm4h.data.streaming import PIPE, Block, Writer
+from smm4h.data.streaming import Block, Writer
 from smm4h.inference.new_tweets.explanation import certainty
 from smm4h.inference.new_tweets.output_columns import PASSED
 from smm4h.inference.new_tweets.profile import TweetProfile, profile_of
@@ -32,7 +32,7 @@ from smm4h.models.label_spaces import LabelSpace, space_of
 from smm4h.models.voting import VotingRule
 from smm4h.utils.durable import Hashes, hash_files
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import beside, private_mode, sync, sync_names, write_atomically, write_json
+from smm4h.utils.files import PIPE, beside, private_mode, sync, sync_names, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
 
 ABOUT = "about.json"

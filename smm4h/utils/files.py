@@ -16,6 +16,7 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.temporaries import temporary_file
 
 KeyPath = tuple[str, ...]
+PIPE = "-"  # stands for standard input or output
 MOST_NODES = 100_000  # values in a YAML file
 UMASK_AT_START = os.umask(0)
 os.umask(UMASK_AT_START)  # asked once, before there are threads

@@ -195,11 +195,8 @@ def test_evaluation_mode_has_gradients_too(tmp_path):
     assert relative_error(in_bf16, padded) < 0.02
 
 
-def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn(tmp_path):
-    """By finite differences in a random direction, with the same masks each time."""
-    model = small_classifier(tmp_path, "last3_pooler").double().train()
-    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float64)
-    inputs = batch(5)
+def check_gradients_under_dropout(model, inputs):
+    """Compare gradients with finite differences in a random direction, with the same masks each time."""
 
     def loss():
         torch.manual_seed(3)
@@ -219,3 +216,9 @@ def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn(tmp_path
             for p, d in directions.items():
                 p.sub_(d, alpha=sign * eps)
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(expected, rel=2e-3)
+
+
+def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn(tmp_path):
+    model = small_classifier(tmp_path, "last3_pooler").double().train()
+    model.encoder_override = PaddingFreeEncoder(model.encoder, torch.float64)
+    check_gradients_under_dropout(model, batch(5))

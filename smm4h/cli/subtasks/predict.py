@@ -14,10 +14,9 @@ from smm4h import __version__
 from smm4h.config.plans.subtask_jobs import SubtaskJobs
 from smm4h.utils.durable import hash_files
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import beside, sync, write_text
+from smm4h.utils.files import PIPE, beside, sync, write_text
 from smm4h.utils.temporaries import private_folder
 
-PIPE = "-"
 ROWS = 10_000  # of the joint file that are in memory at once
 MADE_FROM = ".from"  # ending of the file that says what a subtask's predictions were made from
 
