@@ -200,10 +200,7 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
             "seconds": round(trained.seconds + time.perf_counter() - predicting_since, 2),
             "training_seconds": round(trained.seconds, 2),
             "preparation_seconds": round((trainer.watch.first_step or started_at) - started_at, 2),
-            "device": torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else trainer.args.device.type,
-            "processes": trainer.args.world_size,
-            "bf16": trainer.args.bf16,
-            "threads": torch.get_num_threads(),
+            **machine_of(trainer.args),
         }
         write_done(run, record, written.files)
 
@@ -263,10 +260,7 @@ def _train(
     checkpoint = adopt_checkpoint(run, trainer, own)
     if checkpoint is not None:
         best.load(checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    steps, planned = trainer.state.global_step, trainer.state.max_steps
-    if steps < planned:
-        raise RuntimeError(f"{run.name} stopped after {steps} of {planned} steps")
+    steps = train_to_the_end(run, trainer, checkpoint)
     if best.keep:
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
@@ -297,6 +291,25 @@ def _train(
 
     checkpoints.on_main_process(publish)
     return trained
+
+
+def train_to_the_end(run: Run, trainer: ResumableTrainer, checkpoint: Path | None) -> int:
+    """Train the steps after a checkpoint, if there is one; return the number of all. Raises RuntimeError for fewer."""
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    steps, planned = trainer.state.global_step, trainer.state.max_steps
+    if steps < planned:
+        raise RuntimeError(f"{run.name} stopped after {steps} of {planned} steps")
+    return steps
+
+
+def machine_of(arguments: RunArguments) -> dict[str, Any]:
+    """Return what DONE says of the machine that trained a run."""
+    return {
+        "device": torch.cuda.get_device_name() if arguments.device.type == "cuda" else arguments.device.type,
+        "processes": arguments.world_size,
+        "bf16": arguments.bf16,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def adopt_checkpoint(run: Run, trainer: ResumableTrainer, own: Path) -> Path | None:

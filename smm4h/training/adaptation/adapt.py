@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
@@ -23,7 +22,7 @@ from smm4h.training.adaptation.masking import MaskedTrainer, RepeatableMasking, 
 from smm4h.training.adaptation.texts import texts_of
 from smm4h.training.checkpoints import ResultFiles
 from smm4h.training.resumable import RunMonitor, run_arguments
-from smm4h.training.run import adopt_checkpoint, own_folder
+from smm4h.training.run import adopt_checkpoint, machine_of, own_folder, train_to_the_end
 from smm4h.training.run_data import RunData, write_done
 from smm4h.utils.files import write_json
 
@@ -58,10 +57,7 @@ def adapt_encoder(
         texts = texts_of(run.member, data.token_folder)
         trainer = masked_trainer(run, data, own, texts, report, stop)
         checkpoint = adopt_checkpoint(run, trainer, own)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        steps, planned = trainer.state.global_step, trainer.state.max_steps
-        if steps < planned:
-            raise RuntimeError(f"{run.name} stopped after {steps} of {planned} steps")
+        train_to_the_end(run, trainer, checkpoint)
         on_trained()
         trainer.save_model(str(own / "masked"))
         checkpoints.on_main_process(lambda: _finish(run, trainer, own, texts))
@@ -102,14 +98,7 @@ def _finish(run: Run, trainer: MaskedTrainer, own: Path, texts: Dataset) -> None
     written.add(run.metrics_file)
     checkpoints.move_into_place(own / "model", run.model)
     seconds = trainer.watch.training_seconds()
-    record = {
-        "seconds": round(seconds, 2),
-        "training_seconds": round(seconds, 2),
-        "device": torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else trainer.args.device.type,
-        "processes": trainer.args.world_size,
-        "bf16": trainer.args.bf16,
-        "threads": torch.get_num_threads(),
-    }
+    record = {"seconds": round(seconds, 2), "training_seconds": round(seconds, 2), **machine_of(trainer.args)}
     write_done(run, record, written.files)
 
 
