@@ -59,11 +59,12 @@ class Size:
     max_steps: int = 60
     some_members: tuple[str, ...] = ("last2-pooler-42", "last3-42")  # of the parts that need no more
     some_folds: tuple[int, ...] = (0, 1, 2, 3)
+    twice_folds: tuple[int, ...] = (0, 1)  # of one member, trained three times
     job_members: int = 9
     flags: tuple[str, ...] = ()
 
 
-TINY = Size("tiny", 300, 20, 50, 260, 160, (2,), 4, ("bigru-42",), (0,), 1, ("--use_cpu", "--n_folds", "2"))
+TINY = Size("tiny", 300, 20, 50, 260, 160, (2,), 4, ("bigru-42",), (0,), (0,), 1, ("--use_cpu", "--n_folds", "2"))
 
 
 @dataclass
@@ -122,6 +123,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--minutes", type=float, default=9.0, help="of the whole call (default: 9)")
     parser.add_argument("--tiny", action="store_true", help="a few tweets on a CPU: show that it runs")
+    parser.add_argument("--tokenizer", help="encoder whose tokenizer is used (default: the quickstart's)")
     parser.add_argument("--output", type=Path, help="JSON file of all figures")
     return parser.parse_args()
 
@@ -129,7 +131,7 @@ def read_arguments() -> argparse.Namespace:
 def start(arguments: argparse.Namespace, folder: Path) -> Bench:
     size = TINY if arguments.tiny else Size()
     deadline = time.perf_counter() + 60 * arguments.minutes
-    bench = Bench(size, folder, deadline, encoder_folder(size.shape, folder))
+    bench = Bench(size, folder, deadline, encoder_folder(size.shape, folder, arguments.tokenizer))
     write_tweets(folder, size, bench.encoder)
     write_recipe(folder, size.job_members)
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine()
@@ -235,7 +237,8 @@ def answers(output: Path) -> dict[str, str]:
 def same_bytes(bench: Bench) -> dict:
     """Train the same runs three times, the third time killed on the way and resumed, and compare their answers."""
     folders = [bench.folder / name for name in ("once", "twice", "killed")]
-    words = [[*bench.some_runs(folder), "--save_minutes", 0.02] for folder in folders]
+    runs = bench.size.some_members[:1], bench.size.twice_folds
+    words = [[*bench.some_runs(folder, *runs), "--save_minutes", 0.02] for folder in folders]
     seconds = bench.run(*words[0])
     bench.run(*words[1])
     process = subprocess.Popen([sys.executable, *map(str, words[2])], cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -121,16 +121,21 @@ class World:
     def lengths(self):
         return column(self.part, "length").to_numpy()
 
-    def trainer(self, *, packed: bool):
-        self.run.member.settings["packed"] = packed
-        self.run.member.settings["eval_strategy"] = "no"
-        self.run.member.settings["checkpoint"] = "last"
-        return _trainer(self.run, self.data, self.run.directory, self.part, lambda step, steps: None, lambda: False)
+    def trainer(self, **settings):
+        """Return a trainer of the run with other settings, which trains without evaluations."""
+        member = self.run.member.with_settings(eval_strategy="no", checkpoint="last", **settings)
+        run = replace(self.run, member=member)
+        return _trainer(run, self.data, self.run.directory, self.part, lambda step, steps: None, lambda: False)
 
 
-def encoder_folder(shape: str, folder: Path) -> str:
-    quickstart = subprocess.run([sys.executable, ROOT / "quickstart" / "encoder.py"], capture_output=True, text=True)
-    encoder = quickstart.stdout.strip()
+def encoder_folder(shape: str, folder: Path, encoder: str | None = None) -> str:
+    """Return a folder with an encoder of the shape and another encoder's tokenizer: the quickstart's, if none is named.
+
+    The shape `quickstart` is the other encoder itself.
+    """
+    if encoder is None:
+        command = [sys.executable, ROOT / "quickstart" / "encoder.py"]
+        encoder = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     if shape in SHAPES:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
         torch.manual_seed(0)
@@ -219,9 +224,16 @@ def train_plain(world: World) -> tuple[int, float]:
     return _timed(trainer)
 
 
+def train_without_graphs(world: World) -> tuple[int, float]:
+    """Our run without `smm4h.training.captured`: on a GPU, each operation is started on its own."""
+    trainer = world.trainer(captured=False)
+    trainer.train_dataset = trainer.train_dataset.select(range(BATCH * TRIAL["plain"]))
+    return _timed(trainer)
+
+
 def train_ours(world: World) -> tuple[int, float]:
     """Our run with its defaults, all its tweets."""
-    return _timed(world.trainer(packed=True))
+    return _timed(world.trainer())
 
 
 def _timed(trainer) -> tuple[int, float]:
@@ -235,6 +247,7 @@ CONTENDERS: dict[str, Callable[[World], tuple[int, float]]] = {
     "the authors' settings (1 x 4, padded to 110, fp32, RAdam)": train_like_the_authors,
     "stock Trainer (4 x 4, padded to 128, fp32)": train_with_a_stock_trainer,
     "ours, --no_packed (padded to the batch)": train_plain,
+    **({"ours, --no_captured (no CUDA graphs)": train_without_graphs} if DEVICE == "cuda" else {}),
     "ours": train_ours,
 }
 

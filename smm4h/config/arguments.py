@@ -269,6 +269,7 @@ class MemberSettings:
     layer_decay: float = setting(1.0, "factor by which each lower layer learns slower", gt=0, le=1)
     retrain_collapsed: bool = setting(True, "retrain with another seed a run that learnt nothing", RARE)
     packed: bool = setting(True, "compute BERT and RoBERTa encoders without padding", MACHINES)
+    captured: bool = setting(True, "on a GPU, replay training steps as CUDA graphs")
     checkpoint: Literal["best", "last"] = setting(
         "best", "which epoch's weights predict: best by the task's metric, or last", TRAINING
     )

@@ -117,9 +117,13 @@ class SparseRowEmbedding(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if self.training:
-            self.synced_version = None  # an optimizer step will follow, and fused kernels do not raise `_version`
+            self.forget_table()  # an optimizer step will follow, and fused kernels do not raise `_version`
             return nn.functional.embedding(self.row_of_id[ids], self.weight, self.padding_row)
         return nn.functional.embedding(ids, self.full_weight())
+
+    def forget_table(self) -> None:
+        """Note that the trained rows have changed in a way that their version does not tell."""
+        self.synced_version = None
 
     @torch.no_grad()
     def full_weight(self) -> torch.Tensor:

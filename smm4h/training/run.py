@@ -42,6 +42,7 @@ from smm4h.models.padding_free.choice import padding_free_encoder
 from smm4h.models.padding_free.encoder import supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter
+from smm4h.training.captured.trainer import CapturedTrainer, is_captured
 from smm4h.training.checkpoints import (
     RunFiles,
     TrainingResult,
@@ -393,7 +394,9 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
         arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
     if is_padding_free(member, arguments, model):
         make_padding_free(model, arguments, train_dataset)
-    trainer = TweetTrainer(
+    lengths = column(train_dataset, "length").to_numpy()
+    captured = is_captured(member, model.encoder_override, model.head, int(lengths.max(initial=0)))
+    trainer = (CapturedTrainer if captured else TweetTrainer)(
         model=model,
         args=arguments,
         train_dataset=train_dataset,

@@ -14,6 +14,7 @@ LENGTHS = (2, 3, 7, 16, 25, 40)  # tokens of the tweets of a comparison
 MOST_OF_AUTOCAST = 4.0  # how many times as inexact as autocast a padding-free encoder may be
 
 log = logging.getLogger(__name__)
+_right: dict[tuple, bool] = {}  # what this process has compared, by kind of computation
 
 
 def padding_free_encoder(model: TweetClassifier, dtype: torch.dtype) -> PaddingFreeEncoder | None:
@@ -29,7 +30,12 @@ def padding_free_encoder(model: TweetClassifier, dtype: torch.dtype) -> PaddingF
         return encoder
     if not has_ragged_attention(encoder.layer_weights[0]):
         return None
-    return encoder if _is_right(model, encoder) else None
+    config = model.encoder.config
+    shape = config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size
+    kind = type(model.encoder), model.config.head, dtype, shape
+    if kind not in _right:
+        _right[kind] = _is_right(model, encoder)
+    return encoder if _right[kind] else None
 
 
 def _is_right(model: TweetClassifier, encoder: PaddingFreeEncoder) -> bool:
@@ -75,7 +81,8 @@ def _logits_and_gradients(model: TweetClassifier) -> torch.Tensor:
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
     other = torch.randint(1, n_ids, mask.shape, generator=generator)  # from padding: RoBERTa counts no position for it
     ids = torch.where(mask.bool(), (pad + other) % n_ids, pad)
-    with torch.enable_grad():
+    # cuDNN has no gradients of a GRU outside training mode, where dropout would differ between the two.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float()
         layers = model.encoder.encoder.layer
         weights = [*layers[0].parameters(), *layers[-1].parameters()]  # the first one's depend on all above it

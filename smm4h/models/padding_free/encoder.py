@@ -61,12 +61,14 @@ class _Stack(torch.autograd.Function):
         all_tokens = not layers[-1].cls_only
         grads = encoder.gradients()
         grad = grad_outputs.contiguous() if all_tokens else grad_outputs[-1]
+        ones = torch.ones(1, len(layout.tokens), dtype=encoder.dtype, device=grad.device)
         first_read = len(layers) if all_tokens else len(layers) - len(grad_outputs)
         for number in reversed(range(len(layers))):
             if first_read <= number < len(layers) - 1:
                 grad.index_add_(0, layout.starts, grad_outputs[number - first_read])
-            grad = layers[number].backward(grad, saved_layers.pop(), layout, attention, grads[number])
-        return grad, None, None, None, None, None, None, *(part for layer in grads for part in layer)
+            grad = layers[number].backward(grad, saved_layers.pop(), layout, attention, grads[number], ones)
+        returned = () if encoder.fills_gradients else (part for layer in grads for part in layer)
+        return grad, None, None, None, None, None, None, *returned
 
 
 @dataclass
@@ -80,12 +82,15 @@ class PaddingFreeEncoder:
             dtype alone, the residual path keeps the weights' dtype, as under autocast.
         attention: of every batch; None: the best one for the device and the batch.
         residual_dtype: of states where gradients are recorded; None: as said above.
+        fills_gradients: the backward pass writes the layers' gradients into their parameters' `grad`, where they must
+            have one, and autograd gets none of them.
     """
 
     encoder: PreTrainedModel
     dtype: torch.dtype
     attention: Attention | None = None
     residual_dtype: torch.dtype | None = None
+    fills_gradients: bool = False
     layer_weights: list[LayerWeights] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +113,10 @@ class PaddingFreeEncoder:
                 weights.refresh()
         self.copied_versions = None if training else versions
 
+    def forget_copies(self) -> None:
+        """Note that the weights have changed in a way that their versions do not tell."""
+        self.copied_versions = None
+
     def attention_for(self, layout: Layout) -> Attention:
         """Return the attention that computes a batch."""
         return self.attention or attention_for(self.layer_weights[0], layout)
@@ -122,6 +131,8 @@ class PaddingFreeEncoder:
 
     def gradients(self) -> list[list[torch.Tensor]]:
         """Return memory for each layer's gradients, reused at every step unless gradients are being accumulated."""
+        if self.fills_gradients:
+            return [[parameter.grad for parameter in weights.parameters] for weights in self.layer_weights]
         n_values = sum(parameter.numel() for parameter in self.parameters)
         if self.buffer is None or any(parameter.grad is not None for parameter in self.parameters):
             self.buffer = torch.empty(n_values, dtype=self.parameters[0].dtype, device=self.parameters[0].device)
@@ -151,18 +162,28 @@ class PaddingFreeEncoder:
             raise ValueError(
                 f"all tokens of {n_layers} layers: a padding-free encoder returns those of the last layer only"
             )
-        device, training = input_ids.device, self.encoder.training
-        layout = Layout.from_mask(attention_mask, device, self.dtype)
-        dropout = Dropout(self.dtype, device) if training else None
-        with torch.autocast(device.type, enabled=False):
-            types = None if token_type_ids is None else token_type_ids.reshape(-1)[layout.tokens]
-            states = self._embed(input_ids.reshape(-1)[layout.tokens], layout.positions, types, dropout)
-            self._refresh(training)
-            keep = torch.is_grad_enabled()
-            outputs = _Stack.apply(states, self, layout, n_layers, needs_tokens, dropout, keep, *self.parameters)
+        layout = Layout.from_mask(attention_mask, input_ids.device, self.dtype)
+        types = None if token_type_ids is None else token_type_ids.reshape(-1)[layout.tokens]
+        outputs = self.states(input_ids.reshape(-1)[layout.tokens], types, layout, n_layers, needs_tokens)
         if needs_tokens:
             return [layout.padded(outputs, attention_mask.shape[1])]
         return [layer[layout.order_of_batch].unsqueeze(1) for layer in outputs]
+
+    def states(
+        self, tokens: torch.Tensor, types: torch.Tensor | None, layout: Layout, n_layers: int, needs_tokens: bool
+    ) -> torch.Tensor:
+        """Return states of a row of token ids (n_tokens,): of the last layer (n_tokens, width) if all are needed.
+
+        Else those of each tweet's first token in the last layers, (n_layers, n_tweets, width), in the row's order.
+        """
+        training = self.encoder.training
+        dropout = Dropout(self.dtype, tokens.device) if training else None
+        parameters = [] if self.fills_gradients else self.parameters
+        with torch.autocast(tokens.device.type, enabled=False):
+            states = self._embed(tokens, layout.positions, types, dropout)
+            self._refresh(training)
+            keep = torch.is_grad_enabled()
+            return _Stack.apply(states, self, layout, n_layers, needs_tokens, dropout, keep, *parameters)
 
     def _embed(
         self, tokens: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None, dropout: Dropout | None

@@ -28,6 +28,7 @@ class LayerWeights:
         self.qkv_bias = torch.empty(3 * width, **made)
         self.linear = [torch.empty(part.weight.shape, **made) for part in linear]
         self.bias = [torch.empty(part.bias.shape, **made) for part in linear]
+        self.zero = torch.zeros((), device=made["device"])
         copies = [p for pair in zip(self.linear, self.bias, strict=True) for p in pair]
         self.copies = [*self.qkv.split(width), *self.qkv_bias.split(width), *copies]
 

@@ -1,0 +1,77 @@
+"""Captured steps, with a stand-in for CUDA graphs that computes: the same trainings as without, killed and resumed."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smm4h.training import run as training_run
+from smm4h.training.captured.trainer import CapturedTrainer, can_capture
+from smm4h.training.run import build_model, train_run
+from smm4h.utils.errors import Stopped
+
+LEARNS = {"learning_rate": 0.02, "num_train_epochs": 3, "adam_beta2": 0.8}
+
+
+@pytest.fixture
+def capture_on_cpu(monkeypatch):
+    """Capture steps on the CPU, too, and return the trainers that do."""
+    made = []
+
+    class Noted(CapturedTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(
+        training_run, "is_captured", lambda member, _, head, longest: can_capture(member, head, longest)
+    )
+    monkeypatch.setattr(training_run, "CapturedTrainer", Noted)
+    return made
+
+
+def run_of(job, name):
+    return next(run for run in job.runs if run.member.name == name)
+
+
+def change_of(run, job_task):
+    """Return what training has changed of a run's weights, as one vector."""
+    before, after = build_model(run.built_member, job_task).state_dict(), load_file(run.model / "model.safetensors")
+    return torch.cat([(after[name] - before[name]).flatten() for name in sorted(after)])
+
+
+@pytest.mark.parametrize(
+    ("member", "flags"),
+    [
+        ("bigru-42", {}),
+        ("last2-pooler-42", {"class_weights": "balanced", "max_grad_norm": 0.05}),
+        ("last3-42", {"optim": "adamw_torch", "weight_decay": 0.1, "max_grad_norm": 0.05}),
+        ("last3-42", {"layer_decay": 0.7, "negatives_per_positive": 2, "logit_adjustment": 1}),
+        ("last3-pooler-42", {"head": "mean", "label_smoothing_factor": 0.1, "max_grad_norm": 0}),
+    ],
+)
+def test_a_captured_run_learns_what_a_plain_one_learns(prepare_job, still_encoder, capture_on_cpu, member, flags):
+    changes = []
+    for captured in (True, False):
+        settings = {**LEARNS, "checkpoint": "last", "eval_strategy": "no", "classifier_dropout": 0, **flags}
+        job = prepare_job(f"captured-{captured}", still_encoder, captured=captured, **settings)
+        run = run_of(job, member)
+        train_run(run, job.data)
+        changes.append(change_of(run, job.data.task))
+    assert len(capture_on_cpu) == 1
+    assert (changes[0] - changes[1]).norm() < 1e-3 * changes[1].norm()
+
+
+def test_a_captured_run_that_was_stopped_resumes_with_the_same_bytes(prepare_job, capture_on_cpu):
+    answers, made = [], []
+    for name, stops in (("whole", ()), ("stopped", (2, 5))):
+        job = prepare_job(name, **LEARNS)
+        run = run_of(job, "last2-pooler-42")
+        made.clear()
+        for stop_at in stops:
+            with pytest.raises(Stopped):
+                train_run(run, job.data, lambda step, _: made.append(step), lambda at=stop_at: made[-1:] == [at])
+        train_run(run, job.data, lambda step, _: made.append(step))
+        files = run.held_out_file, run.test_file, run.model / "model.safetensors"
+        answers.append([path.read_bytes() for path in files])
+    assert made.count(4) == 1
+    assert answers[0] == answers[1]
