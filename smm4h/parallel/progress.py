@@ -108,7 +108,13 @@ class JobProgress:
         )
 
     def _time_left(self, completed: float) -> str:
-        """Return the time left in words, at the speed since the start; empty while the speed is unknown."""
+        """Return the time left in words, at the speed since the start; empty while the speed is unknown.
+
+        The costs of runs without an encoder, which take seconds, say nothing of the speed of those with one.
+        """
+        words = [run.name for run in self.runs if run.name in self.finished and not run.member.has_encoder]
+        if completed <= self._cost_of(words) and any(run.member.has_encoder for run in self.runs):
+            return ""
         new = completed - self._cost_of(self.finished_before)
         left = self._cost_of(run.name for run in self.runs) - completed
         return f"{duration((time.monotonic() - self.started) * left / new)} left" if new > 0 and left > 0 else ""

@@ -53,7 +53,7 @@ from smm4h.training.checkpoints import (
 from smm4h.training.losses import LabelSetLoss, loss_of
 from smm4h.training.optim import SparseRowEmbedding
 from smm4h.training.resumable import ResumableTrainer, RunArguments, RunMonitor, run_arguments
-from smm4h.training.run_data import RunData, training_part, write_done, write_results
+from smm4h.training.run_data import HELD_OUT, RunData, training_part, write_done, write_results
 from smm4h.training.sampler import sampling_of
 from smm4h.training.tracking import trackers_of
 from smm4h.training.trainer import BestEpoch, TweetTrainer, input_columns
@@ -188,7 +188,7 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
     write_results(
         run,
         data,
-        lambda tweets: predict_proba(trainer, tweets),
+        lambda part, tweets: predict_proba(trainer, tweets, trainer.best.logits if part == HELD_OUT else None),
         {**trained.facts, "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
         written,
         in_one_process=checkpoints.on_main_process,
@@ -358,6 +358,8 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
     if run.is_refit:
         arguments.eval_strategy = IntervalStrategy.NO  # a refitted run holds no tweets out
     arguments.run_name, arguments.report_to = run.name, trackers_of(member)
+    if not arguments.report_to:
+        arguments.logging_strategy = IntervalStrategy.NO  # to read a loss is to wait for the GPU
     if arguments.project == DEFAULTS["project"]:
         arguments.project = run.directory.parents[1].resolve().name
     tokens = token_table(data.token_folder, "labelled", member)
@@ -368,10 +370,14 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
     eval_dataset = tokens.select(eval_rows)
     eval_dataset = eval_dataset.select(longest_first(eval_dataset))
     metric = TaskMetric(task, group_names(eval_dataset))
+    best = BestEpoch(task.measure, keep=member.args.checkpoint == "best")
+    # An adapter is merged, and so its weights rounded, before predictions; joint processes may count a tweet twice.
+    are_all = data.max_eval_samples is None and member.adapter is None and arguments.world_size == 1
 
     def score(output) -> dict[str, float]:
         logits, labels = torch.from_numpy(output.predictions).double(), torch.from_numpy(output.label_ids)
         predicted = task.space.most_probable(probabilities_of(logits, task.space.problem_type).numpy())
+        best.latest = output.predictions if are_all else None
         scores = metric.compute(predictions=predicted, references=output.label_ids)
         if not task.multi_label:
             return {**scores, "cross_entropy": nn.functional.cross_entropy(logits, labels).item()}
@@ -409,7 +415,7 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
         layer_decay=member.args.layer_decay,
         run_directory=run.directory,
         facts={"fingerprint": run.fingerprint, "seed": member.args.seed, OWN: own_version()},
-        best=BestEpoch(task.measure, keep=member.args.checkpoint == "best"),
+        best=best,
         watch=RunMonitor(report, stop, data.save_minutes),
     )
     trainer.remove_callback(PrinterCallback)  # the job displays the progress of all its runs
@@ -452,13 +458,17 @@ class TaskMetric(evaluate.Metric):
         }
 
 
-def predict_proba(trainer: Trainer, tokens: Dataset) -> np.ndarray:
+def predict_proba(trainer: Trainer, tokens: Dataset, logits: np.ndarray | None = None) -> np.ndarray:
     """Return the model's probabilities (n_tweets, n_classes) in the order of `tokens`.
 
     Batches contain tweets of similar length, which saves padding.
+
+    Args:
+        logits: (n_tweets, n_classes) of the tweets, the longest first; None: they are computed.
     """
     order = longest_first(tokens)
-    logits = trainer.predict(input_columns(tokens.select(order))).predictions
+    if logits is None:
+        logits = trainer.predict(input_columns(tokens.select(order))).predictions
     problem_type = trainer.accelerator.unwrap_model(trainer.model).config.problem_type
     probs = probabilities_of(torch.from_numpy(logits).double(), problem_type).float().numpy()
     restored = np.empty_like(probs)

@@ -36,7 +36,8 @@ from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
 REMOVAL_SECONDS = 0.5  # that somebody who removes a folder takes for its other files
-PART_OF = {"held_out": "out_of_fold"}  # where a member from elsewhere has the probabilities of a run's part
+HELD_OUT = "held_out"  # part of the tweets that a run holds out
+PART_OF = {HELD_OUT: "out_of_fold"}  # where a member from elsewhere has the probabilities of a run's part
 
 
 class PseudoLabelsRemoved(Exception):
@@ -175,7 +176,7 @@ def _in_this_process(action: Callable[[], None]) -> None:
 def write_results(
     run: Run,
     data: RunData,
-    predict: Callable[[Dataset], np.ndarray] | dict[str, np.ndarray],
+    predict: Callable[[str, Dataset], np.ndarray] | dict[str, np.ndarray],
     result: dict[str, Any],
     written: ResultFiles,
     *,
@@ -188,8 +189,8 @@ def write_results(
     tweets. Files that are whole already are kept.
 
     Args:
-        predict: returns the probabilities (n_tweets, n_classes) of a token table's tweets; or probabilities of all
-            tweets by part, of a member from elsewhere.
+        predict: returns the probabilities (n_tweets, n_classes) of a part's token table, by the part's name and the
+            table; or probabilities of all tweets by part, of a member from elsewhere.
         result: facts about the training, added to the metrics.
         written: the run's files so far, to which those of this function are added.
         in_one_process: has one process write; where several train the run jointly, all predict.
@@ -199,7 +200,7 @@ def write_results(
     maker |= kind_of(data.task)
     labelled = token_table(data.token_folder, "labelled", run.member)
     held_out = labelled.select(np.flatnonzero(data.held_out(run)))
-    parts = [] if run.is_refit else [("held_out", run.held_out_file, held_out)]
+    parts = [] if run.is_refit else [(HELD_OUT, run.held_out_file, held_out)]
     if data.has_test:
         parts.append(("test", run.test_file, token_table(data.token_folder, "test", run.member)))
     if data.pool == "unlabelled" and run.member.name in data.teachers:
@@ -208,7 +209,7 @@ def write_results(
         part_maker = {**maker, "part": name}
         if broadcast(written.is_whole(path, part_maker)):
             continue
-        predicted = predict(tweets) if callable(predict) else predict[PART_OF.get(name, name)]
+        predicted = predict(name, tweets) if callable(predict) else predict[PART_OF.get(name, name)]
         if not callable(predict):
             predicted = predicted[column(tweets, "row").to_numpy()]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
@@ -158,6 +159,10 @@ class BestEpoch(TrainerCallback):
     Args:
         measure: the metric's name.
         keep: False records the evaluations and keeps no weights.
+
+    Attributes:
+        latest: logits of an evaluation, set before its scores are known; None where they may not be used again.
+        logits: those of the best evaluation, if this process made it: the kept weights' predictions.
     """
 
     WEIGHTS, HISTORY = "best.safetensors", "best.json"
@@ -167,6 +172,8 @@ class BestEpoch(TrainerCallback):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
         self.weights: dict[str, torch.Tensor] = {}
+        self.latest: np.ndarray | None = None
+        self.logits: np.ndarray | None = None
 
     def on_evaluate(self, args, state, control, metrics=None, model=None, **kwargs):
         names = (self.measure, "precision", "recall")
@@ -175,7 +182,7 @@ class BestEpoch(TrainerCallback):
         self.history.append(scores)
         if self.keep and (self.best is None or scores[self.measure] >= self.best[self.measure]):
             self.best = scores
-            self.weights = copied(trained_weights(model))
+            self.weights, self.logits = copied(trained_weights(model)), self.latest
 
     def restore(self, model: nn.Module) -> None:
         """Load the best weights into the model, and free them here."""
@@ -191,6 +198,6 @@ class BestEpoch(TrainerCallback):
     def load(self, checkpoint: Path) -> None:
         """Read what `save` added to a checkpoint's folder."""
         content = json.loads((checkpoint / self.HISTORY).read_text(encoding="utf-8"))
-        self.history, self.best = content["history"], content["best"]
+        self.history, self.best, self.logits = content["history"], content["best"], None
         if self.best is not None:
             self.weights = load_file(checkpoint / self.WEIGHTS)

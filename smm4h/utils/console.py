@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
 
@@ -86,6 +87,8 @@ def silence_libraries() -> None:
 
     if not torch.cuda.device_count():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no GPU
+    # Parameters that share one memory (training.captured) do not lie in cuDNN's order, which costs a GRU little here.
+    warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     disable_progress_bars()

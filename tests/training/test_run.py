@@ -16,6 +16,7 @@ from smm4h.config.job import Member
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task_file import read_task
 from smm4h.data.outputs.predictions import read_predictions
+from smm4h.training import run as training_run
 from smm4h.training.resumable import run_arguments
 from smm4h.training.run import (
     TaskMetric,
@@ -192,6 +193,25 @@ def test_a_padding_free_run_gives_the_predictions_of_a_padded_one(prepare_job, s
         spread = padded.std(axis=0).max()
         assert spread > 1e-3
         np.testing.assert_allclose(padding_free, padded, atol=0.05 * spread)
+
+
+def test_the_logits_of_the_best_evaluation_are_the_held_out_predictions(prepare_job, monkeypatch):
+    reused = []
+
+    def compared(trainer, tokens, logits=None):
+        fresh = predict_proba(trainer, tokens)
+        if logits is not None:
+            np.testing.assert_array_equal(predict_proba(trainer, tokens, logits), fresh)
+            reused.append(len(tokens))
+        return fresh
+
+    monkeypatch.setattr(training_run, "predict_proba", compared)
+    job = prepare_job(num_train_epochs=2, learning_rate=0.02)
+    train_run(job.runs[0], job.data)
+    assert reused == [12]
+    few = prepare_job("few", max_eval_samples=6)
+    train_run(few.runs[0], few.data)
+    assert reused == [12]
 
 
 @pytest.mark.parametrize("flags", [{}, {"keep_models": "none"}, {"keep_models_in": "bfloat16"}])

@@ -4,6 +4,7 @@ A step of a BERT-like encoder starts some 2,000 operations. To start them takes 
 needs to compute them; a graph starts them all at once.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from smm4h.training.captured.flat import FlatParameters, flatten
 from smm4h.training.captured.rows import LONGEST, Packing, Row, TrainingTweets
 from smm4h.training.optim import SparseRowEmbedding
 
+log = logging.getLogger(__name__)
+
 MOST_AHEAD = 4  # steps that the host may be ahead of its GPU: a stop must not wait for more
 _warm: set[tuple] = set()  # what this process has computed once, so that its kernels are loaded
 
@@ -27,6 +30,12 @@ _warm: set[tuple] = set()  # what this process has computed once, so that its ke
 def _side_stream() -> torch.cuda.Stream:
     """Return the stream on which graphs are recorded; one, since cuBLAS keeps a workspace for each."""
     return torch.cuda.Stream()
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Warn, once for each reason, that a step could not be recorded."""
+    log.warning("training steps are not replayed as CUDA graphs, since recording one fails: %s", reason)
 
 
 class Graph:
@@ -61,7 +70,7 @@ class Graph:
 class Computation:
     """What stands in for a `Graph` where there are none: `replay` computes."""
 
-    def __init__(self, compute: Callable[[], None], kind: tuple, pool: None) -> None:
+    def __init__(self, compute: Callable[[], None]) -> None:
         self.replay = compute
 
 
@@ -174,8 +183,12 @@ class CapturedStep:
             flat.attach_gradients()
         row = Row(packing, values.to(self.model.device), self.in_groups)
         kind = type(self.model.encoder), self.model.config.head, self.encoder.dtype, packing
-        make = Graph if self.on_gpu else Computation
-        return row, make(lambda: self._compute(row), kind, self.pool)
+        if self.on_gpu:
+            try:
+                return row, Graph(lambda: self._compute(row), kind, self.pool)
+            except RuntimeError as failure:
+                _warn(str(failure).splitlines()[0])
+        return row, Computation(lambda: self._compute(row))
 
     def _compute(self, row: Row) -> None:
         """Write the loss, all gradients, and what they are divided by."""

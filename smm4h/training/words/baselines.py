@@ -145,7 +145,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     on_trained()
     trained_at = time.perf_counter()
 
-    def predict(tweets: Dataset) -> np.ndarray:
+    def predict(_: str, tweets: Dataset) -> np.ndarray:
         return model.predict_proba(column(tweets, "text").to_pylist()).astype(np.float32)
 
     n_pseudo, written = 0 if pseudo is None else len(pseudo.rows), ResultFiles(run)
