@@ -290,7 +290,7 @@ def write_data_report(plan: Plan, job: Job, splits: Splits) -> list[Finding]:
         content = [finding._asdict() for finding in (*splits.findings, *of_tokens)]
         if not plan.report_file.exists() or not _holds(plan.report_file, content):
             write_json(plan.report_file, content)
-            plan.derived.record(plan.report_file)
+        plan.derived.record(plan.report_file)
     return of_tokens
 
 

@@ -75,7 +75,8 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)
         found = [(done.name, "is damaged")] if record is None else damages(done.parent, record.get("files", {}))
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
-    yield from plan.derived.damaged()
+    is_begun = any(run.done_file.exists() for run in plan.runs)
+    yield from plan.derived.damaged(plan.derived_before_training if is_begun else ())
 
 
 def unfinished_damages(run: Run) -> Iterator[Damage]:

@@ -15,7 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from smm4h.config.job import Job
 from smm4h.config.plans.adaptation import adaptations_of
 from smm4h.config.plans.identity import identity_hash, identity_in
-from smm4h.config.plans.plan import Plan, fold_runs
+from smm4h.config.plans.plan import Plan, derived_files, fold_runs
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.config.versions import OWN, own_version
@@ -30,7 +30,6 @@ from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
 from smm4h.training.adaptation.texts import file_part, prepare_texts
 from smm4h.training.checkpoints import ResultFiles
-from smm4h.utils.derived import DerivedFiles
 from smm4h.utils.durable import listing, remove, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
@@ -106,7 +105,7 @@ class RunData:
 
     def _checked_pseudo_labels(self, run: Run) -> PseudoLabels:
         tweets, path = token_table(self.token_folder, self.pool, run.member), self.pseudo_file(run)
-        DerivedFiles(self.pseudo_folder.parent).check(path)
+        derived_files(self.pseudo_folder.parent).check(path)
         return read_part(path, column(tweets, "id"), self.task)
 
     def pseudo_file(self, run: Run) -> Path:

@@ -92,20 +92,33 @@ class DerivedFiles:
 
         Without records, which every job of today has, nothing is known to be whole.
         """
-        if not self.accepts_unrecorded and self.records_file.exists() and read_checked_json(self.records_file) is None:
-            raise InputError(f"{self.records_file} is damaged; give the job's command, which makes it again")
+        if not self.accepts_unrecorded and (wrong := self._damage_of_records()):
+            raise InputError(f"{self.records_file} {wrong}; give the job's command, which makes it again")
         records = self._records()
         names = [self._name(place) for place in (path, *path.parents) if place.is_relative_to(self.folder)]
         for name in (name for name in names if name in records):
             if damage := self._damage(self.folder / name, records[name]):
                 raise InputError(f"{self.folder / name} {damage}; give the job's command, which makes it again")
 
-    def damaged(self) -> Iterable[tuple[str, str]]:
-        """Yield each recorded file that is not as it was made, by its path below the folder, and what is wrong."""
-        if self.records_file.exists() and read_checked_json(self.records_file) is None:
-            yield RECORDS, "is damaged"
-        for record in self._records().values():
+    def damaged(self, expected: Iterable[Path] = ()) -> Iterable[tuple[str, str]]:
+        """Yield each recorded file that is not as it was made, by its path below the folder, and what is wrong.
+
+        Args:
+            expected: files that have been made, so that the records must list them.
+        """
+        expected, records = [self._name(path) for path in expected], self._records()
+        if (wrong := self._damage_of_records()) and (expected or self.records_file.exists()):
+            yield RECORDS, wrong
+        elif not self.accepts_unrecorded:
+            yield from ((name, f"is not listed in {RECORDS}") for name in expected if name not in records)
+        for record in records.values():
             yield from damages(self.folder, record["files"])
+
+    def _damage_of_records(self) -> str | None:
+        """Return what is wrong with the file of records, in words after its name; None if it is whole or not needed."""
+        if not self.records_file.exists():
+            return None if self.accepts_unrecorded else "is gone"
+        return "is damaged" if read_checked_json(self.records_file) is None else None
 
     def _damage(self, path: Path, record: dict[str, Any]) -> str | None:
         """Return what is wrong with a recorded file or folder, in words after its name; None if it is whole."""

@@ -39,7 +39,7 @@ def test_label_issues_are_listed_with_their_tweets(tuned_job):
         assert folds["label"][int(row)] == label != predicted
 
 
-@pytest.mark.parametrize("text", ["@ann said", "=1+1", "-5", "- no", "'=x", '"=a"', '"=a" b', "plain", "+4 9 1"])
+@pytest.mark.parametrize("text", ["@ann said", "=1+1", "-5", "- no", "'=x", '"=a"', '"=a" b', "plain", "+4 9 1", "＝1"])
 def test_a_cell_for_people_is_run_by_no_spreadsheet_and_reads_back(text):
     shown = protect(text)
     assert unprotect(shown) == text

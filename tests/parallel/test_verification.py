@@ -77,6 +77,28 @@ def test_a_run_of_a_finished_job_that_lost_its_record_is_named(copied_job, call)
     assert f"{copied_job.folder / 'last3-42' / 'fold-0' / 'DONE'} is gone" in result.out
 
 
+def test_a_job_that_lost_its_records_of_derived_files_is_named_and_gets_them_again(copied_job, tmp_path, call):
+    records, verify = copied_job.folder / "made.json", ("--verify", "--output_dir", copied_job.folder)
+    listed = json.loads(records.read_text()).keys()
+    records.unlink()
+    result = call(main, *verify)
+    assert result.code == 1
+    assert f"{records} is gone" in result.out
+    result = call(predict, copied_job.folder, copied_job.words[0], "--output", tmp_path / "labels.tsv")
+    assert result.err.startswith(f"error: {records} is gone; give the job's command")
+    assert call(main, *copied_job.words).code == 0
+    assert json.loads(records.read_text()).keys() == listed
+    assert call(main, *verify).code == 0
+
+
+def test_a_job_whose_first_run_is_not_trained_yet_lacks_no_record(copied_job, call):
+    made = (copied_job.folder / name for name in ("made.json", "ensemble.json"))
+    for path in (*copied_job.folder.rglob("DONE"), *made):
+        path.unlink()
+    result = call(main, "--verify", "--output_dir", copied_job.folder)
+    assert result.code == 0, result.out
+
+
 def test_an_event_after_a_torn_line_is_kept(prepare_job):
     run = prepare_job().runs[0]
     log_event(run, "begun")

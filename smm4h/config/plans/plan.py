@@ -73,8 +73,12 @@ class Plan:
     @property
     def derived(self) -> DerivedFiles:
         """The files that are made from runs and tweets; of jobs of earlier versions, they are taken as they are."""
-        stored = read_checked_json(self.plan_file) or {}
-        return DerivedFiles(self.output_dir, accepts_unrecorded=OWN not in stored.get("versions", {OWN: ""}))
+        return derived_files(self.output_dir)
+
+    @property
+    def derived_before_training(self) -> tuple[Path, ...]:
+        """The derived files that every job has before its first run is trained."""
+        return self.folds_file, self.fingerprints_file, self.report_file
 
     @property
     def out_of_fold_file(self) -> Path:
@@ -208,6 +212,12 @@ def _runs(
         for member in members
         for fold in [*range(n_folds), *([None] if member.args.refit and not member.is_outside else [])]
     ]
+
+
+def derived_files(output_dir: Path) -> DerivedFiles:
+    """Return the derived files of a job's folder; of jobs of earlier versions, they need no record."""
+    stored = read_checked_json(output_dir / "plan.json") or {}
+    return DerivedFiles(output_dir, accepts_unrecorded=OWN not in stored.get("versions", {OWN: ""}))
 
 
 def _folder_name(fold: int | None) -> str:

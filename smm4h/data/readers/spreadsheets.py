@@ -4,9 +4,10 @@ import re
 
 from smm4h.data.readers.tables import NUMBER
 
-# Excel, LibreOffice and Google Sheets compute a cell that begins so, also behind blanks and an opening quote.
-FORMULA = re.compile(r"""'*["\s]*[=+\-@]""")
-PROTECTED = re.compile(r"""'+["\s]*[=+\-@]""")
+# Excel, LibreOffice and Google Sheets compute a cell that begins so, also behind blanks and an opening quote;
+# with East Asian settings in full-width signs, too.
+FORMULA = re.compile(r"""'*["\s]*[=+\-@＝＋－＠]""")
+PROTECTED = re.compile(r"""'+["\s]*[=+\-@＝＋－＠]""")
 
 
 def protect(cell: str) -> str:
