@@ -21,11 +21,13 @@ def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
     assert "x the time of 2 x weights x word pieces" in result.out
 
 
-def test_the_benchmark_of_a_gpu_runs_all_of_its_parts_and_finds_the_same_bytes(tmp_path):
-    result = python("benchmarks/gpu.py", "--tiny", "--minutes", 60, "--output", tmp_path / "found.json")
+def test_the_benchmark_of_a_gpu_runs_its_parts_and_finds_the_same_bytes(tmp_path):
+    parts = ["ceilings", "steps", "bytes", "job", "predict", "joint"]  # without the one that trains the runs of `bytes`
+    words = ["--tiny", "--minutes", 60, "--parts", *parts, "--output", tmp_path / "found.json"]
+    result = python("benchmarks/gpu.py", *words)
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "found.json").read_text())
-    assert list(found) == ["machine", "ceilings", "steps", "bytes", "side_by_side", "job", "predict", "joint"]
+    assert list(found) == ["machine", *parts]
     assert not [part for part in found if "failed" in found[part]], found
     assert all(row["tweets/s"] > 0 for row in found["steps"]["rows"].values())
     assert (found["bytes"]["files"], found["bytes"]["twice"], found["bytes"]["killed and resumed"]) == (2, True, True)
@@ -34,12 +36,12 @@ def test_the_benchmark_of_a_gpu_runs_all_of_its_parts_and_finds_the_same_bytes(t
 
 
 def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_prediction():
-    result = python("benchmarks/size.py", "--tweets", 40_000)
+    result = python("benchmarks/size.py", "--tweets", 30_000)
     assert result.code == 0, result.err
     for part in ("read", "vote", "vote_probabilities", "predict"):
-        row = rf"^40,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
+        row = rf"^30,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
         assert re.search(row, result.out, re.MULTILINE), result.out
-    assert re.search(r"^killed after [123] of 4 blocks; most GB in each fifth", result.err, re.MULTILINE), result.err
+    assert re.search(r"^killed after [12] of 3 blocks; most GB in each fifth", result.err, re.MULTILINE), result.err
 
 
 def test_the_benchmark_of_labelling_prints_both_arms_and_their_difference(monkeypatch, capsys):

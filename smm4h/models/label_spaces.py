@@ -272,7 +272,7 @@ class LabelSetRule(VotingRule):
         own = {"The highest probability decides.": "A label is given above a probability of 0.5.", "Groups": "Labels"}
         for words, of_labels in own.items():
             text = text.replace(words, of_labels)
-        return f"Each label is decided for itself. {text}"
+        return f"Each label is decided for itself. {text[0].upper()}{text[1:]}"
 
 
 def rule_from_dict(content: dict[str, Any]) -> VotingRule:

@@ -85,7 +85,7 @@ def test_student_ensemble_and_best_member_are_compared(student):
 
 
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(words, tmp_path):
-    longer = ["distill.py", *words, "--num_train_epochs", 8, "--checks", 0, "--output_dir"]
+    longer = ["distill.py", *words, "--num_train_epochs", 4, "--checks", 0, "--output_dir"]
     undisturbed = python(*longer, tmp_path / "undisturbed")
     assert undisturbed.code == 0, undisturbed.err
     job = start([sys.executable, *longer, tmp_path / "killed"])
