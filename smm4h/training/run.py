@@ -414,7 +414,8 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
         sampling=sampling,
         layer_decay=member.args.layer_decay,
         run_directory=run.directory,
-        facts={"fingerprint": run.fingerprint, "seed": member.args.seed, OWN: own_version()},
+        # A captured run's checkpoints hold the optimizer's state of other tensors.
+        facts={"fingerprint": run.fingerprint, "seed": member.args.seed, OWN: own_version(), "captured": captured},
         best=best,
         watch=RunMonitor(report, stop, data.save_minutes),
     )

@@ -75,3 +75,21 @@ def test_a_captured_run_that_was_stopped_resumes_with_the_same_bytes(prepare_job
         answers.append([path.read_bytes() for path in files])
     assert made.count(4) == 1
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("first_is_captured", [True, False])
+def test_a_checkpoint_of_the_other_kind_is_left_alone_and_the_run_trained_anew(
+    prepare_job, monkeypatch, first_is_captured
+):
+    job = prepare_job(**LEARNS)
+    run, made = run_of(job, "last3-42"), []
+    for captured, stop_at in ((first_is_captured, 4), (not first_is_captured, None)):
+        monkeypatch.setattr(training_run, "is_captured", lambda *_, captured=captured: captured)
+        arguments = run, job.data, lambda step, _: made.append(step), lambda at=stop_at: made[-1:] == [at]
+        if stop_at is None:
+            train_run(*arguments)
+        else:
+            with pytest.raises(Stopped):
+                train_run(*arguments)
+    assert made.count(2) == 2
+    assert run.is_done()

@@ -16,6 +16,7 @@ COSTLY = (
     *(
         "fp16",
         "packed",
+        "captured",
         "gradient_checkpointing",
         "torch_compile",
         "train_sampling_strategy",

@@ -38,7 +38,6 @@ class CapturedTrainer(TweetTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.facts = {**self.facts, "captured": True}  # its checkpoints hold another optimizer's state
         config = self.model.config
         tweets = TrainingTweets(
             self.train_dataset,
