@@ -98,17 +98,22 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
 
 
 def is_padding_free(member: Member, arguments: RunArguments, model: TweetClassifier) -> bool:
-    """Return whether `models.padding_free` may compute the run's encoder.
+    """Return whether `models.padding_free` may compute the run's encoder."""
+    allowed = allows_padding_free(member, arguments) and not has_adapter(model)
+    return allowed and supports_padding_free(model.encoder, model.head)
 
-    True in a single process, for supported encoders, without settings that change the encoder's forward, and on a GPU
-    without those that call it more than once a step.
+
+def allows_padding_free(member: Member, arguments: RunArguments) -> bool:
+    """Return whether a training's settings let `models.padding_free` compute its encoder.
+
+    True in a single process, without settings that change the encoder's forward, and on a GPU without those that call
+    it more than once a step.
     """
     changed = arguments.fp16, arguments.gradient_checkpointing, arguments.torch_compile, arguments.neftune_noise_alpha
-    is_plain = not (any(changed) or has_adapter(model))
+    is_plain = not any(changed)
     if arguments.device.type != "cpu":
         is_plain = is_plain and arguments.gradient_accumulation_steps == 1 and arguments.n_gpu == 1
-    alone = arguments.world_size == 1
-    return member.args.packed and alone and is_plain and supports_padding_free(model.encoder, model.head)
+    return member.args.packed and arguments.world_size == 1 and is_plain
 
 
 def make_padding_free(model: TweetClassifier, arguments: RunArguments, tweets: Dataset) -> None:

@@ -24,7 +24,7 @@ from smm4h.cli import adapt, publish
 from smm4h.cli.train import main
 from smm4h.parallel.run_state import TRIES, log_event, unfinished, waited_for
 from smm4h.training.adaptation.adapt import adapt_encoder
-from smm4h.training.adaptation.masked_models import load_masked_model, save_adapted
+from smm4h.training.adaptation.masked_models import load_masked_model, make_padding_free, save_adapted
 from smm4h.training.adaptation.masking import MaskedOnly, RepeatableMasking
 from smm4h.training.adaptation.texts import texts_of
 from smm4h.utils.durable import write_checked_json
@@ -123,6 +123,41 @@ def test_only_masked_positions_reach_the_output_layer_and_the_loss_is_transforme
         logits = masked_only.logits(model(input_ids=ids).logits)
     assert logits.shape == (6, 60)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, ids[:, 2:4].flatten()), expected)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_masked_model_that_is_computed_padding_free_has_the_loss_and_the_gradients_of_its_own_modules(kind):
+    config_class, small = ENCODERS[kind]
+    torch.manual_seed(0)
+    config = config_class(**small, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = transformers.AutoModelForMaskedLM.from_config(config).train()
+    lengths, pad = torch.tensor([12, 3, 7, 9]), config.pad_token_id or 0
+    mask = (torch.arange(12) < lengths[:, None]).long()
+    ids = torch.randint(5, 50, mask.shape).where(mask.bool(), pad)
+    labels = ids.where((torch.arange(12) % 3 == 1) & mask.bool(), -100)
+
+    def loss_and_gradients():
+        model.zero_grad()
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    loss, expected = loss_and_gradients()
+    assert make_padding_free(model, torch.float32)
+    padding_free_loss, found = loss_and_gradients()
+    assert padding_free_loss == pytest.approx(loss, abs=1e-6)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", ENCODERS.keys() - {"bert", "roberta"})
+def test_other_masked_models_are_computed_by_their_own_modules(kind):
+    config_class, small = ENCODERS[kind]
+    model = transformers.AutoModelForMaskedLM.from_config(config_class(**small))
+    forward = model.base_model.forward
+    assert not make_padding_free(model, torch.float32)
+    assert model.base_model.forward == forward
 
 
 def test_masks_depend_on_the_seed_and_the_batch_alone(tiny_encoder):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
@@ -17,12 +18,18 @@ from smm4h.config.plans.run import Run
 from smm4h.config.versions import OWN, own_version
 from smm4h.data.tokenization import load_tokenizer
 from smm4h.training import checkpoints
-from smm4h.training.adaptation.masked_models import at, check_adaptable, load_masked_model, save_adapted
+from smm4h.training.adaptation.masked_models import (
+    at,
+    check_adaptable,
+    load_masked_model,
+    make_padding_free,
+    save_adapted,
+)
 from smm4h.training.adaptation.masking import MaskedTrainer, RepeatableMasking, masked_loss
 from smm4h.training.adaptation.texts import texts_of
 from smm4h.training.checkpoints import ResultFiles
 from smm4h.training.resumable import RunMonitor, run_arguments
-from smm4h.training.run import adopt_checkpoint, machine_of, own_folder, train_to_the_end
+from smm4h.training.run import adopt_checkpoint, allows_padding_free, machine_of, own_folder, train_to_the_end
 from smm4h.training.run_data import RunData, write_done
 from smm4h.utils.files import write_json
 
@@ -71,8 +78,11 @@ def masked_trainer(run: Run, data: RunData, own: Path, texts: Dataset, report, s
     arguments = run_arguments(member, own)
     arguments.run_name, arguments.report_to = run.name, []
     tokenizer = load_tokenizer(member)
+    model = load_masked_model(member)
+    if arguments.device.type == "cpu" and allows_padding_free(member, arguments):
+        make_padding_free(model, torch.bfloat16 if arguments.bf16 else torch.float32)
     trainer = MaskedTrainer(
-        model=load_masked_model(member),
+        model=model,
         args=arguments,
         train_dataset=texts,
         data_collator=_masking(member, tokenizer),

@@ -12,10 +12,12 @@ from transformers import (
     PreTrainedModel,
     set_seed,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from smm4h.config.job import Member
 from smm4h.data.tokenization import hub_arguments, load_tokenizer, loading_error
 from smm4h.models.encoder_check import check_is_encoder
+from smm4h.models.padding_free.encoder import PaddingFreeEncoder, supports_padding_free
 from smm4h.utils.errors import InputError, user_message
 
 CLASS = "AutoModelForMaskedLM"
@@ -72,6 +74,25 @@ def _load(member: Member) -> tuple[PreTrainedModel, set[str]]:
             raise
         raise InputError(loading_error(name, error)) from None
     return model, set(found["missing_keys"])
+
+
+def make_padding_free(model: PreTrainedModel, dtype: torch.dtype) -> bool:
+    """Have a masked-language model on a CPU compute its encoder padding-free, if it can be; return whether it does.
+
+    Args:
+        dtype: of matrix products.
+    """
+    if not supports_padding_free(model.base_model):
+        return False
+    encoder = PaddingFreeEncoder(model.base_model, dtype)
+
+    def forward(input_ids, attention_mask=None, token_type_ids=None, **_) -> BaseModelOutput:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        (states,) = encoder(input_ids, mask, n_layers=1, needs_tokens=True, token_type_ids=token_type_ids)
+        return BaseModelOutput(last_hidden_state=states)
+
+    model.base_model.forward = forward
+    return True
 
 
 def save_adapted(member: Member, trained: Path, folder: Path) -> None:
