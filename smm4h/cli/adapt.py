@@ -85,7 +85,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(words)
     for file in arguments.files:
         check_is_input(file)
-    check_output_folder(arguments.output, [])
+    check_output_folder(arguments.output, [], "--output")
     check_not_of_job(arguments.output)
     return arguments
 

@@ -75,8 +75,11 @@ class CommandParser(argparse.ArgumentParser):
         """Return the arguments; raise `InputError` for a flag or a value that there is not."""
         words = words_of(words)
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        for word in words:
-            flag = word.partition("=")[0]
+        for before, word in zip(["", *words], words, strict=False):
+            flag, _, value = word.partition("=")
+            if not word.strip() or (flag in known and flag != word and not value.strip()):
+                named = before if before in known else flag.strip()
+                raise InputError(f"{named or 'an argument'} is empty; is the variable of the shell set?")
             if flag.startswith("--") and flag != "--" and flag not in known:
                 raise InputError(f"there is no flag {flag}{nearest(flag, known)}")
         arguments = self.parse_args(words)

@@ -84,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if is_wanted():
                 predict_subtasks(jobs, arguments, predict_one, is_main=launch.is_main_process)
     if launch.is_main_process and arguments.output != PIPE:
-        console.print(f"written to {arguments.output}", markup=False)
+        console.print(f"written to {arguments.output}", markup=False, soft_wrap=True)
 
 
 def predict_file(

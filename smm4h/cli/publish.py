@@ -82,8 +82,6 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--license", help="the model's licence for its card, such as apache-2.0")
     parser.add_overwrite()
     arguments = parser.parse(words)
-    if arguments.hub_model_id is not None and not arguments.hub_model_id.strip():
-        raise InputError("--hub_model_id is empty; name a repository, such as me/task5-ensemble")
     if (arguments.hub_model_id is None) == (arguments.to_folder is None):
         raise InputError("say where to: --hub_model_id me/name, or --to_folder FOLDER")
     if arguments.to_folder:

@@ -70,7 +70,7 @@ def read_command_line(words: Sequence[str]) -> Job:
     settings = JobSettings(**{JOB_FIELDS[flag].name: value for flag, value in common.items() if flag in JOB_FIELDS})
     if settings.task is None and not (settings.list_runs or settings.verify):
         raise InputError("name the task: --task tasks/task5.yaml")
-    if settings.output_dir is None:
+    if not (settings.output_dir or "").strip():
         raise InputError("name the folder for the results: --output_dir runs/task5")
     settings.task = settings.task and str(find_task(settings.task))
     task = with_columns(read_task(settings.task), settings) if settings.task else None

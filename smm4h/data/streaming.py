@@ -216,9 +216,9 @@ class Writer:
             self.stream = io.TextIOWrapper(raw, encoding="utf-8", newline="")
         if self.kind == ".csv":
             self.csv = csv.writer(self.stream, lineterminator="\n")
-            self.csv.writerow(names)
+            self.csv.writerow(map(protect, names))
         elif self.kind != ".jsonl":
-            self.stream.write("\t".join(names) + "\n")
+            self.stream.write("\t".join(self._tsv_cells(names)) + "\n")
         return self
 
     def __exit__(self, *exception) -> None:

@@ -1,11 +1,15 @@
 """`label-next` on a finished job, and the way back of its answers into training."""
 
+import re
+
 import pandas as pd
 import pytest
 from conftest import INVENTED, RECIPE, TASK5, job_words
 
 from smm4h.cli import train
 from smm4h.cli.label_next import main
+from smm4h.config.plans.plan import read_plan
+from smm4h.data.streaming import read_blocks
 
 POOL = INVENTED / "task5_test_participant.tsv"
 TRAINING = INVENTED / "task5_training.tsv"
@@ -56,6 +60,31 @@ def test_blocks_formats_and_a_rerun_choose_the_same_tweets(words, call, tmp_path
     assert (tables[0]["chosen_by"] == "random").sum() == 3
     assert set(tables[2]["suggestion"].astype(str)) <= {"1", "2", "3"}
     assert tables[2]["suggestion_score"].between(0, 1).all()
+
+
+CELLS = ("@ann =1", "=1+1 now", "-5 degrees", "'@bob' said", '"=a"', '"=a" b', '"a" =b', "'=odd", "plain =1", "＝wide")
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.tsv", "n.csv.gz", "n.jsonl", "n.parquet"])
+def test_no_spreadsheet_runs_a_chosen_tweet_or_user_and_both_read_back(tuned_job, call, tmp_path, name):
+    """A user who read back as another one would be in two folds."""
+    texts = [f"{cell} {' '.join(f'word{number}{n}' for n in range(5))}" for number, cell in enumerate(CELLS)]
+    pool = pd.DataFrame({"tweet_id": range(len(CELLS)), "user_id": CELLS, "text": texts})
+    pool.astype(str).to_json(tmp_path / "pool.jsonl", orient="records", lines=True)
+    words = tuned_job.folder, tmp_path / "pool.jsonl", "--output", tmp_path / name, "--n", len(CELLS), "--random", 0
+    result = call(main, *words, "--suggest")
+    assert result.code == 0, result.err
+    if name in ("n.csv", "n.tsv"):
+        table = pd.read_csv(tmp_path / name, sep="," if name == "n.csv" else "\t", dtype=str)
+        assert not [
+            cell
+            for cell in (*table["tweet"], *table["user_id"])
+            if re.match("[\"' ]*[=+@＝-]", cell) and not cell.startswith("'")
+        ]
+    task = read_plan(tuned_job.folder)[1]
+    blocks = list(read_blocks([tmp_path / name], task, 3))
+    read = {row[0]: row[1:] for block in blocks for row in zip(block.ids, block.users, block.texts, strict=True)}
+    assert [read[str(number)] for number in range(len(CELLS))] == list(zip(CELLS, texts, strict=True))
 
 
 def test_answers_join_the_old_tweets_and_empty_ones_are_left_out_with_a_count(words, call, tmp_path, tiny_encoder):

@@ -116,6 +116,20 @@ def test_columns_of_the_input_and_all_probabilities_come_in_every_format(word_jo
     assert "the input's column p_calm is called input_p_calm" in result.err
 
 
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv"])
+def test_names_of_columns_are_written_as_their_cells_are(word_job, tmp_path, call, name):
+    """Else a spreadsheet would run them, and a tab in one would be a column that no row has."""
+    rows = [{**row, "=cmd|x": "1", "a\tb": "2", "two\nlines": "3"} for row in tweets(2, 4)]
+    result = call(
+        predict.main, word_job.folder, new_file(tmp_path, rows), "--output", tmp_path / name, "--keep_columns"
+    )
+    assert result.code == 0, result.err
+    table = READERS[Path(name).suffix](tmp_path / name)
+    own = ["'=cmd|x", "a\tb", "two\nlines"] if name == "o.csv" else ["'=cmd|x", "a b", "two lines"]
+    assert table.columns.tolist()[5:8] == own
+    assert table[own].to_numpy().tolist() == [["1", "2", "3"]] * 4
+
+
 def test_keep_columns_passes_all_on_in_a_private_file_that_is_left_out_of_its_folder_later(word_job, tmp_path, call):
     folder = tmp_path / "tweets"
     folder.mkdir()

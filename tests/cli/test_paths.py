@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import INVENTED, ROOT, TASK5, job_words, shell
+from conftest import INVENTED, RECIPE, ROOT, TASK5, job_words, shell
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import distill, predict, pseudo_label, publish, report, train, vote
@@ -169,7 +169,18 @@ def test_a_student_and_a_publication_are_replaced_only_with_overwrite(job, tmp_p
     for name in ("README.md", "config.json"):
         (place / name).write_text("{}", encoding="utf-8")
     assert_refused(call(publish.main, job, "--to_folder", place), "is there already", "--overwrite")
+
+
+def test_an_output_whose_name_is_empty_is_refused_not_taken_for_this_folder(job, tweets, tmp_path, call, monkeypatch):
+    """As where a variable of the shell is not set."""
+    monkeypatch.chdir(tmp_path)
+    words = [distill.main, job, "--model_name_or_path", "x"]
+    assert_refused(call(*words, "--output_dir", ""), "--output_dir is empty")
+    assert_refused(call(*words, "--output_dir="), "--output_dir is empty")
+    assert_refused(call(publish.main, job, "--to_folder", " "), "--to_folder is empty")
     assert_refused(call(publish.main, job, "--hub_model_id", ""), "--hub_model_id is empty")
+    assert_refused(call(report.main, ""), "an argument is empty")
+    assert_refused(call(train.main, RECIPE, "--task", TASK5, "--output_dir", ""), "name the folder for the results")
 
 
 # Paths that lead nowhere

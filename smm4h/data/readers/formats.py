@@ -21,6 +21,7 @@ from smm4h.data.readers.excel import excel_tables
 from smm4h.data.readers.files import Source, StandardInput, kind_of, reading
 from smm4h.data.readers.json_objects import json_tables
 from smm4h.data.readers.rows import Rows, has_row_names, tables_of
+from smm4h.data.readers.spreadsheets import KINDS, is_protected, without_protection
 from smm4h.data.readers.tables import (
     ARROW_NOT_TEXT,
     WRAPPED,
@@ -394,7 +395,9 @@ def read_tables(
     with reading(path):
         if size is None and content is None and kind_of(path) != ".parquet":
             source.load()
-        yield from READERS[kind_of(path)](source, size)
+        for table in READERS[kind_of(path)](source, size):
+            protected = kind_of(path) in KINDS and is_protected(table.names, wanted)
+            yield without_protection(table) if protected else table
 
 
 def read_table(

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from smm4h.config.task import Task
-from smm4h.data.readers.tables import wrap_quotes
 from smm4h.data.streaming import Writer
 from smm4h.inference.labelling.choice import Choice
 from smm4h.inference.labelling.pool import JudgedPool, PoolTweet
@@ -84,7 +83,7 @@ def write_chosen(
     table = pa.table(columns | {name: values for name, values in own.items() if name not in columns})
 
     def write(partial: Path) -> None:
-        with Writer(partial, table.schema) as writer:
+        with Writer(partial, table.schema, foreign=table.schema.names) as writer:
             writer.write(table)
 
     write_atomically(path, write, private=True)
@@ -99,4 +98,4 @@ def _cell(value: str | None, path: Path) -> str:
     """Return a value as the file can hold it: a format without quoting takes no line ends and tabs."""
     text = value or ""
     is_plain = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt"))
-    return wrap_quotes(" ".join(text.split())) if is_plain else text
+    return " ".join(text.split()) if is_plain else text
