@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.data.outputs.predictions import is_complete
+from smm4h.parallel.run_state import events
 from smm4h.training import checkpoints
 from smm4h.utils.durable import damages, read_checked_json
 from smm4h.utils.errors import InputError
@@ -68,8 +69,7 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         name = run.directory.relative_to(plan.output_dir).as_posix()
         found = run_damages(run) if run.done_file.exists() else unfinished_damages(run)
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
-        is_gone = plan.ensemble_file.exists() and not run.done_file.exists()  # it is fitted once all runs are done
-        if is_gone and (not run.is_adaptation or run.directory.exists()):  # a removed encoder is needed no more
+        if not run.done_file.exists() and _was_done(run, plan):
             yield f"{name}/{run.done_file.name}", "is gone"
     for done in plan.output_dir.glob("baselines/*/*/DONE"):
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)
@@ -77,6 +77,14 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
     is_begun = any(run.done_file.exists() for run in plan.runs)
     yield from plan.derived.damaged(plan.derived_before_training if is_begun else ())
+
+
+def _was_done(run: Run, plan: Plan) -> bool:
+    """Return whether a run without DONE had one, which is lost: its own events, or the fitted ensemble, tell it."""
+    if run.is_adaptation and not run.directory.exists():
+        return False  # a removed encoder is needed no more
+    logged = events(run)
+    return plan.ensemble_file.exists() or (bool(logged) and logged[-1]["event"] == "done")
 
 
 def unfinished_damages(run: Run) -> Iterator[Damage]:

@@ -70,7 +70,10 @@ def test_every_damaged_file_of_a_finished_job_is_named_and_made_again(tiny_encod
         assert "all files of 6 runs are as they were written" in result.out
 
 
-def test_a_run_of_a_finished_job_that_lost_its_record_is_named(copied_job, call):
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_that_lost_its_record_is_named(copied_job, call, is_finished):
+    if not is_finished:  # killed before the vote
+        (copied_job.folder / "ensemble.json").unlink()
     (copied_job.folder / "last3-42" / "fold-0" / "DONE").unlink()
     result = call(main, "--verify", "--output_dir", copied_job.folder)
     assert result.code == 1
@@ -93,7 +96,7 @@ def test_a_job_that_lost_its_records_of_derived_files_is_named_and_gets_them_aga
 
 def test_a_job_whose_first_run_is_not_trained_yet_lacks_no_record(copied_job, call):
     made = (copied_job.folder / name for name in ("made.json", "ensemble.json"))
-    for path in (*copied_job.folder.rglob("DONE"), *made):
+    for path in (*copied_job.folder.rglob("DONE"), *copied_job.folder.rglob("attempts.jsonl"), *made):
         path.unlink()
     result = call(main, "--verify", "--output_dir", copied_job.folder)
     assert result.code == 0, result.out
