@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 
 from smm4h.reporting.leak_check.fingerprints import FORMS, TweetFingerprints, phrase_hashes, word_hashes
-from smm4h.reporting.leak_check.privacy import LeakCheck
+from smm4h.reporting.leak_check.privacy import LeakCheck, secrets_of
 from smm4h.utils.errors import InputError
 
 TWEET = "Après Zürich my naïve café doctor said stop"
@@ -125,6 +125,12 @@ SECRETS = [  # in parts, or this file could not be pushed
     "-----BEGIN " + "RSA PRIVATE KEY-----",
     "https://me:" + "s3cr3t@example.org/a",
     "A" * 22 + "MLheAAAAAAA0%2BuSeid%2BULvsea4JtiGRiSDSJSI",
+    "dop_v1_" + "0123456789abcdef" * 4,
+    "12345678:" + "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0",
+    "https://hooks." + "slack.com/services/T0001/B0001/abcdefghij1234",
+    "Authorization: Bearer " + "0123456789abcdefghijkl",
+    "AccountKey=" + "abcdefghij1234567890klmnop==",
+    "neptune_api_token: " + "abcdefghij1234567890klmnop",
 ]
 
 
@@ -132,6 +138,17 @@ SECRETS = [  # in parts, or this file could not be pushed
 def test_a_token_is_found_in_plain_and_in_base64(fingerprints, tmp_path, secret):
     for told in (secret, base64.b64encode(secret.encode()).decode()):
         assert "holds a secret token" in check(fingerprints, tmp_path, f'{{"a": "{told}"}}')
+
+
+def test_a_secret_of_the_environment_is_known_by_its_variables_name():
+    environment = {"MY_API_KEY": "s" * 16 + "1", "SSH_KEY": "~/.ssh/id_rsa_1234567", "A_KEY": "2", "HF_TOKEN": "s" * 8}
+    assert {"s" * 16 + "1", "s" * 8} <= (found := set(secrets_of(environment)))
+    assert not found & {environment["SSH_KEY"], environment["A_KEY"]}
+
+
+@pytest.mark.parametrize("told", ["pad_token: 12345678901234567890", "bearer of good news", "secret key = none at all"])
+def test_a_word_for_a_secret_is_none(fingerprints, tmp_path, told):
+    assert check(fingerprints, tmp_path, told) == ""
 
 
 def test_numbers_and_letters_in_a_row_are_no_tweet(fingerprints, tmp_path):

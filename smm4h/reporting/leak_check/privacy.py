@@ -8,7 +8,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,18 @@ TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-[\w-]{20,}"
     r"|[rs]k_(?:live|test)_\w{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|xox[abeprs]-[\w-]{10,}|xapp-[\w-]{10,}|npm_[A-Za-z0-9]{30,}"
     r"|pypi-[\w-]{30,}|AIza[\w-]{30,}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"
-    r"|A{18,}[\w%]{30,}|SG\.[\w-]{16,}\.[\w-]{16,})"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?i:aws_secret_access_key\W{1,5}[A-Za-z0-9/+]{40})"
+    r"|A{18,}[\w%]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|api_org_[A-Za-z0-9]{20,}|do[opr]_v1_[a-f0-9]{40,}|dapi[a-f0-9]{32}"
+    r"|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|\d{8,10}:AA[\w-]{33}|hooks\.slack\.com/services/[\w/]{20,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?i:\bbearer[ =:]+(?=[^\s\"']*\d)[\w.~+/-]{20,})"
+    # what names itself a key or password, and has a digit: of services with tokens of no form of their own
+    r"|(?i:(?:api|secret|access|account|auth|private|client)[ _-]?(?:key|token|secret|password)"
+    r"[\"']?\s{0,3}[=:][\s\"']{0,4}(?=[^\s\"']*\d)[\w.~+/-]{20,})"
     r"|\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{1,100}:[^\s/@\"']{3,200}@"
 )
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SECRET_NAME = re.compile(r"(?i)(?:token|key|secret|password|passwd|credentials)$")  # of another environment variable
+MIN_SECRET = 8  # characters
+MIN_OTHER_SECRET = 16  # of a variable that is known by its name only
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes")  # words of pretrained encoders
 REMEDIES = {
     "README.md": "the card repeats the task file, the labels' meanings and the command: take it out there",
@@ -71,8 +78,7 @@ class LeakCheck:
         ]
         self.ids = fingerprints.ids
         self.names = self.identifying_names = np.setdiff1d(fingerprints.names, np.concatenate(words))
-        secrets = [os.environ.get(name) for name in SECRETS] + [get_token()]
-        self.secrets = [secret for secret in secrets if secret and len(secret) >= 8]
+        self.secrets = secrets_of(os.environ)
 
     def check(self, folder: Path, files: Iterable[Path], own_files: OwnFiles = lambda folder: ("", None)) -> None:
         """Search files of a folder, and raise `InputError` with file and line of the first leak.
@@ -177,6 +183,18 @@ class LeakCheck:
             for fingerprints, kind in self.parted:
                 for index in matching_indices(fingerprints, phrases):
                     yield every[index][0], kind
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """Return the values of an environment that give access, and this machine's token of the Hub.
+
+    Paths, as `SSH_KEY=~/.ssh/id_rsa`, are none.
+    """
+    known = [environment.get(name) for name in SECRETS] + [get_token()]
+    others = [value for name, value in environment.items() if SECRET_NAME.search(name)]
+    found = [value for value in known if value and len(value) >= MIN_SECRET]
+    long = [value for value in others if len(value) >= MIN_OTHER_SECRET and value[0] not in "/~."]
+    return found + [value for value in long if any(character.isdigit() for character in value)]
 
 
 def _is_trivial(words: Sequence[str]) -> bool:
