@@ -28,6 +28,7 @@ from smm4h.parallel.environment import (
 from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_output_folder
+from smm4h.utils.leases import sole_writer
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -36,7 +37,13 @@ def main(words: Sequence[str] | None = None) -> None:
     if not launch.is_main_process:
         return  # a small model needs no more than one of several processes
     take_device(launch, arguments)
+    with sole_writer(arguments.output_dir):
+        check_student_folder(arguments.output_dir, arguments.overwrite)  # another command may have ended just now
+        distill(arguments)
 
+
+def distill(arguments: argparse.Namespace) -> None:
+    """Train a student, compare it with the ensemble, and write it."""
     from smm4h.data.splits import read_gold
     from smm4h.inference.distillation import (
         Distillation,

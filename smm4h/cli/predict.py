@@ -42,7 +42,7 @@ from smm4h.parallel.environment import (
 )
 from smm4h.utils.console import make_console, silence_libraries
 from smm4h.utils.errors import InputError, stop_on_signals
-from smm4h.utils.files import PIPE, beside, check_new, check_output, expand_home
+from smm4h.utils.files import PIPE, check_new, check_output, expand_home
 from smm4h.utils.temporaries import private_folder
 
 console = make_console(stderr=True)
@@ -194,16 +194,9 @@ def only_writer(output: str, launch: LaunchEnvironment) -> Iterator[None]:
     if output == PIPE or not launch.is_main_process:
         yield
         return
-    from smm4h.utils.leases import LEASE_SECONDS, LeaseHolder
+    from smm4h.utils.leases import sole_writer
 
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    lease = LeaseHolder().try_acquire(beside(Path(output), ".claim"))
-    if lease is None:
-        raise InputError(
-            f"another predict.py is writing {output}, or was killed on another host less than {LEASE_SECONDS:.0f} s "
-            "ago; wait for it, or name another --output"
-        )
-    with lease:
+    with sole_writer(Path(output)):
         yield
 
 

@@ -25,7 +25,18 @@ DEMO = "-demo"  # ends the name of a model's Space
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = read_arguments(words)
+    if arguments.to_folder is None:
+        return publish(arguments)
 
+    from smm4h.utils.leases import sole_writer
+
+    with sole_writer(arguments.to_folder):
+        check_new_folder(arguments.to_folder, arguments.folder, arguments.overwrite)  # another may have ended just now
+        publish(arguments)
+
+
+def publish(arguments: argparse.Namespace) -> None:
+    """Write what is published, check it for leaks, and upload it or move it to its place."""
     from smm4h.inference.predictor import left_out_notices
     from smm4h.reporting.export import check_word_members, publish_checked, write_for_publication
     from smm4h.reporting.hub import upload

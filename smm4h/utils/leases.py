@@ -23,7 +23,7 @@ from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from smm4h.utils.console import console
 from smm4h.utils.errors import InputError
-from smm4h.utils.files import fenced
+from smm4h.utils.files import beside, fenced
 
 LEASE_VARIABLE = "SMM4H_LEASE_SECONDS"  # for operators: what all processes that share a folder must agree on
 POLL_SECONDS = 0.1
@@ -188,6 +188,18 @@ def wait_for_lease(path: Path, what: Path) -> Lease:
 def lease_file_of(path: Path) -> Path:
     """Return the file of the lease under which a file is made."""
     return path.parent / f".{path.name}.claim"
+
+
+def sole_writer(output: Path) -> Lease:
+    """Return the lease of an output that a command was given; raise `InputError` where another one writes it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lease = LeaseHolder().try_acquire(beside(output, ".claim"))
+    if lease is None:
+        raise InputError(
+            f"another command is writing {output}, or was killed on another host less than {LEASE_SECONDS:.0f} s ago; "
+            "wait for it, or name another place"
+        )
+    return lease
 
 
 def make_once(path: Path, make: Callable[[], None], is_made: Callable[[], bool] | None = None) -> None:

@@ -10,6 +10,7 @@ from conftest import INVENTED, RECIPE, ROOT, TASK5, job_words, shell
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import distill, predict, pseudo_label, publish, report, train, vote
+from smm4h.utils.leases import sole_writer
 
 TWEETS = UNLABELLED_HEADER + "11\tu\twords\n12\tv\tmore words\n"
 
@@ -169,6 +170,17 @@ def test_a_student_and_a_publication_are_replaced_only_with_overwrite(job, tmp_p
     for name in ("README.md", "config.json"):
         (place / name).write_text("{}", encoding="utf-8")
     assert_refused(call(publish.main, job, "--to_folder", place), "is there already", "--overwrite")
+
+
+def test_of_two_commands_at_once_on_one_folder_the_second_one_says_so(job, tmp_path, call):
+    folder = tmp_path / "new"
+    for words in (
+        [distill.main, job, "--model_name_or_path", "x", "--output_dir", folder],
+        [publish.main, job, "--to_folder", folder],
+    ):
+        with sole_writer(folder):
+            assert_refused(call(*words), f"another command is writing {folder}")
+        assert not folder.exists()
 
 
 def test_an_output_whose_name_is_empty_is_refused_not_taken_for_this_folder(job, tweets, tmp_path, call, monkeypatch):

@@ -186,7 +186,7 @@ def test_two_commands_do_not_write_one_output(interrupted, call):
     with LeaseHolder().try_acquire(beside(interrupted.output, ".claim")):
         result = call(main, *interrupted.words())
     assert result.code == 2
-    assert f"another predict.py is writing {interrupted.output}" in result.err
+    assert f"another command is writing {interrupted.output}" in result.err
     assert parts_folder(str(interrupted.output)).is_dir()
 
 
