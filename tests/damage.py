@@ -16,6 +16,7 @@ siblings have two folds; of their runs, only those of the first fold are damaged
 import argparse
 import contextlib
 import io
+import json
 import os
 import random
 import shutil
@@ -195,7 +196,7 @@ class Campaign:
             self._count(state, reader, "named")
         elif result.code == 0 and made == state.answers[reader] and reader != "--verify":
             self._count(state, reader, "not touched by it")
-        elif reader == "--verify" and result.code == 0 and not is_needed(name):
+        elif reader == "--verify" and result.code == 0 and not is_needed(name, state.folder):
             self._count(state, reader, "needed for nothing")
         else:
             self._count(state, reader, "FAULT", f"{name} {kind}", result)
@@ -220,11 +221,15 @@ class Campaign:
             print(f"FAULT {text}", flush=True)
 
 
-def is_needed(name: str) -> bool:
+def is_needed(name: str, folder: Path) -> bool:
     """Return whether any command reads a file for more than its display.
 
-    None reads what lies in the own folder (`.work-*`) of a process that was killed, or under a temporary name.
+    None reads what lies in the own folder (`.work-*`) of a process that was killed, or under a temporary name; nor the
+    out-of-fold table of a vote that was killed before the table was recorded.
     """
+    records = folder / "made.json"
+    if name == "out_of_fold.parquet" and records.exists() and name not in json.loads(records.read_text("utf-8")):
+        return False
     is_of_the_dead = any(part.startswith((".work-", MARK)) for part in Path(name).parts)
     return not is_of_the_dead and Path(name).name not in ("attempts.jsonl", "RUNNING")
 
