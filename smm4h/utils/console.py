@@ -20,10 +20,18 @@ def make_console(*, stderr: bool = False) -> Console:
     Names such as `:100:`, which rich would replace with an emoji, are printed as they are.
     """
     options = {"highlight": False, "emoji": False, "stderr": stderr}
-    if (sys.stderr if stderr else sys.stdout).isatty():
-        return Console(**options)
+    stream = sys.stderr if stderr else sys.stdout
+    if stream is not None and stream.isatty():  # None: it was closed before the command began
+        return PipedConsole(**options)
     # FORCE_COLOR, which notebooks set, would fill a pipe with the frames of progress bars
-    return Console(**options, width=LOG_WIDTH, force_terminal=False)
+    return PipedConsole(**options, width=LOG_WIDTH, force_terminal=False)
+
+
+class PipedConsole(Console):
+    """Console whose reader may leave early: rich's own would end the command with exit code 1 then."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError from None
 
 
 console = make_console()

@@ -25,13 +25,13 @@ ENVIRONMENT_ERRORS = {
     errno.ENFILE: "close other programs that hold files open",
     errno.EFBIG: "name a place on a file system that allows so large a file",
 }
-# Texts of a full disk in errors without errno: of safetensors, and of torch.save, whose text depends on the byte that
-# finds no room; where it fails to close the file, too, the first error is the context of the second.
-FULL_DISK = (
-    os.strerror(errno.ENOSPC),
-    "PytorchStreamWriter failed writing",
-    "basic_ios::clear: iostream error",
-)
+# Texts of such errors without errno, and their numbers: of safetensors, and of torch.save, whose text depends on the
+# byte that finds no room; where it fails to close the file, too, the first error is the context of the second.
+WITHOUT_NUMBER = {
+    **{os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)},
+    "PytorchStreamWriter failed writing": errno.ENOSPC,
+    "basic_ios::clear: iostream error": errno.ENOSPC,
+}
 # Of other errors that the operating system reports about a path: what is wrong, and what to do.
 PATH_ERRORS = {
     errno.ENOENT: "is not there; name an existing file or folder",
@@ -92,8 +92,9 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         where = f" ({path})" if (path := _path_of(error)) else ""
         return f"{error.strerror}{where}; {ENVIRONMENT_ERRORS[error.errno]}, then repeat"
-    if any(text in str(one) for one in (error, error.__context__) for text in FULL_DISK):
-        return f"{os.strerror(errno.ENOSPC)}; make room, then repeat"
+    texts = str(error), str(error.__context__)
+    if number := next((n for known, n in WITHOUT_NUMBER.items() if any(known in text for text in texts)), None):
+        return f"{os.strerror(number)}; {ENVIRONMENT_ERRORS[number]}, then repeat"
     return None
 
 
@@ -133,12 +134,20 @@ def use_utf8() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def open_closed_streams() -> None:
+    """Have what was closed before the command began (`>&-`, `<&-`) read nothing and write nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's main; turn an error that the user can mend into its message on stderr and exit code 2.
 
     All ranks of a launch fail on the same input, and the launcher kills the rest once any rank has exited. Ranks other
     than 0 wait `GRACE_SECONDS` before they print, so that rank 0's message is the only one.
     """
+    open_closed_streams()
     use_utf8()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding must not stop a command by a name
         sys.stdout.reconfigure(errors="backslashreplace")

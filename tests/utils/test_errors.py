@@ -2,11 +2,15 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from conftest import ROOT
+from safetensors import SafetensorError
 
 from smm4h.utils.errors import path_message, user_message
 
@@ -62,6 +66,25 @@ def test_a_full_disk_is_named_whichever_library_meets_it(size):
     assert message_of(lambda: torch.save(torch.zeros(size), "/dev/full")) == full
     with open("/dev/full", "wb", buffering=0) as stream:
         assert message_of(lambda: stream.write(bytes(size))) == full
+
+
+def test_a_limit_to_the_size_of_files_is_named_by_safetensors_text_alone():
+    text = "Error while serializing: I/O error: File too large (os error 27)"
+    assert user_message(SafetensorError(text)).startswith("File too large; name a place on a file system")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes what a POSIX shell can close")
+def test_closed_streams_and_readers_that_leave_early_are_no_errors(tmp_path):
+    command = f"{sys.executable} -m smm4h train --list --output_dir {tmp_path / 'none'}"
+    for closed in (">&-", "<&-", "2>&-"):
+        ended = subprocess.run(f"{command} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert (ended.returncode, "Traceback" in ended.stdout + ended.stderr) == (2, False), ended
+    printing = (
+        f"{sys.executable} -c 'from smm4h.utils.errors import run_main; from smm4h.utils.console import console; "
+    )
+    printing += 'run_main(lambda: [console.print("x" * 90) for _ in range(9000)])'
+    ended = subprocess.run(["bash", "-c", f"set -o pipefail; {printing}' | true"], cwd=ROOT, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():
