@@ -93,3 +93,13 @@ def test_a_checkpoint_of_the_other_kind_is_left_alone_and_the_run_trained_anew(
                 train_run(*arguments)
     assert made.count(2) == 2
     assert run.is_done()
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_that_follows_evaluations_is_left_to_them(prepare_job, still_encoder, capture_on_cpu, schedule):
+    settings = {**LEARNS, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+    job = prepare_job(encoder=still_encoder, lr_scheduler_type=schedule, **settings)
+    run = run_of(job, "last3-42")
+    train_run(run, job.data)
+    assert capture_on_cpu[0].lr_scheduler.last_epoch == 2
+    assert run.is_done()

@@ -142,7 +142,20 @@ def test_predictions_between_steps_see_the_weights_of_the_last_step(tmp_path):
     assert len({p.untyped_storage().data_ptr() for p in model.parameters()}) == len(list(model.parameters()))
 
 
-class Waits(TorchDispatchMode):
+def test_a_batch_may_hold_copies_of_the_longest_tweet_alone(tmp_path):
+    model = without_dropout(small_classifier(tmp_path, "last3"))
+    lengths = [60, *[4] * 8]
+    tweets = Dataset.from_dict({"input_ids": [[5] * n for n in lengths], "labels": [1, *[0] * 8]})
+    batches = [[1, 2, 3, 4], [0, 0, 0, 0]]
+    expected = [plain(model, tweets, indices, Loss()) for indices in batches]
+    step = captured(model, tweets)
+    step.flatten(RAdam(model.parameters()))
+    for indices, exact in zip(batches, expected, strict=True):
+        step(indices)
+        same_gradients(model, step, exact)
+
+
+class Launches(TorchDispatchMode):
     """Counts the operators that write something, about one launch each on a GPU; tensors on `meta` have no values."""
 
     def __init__(self):
@@ -168,7 +181,7 @@ def test_a_step_of_bert_base_asks_the_device_for_no_value_and_its_shapes_depend_
     step.encoder.attention, step.encoder.residual_dtype, step.in_groups = RaggedAttention(), torch.float32, False
     step.flatten(torch.optim.AdamW(model.parameters(), fused=False))
     step.divides_gradients = False
-    with Waits() as counted:
+    with Launches() as counted:
         step([0, 1, 2, 3])
     assert 500 < counted.n_launches < 700, counted.n_launches
 

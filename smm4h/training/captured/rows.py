@@ -13,8 +13,7 @@ from smm4h.models.padding_free.layout import Group, Layout
 from smm4h.training.losses import IGNORED, Loss
 
 LONGEST = MOST_TOKENS_OF_ONE_BLOCK  # tokens of a tweet
-STEP = 64  # tokens; rows are multiples, so that few widths are captured
-Sizes = tuple[tuple[str, int], ...]
+WIDTH_STEP = 64  # tokens; rows are multiples, so that few widths are captured
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Packing:
     has_types: bool
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """The parts, in the array's order, and how many integers each has."""
         places = self.n_tweets + 1
         types = (("types", self.width),) if self.has_types else ()
         rows = (("ids", self.width), ("positions", self.width), ("tweets", self.width), *types)
@@ -79,7 +79,14 @@ class TrainingTweets:
     def packing(self, indices: Sequence[int]) -> Packing:
         """Return how a batch of these tweets is packed."""
         n_tokens = int(self.lengths[indices].sum()) + self.n_tweets - len(indices)
-        width = (n_tokens // STEP + 1) * STEP  # at least one token more
+        return self._packing_of(n_tokens)
+
+    def largest_packing(self) -> Packing:
+        """Return a packing that no batch exceeds: of the longest tweet alone, of which a batch may hold copies."""
+        return self._packing_of(self.n_tweets * int(self.lengths.max(initial=1)))
+
+    def _packing_of(self, n_tokens: int) -> Packing:
+        width = (n_tokens // WIDTH_STEP + 1) * WIDTH_STEP  # at least one token more
         return Packing(width, self.n_tweets, self.n_classes, self.types is not None)
 
     def pack(self, indices: Sequence[int], packing: Packing, into: np.ndarray) -> None:

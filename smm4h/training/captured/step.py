@@ -1,7 +1,7 @@
 """A training step's forward and backward pass, recorded once for each width of a row and replayed as a CUDA graph.
 
-A step of a BERT-like encoder starts some 2,000 operations. To start them takes a host several times as long as a GPU
-needs to compute them; a graph starts them all at once.
+To start a step's operators one by one takes a host several times as long as a GPU needs to compute them; a graph
+starts them all at once. `docs/speed.md` has the figures.
 """
 
 import logging
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 
 from heads import TweetClassifier
@@ -166,8 +165,7 @@ class CapturedStep:
     def _slot(self, packing: Packing) -> tuple[torch.Tensor, "torch.cuda.Event | None"]:
         """Return pinned memory for a batch, and the event that says when it is free again; wait for it to be free."""
         if not self.slots:
-            longest = np.sort(self.tweets.lengths)[-packing.n_tweets :].sum() + packing.n_tweets
-            most = Packing(int(longest) + LONGEST, packing.n_tweets, packing.n_classes, packing.has_types).n_values
+            most = self.tweets.largest_packing().n_values
             for _ in range(MOST_AHEAD):
                 event = torch.cuda.Event() if self.on_gpu else None
                 self.slots.append((torch.zeros(most, dtype=torch.int32, pin_memory=self.on_gpu), event))

@@ -1,6 +1,8 @@
 """Trainer whose steps are captured: the loop over an epoch's batches, with the least work for the host."""
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers.optimization import GreedyLR
 
 from smm4h.config.job import Member
 from smm4h.models.padding_free.attention import has_ragged_attention
@@ -10,6 +12,7 @@ from smm4h.training.captured.step import CapturedStep
 from smm4h.training.trainer import TweetTrainer
 
 OPTIMIZERS = ("radam", "adamw_torch", "adamw_torch_fused")  # treat each value alone, so that parameters may be joined
+STEPPED_BY_EVALUATIONS = ReduceLROnPlateau, GreedyLR  # schedules that Trainer steps, with their metric
 
 
 def is_captured(member: Member, encoder: PaddingFreeEncoder | None, head, longest: int) -> bool:
@@ -90,7 +93,8 @@ class CapturedTrainer(TweetTrainer):
             self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
             self._tr_loss += self.step(indices)
             self.optimizer.step()
-            self.lr_scheduler.step()
+            if not isinstance(self.lr_scheduler, STEPPED_BY_EVALUATIONS):
+                self.lr_scheduler.step()
             self.state.global_step += 1
             self.state.epoch = epoch + (number + 1) / steps_in_epoch
             self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
