@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from smm4h.training import run as training_run
 from smm4h.training.captured.trainer import CapturedTrainer, can_capture
 from smm4h.training.run import build_model, train_run
+from smm4h.training.trainer import TweetTrainer
 from smm4h.utils.errors import Stopped
 
 LEARNS = {"learning_rate": 0.02, "num_train_epochs": 3, "adam_beta2": 0.8}
@@ -103,3 +104,37 @@ def test_a_schedule_that_follows_evaluations_is_left_to_them(prepare_job, still_
     train_run(run, job.data)
     assert capture_on_cpu[0].lr_scheduler.last_epoch == 2
     assert run.is_done()
+
+
+def test_trackers_get_the_losses_norms_and_learning_rates_of_a_plain_run(
+    prepare_job, still_encoder, capture_on_cpu, monkeypatch
+):
+    pytest.importorskip("tensorboard")
+    plain, logs = [], []
+
+    class NotedPlain(TweetTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            plain.append(self)
+
+    monkeypatch.setattr(training_run, "TweetTrainer", NotedPlain)
+    settings = {"report_to": "tensorboard", "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
+    settings |= {"max_steps": 3, "classifier_dropout": 0, "max_grad_norm": 0}
+    for captured, made in ((True, capture_on_cpu), (False, plain)):
+        job = prepare_job(f"logged-{captured}", still_encoder, captured=captured, **LEARNS, **settings)
+        train_run(run_of(job, "last3-42"), job.data)
+        steps = [entry for entry in made[0].state.log_history if "loss" in entry]
+        logs.append([entry[name] for entry in steps for name in ("loss", "grad_norm", "learning_rate")])
+    assert len(logs[0]) == 9
+    assert logs[0] == pytest.approx(logs[1], rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_report_where_that_is_set(
+    prepare_job, still_encoder, capture_on_cpu
+):
+    job = prepare_job(captured=True, encoder=still_encoder, **LEARNS, max_steps=1, logging_nan_inf_filter=True)
+    train_run(run_of(job, "last3-42"), job.data)
+    trainer = capture_on_cpu[0]
+    trainer._tr_loss, trainer._globalstep_last_logged = torch.tensor(3.0), 0
+    trainer.state.global_step = 2
+    assert [trainer._reported(torch.tensor(loss)).item() for loss in (float("nan"), 0.5)] == [1.0, 0.5]

@@ -30,12 +30,17 @@ def padding_free_encoder(model: TweetClassifier, dtype: torch.dtype) -> PaddingF
         return encoder
     if not has_ragged_attention(encoder.layer_weights[0]):
         return None
-    config = model.encoder.config
-    shape = config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size
-    kind = type(model.encoder), model.config.head, dtype, shape
+    kind = kind_of(model, dtype)
     if kind not in _right:
         _right[kind] = _is_right(model, encoder)
     return encoder if _right[kind] else None
+
+
+def kind_of(model: TweetClassifier, dtype: torch.dtype) -> tuple:
+    """Return what the kernels that compute a model depend on, but for the size of its batches."""
+    config = model.encoder.config
+    shape = config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size
+    return type(model.encoder), model.config.head, dtype, shape
 
 
 def _is_right(model: TweetClassifier, encoder: PaddingFreeEncoder) -> bool:

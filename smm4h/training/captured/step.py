@@ -13,6 +13,7 @@ import torch
 
 from heads import TweetClassifier
 from smm4h.models.padding_free.attention import has_ragged_attention
+from smm4h.models.padding_free.choice import kind_of
 from smm4h.models.padding_free.encoder import PaddingFreeEncoder
 from smm4h.models.padding_free.layout import Layout
 from smm4h.training.captured.flat import FlatParameters, flatten
@@ -180,7 +181,7 @@ class CapturedStep:
         for flat in self.flats:
             flat.attach_gradients()
         row = Row(packing, values.to(self.model.device), self.in_groups)
-        kind = type(self.model.encoder), self.model.config.head, self.encoder.dtype, packing
+        kind = *kind_of(self.model, self.encoder.dtype), packing
         if self.on_gpu:
             try:
                 return row, Graph(lambda: self._compute(row), kind, self.pool)
@@ -189,14 +190,14 @@ class CapturedStep:
         return row, Computation(lambda: self._compute(row))
 
     def _compute(self, row: Row) -> None:
-        """Write the loss, all gradients, and what they are divided by."""
+        """Write the loss, all gradients, their norm before clipping, and what they are divided by."""
         loss = self._loss_of(row)
         gradients = torch.autograd.grad(loss, self.others)
         torch._foreach_copy_([parameter.grad for parameter in self.others], gradients)
         self.loss.copy_(loss.detach())
+        wholes = [flat.whole.grad for flat in self.flats]
+        self.norm.copy_(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(wholes))))
         if self.max_norm > 0:
-            wholes = [flat.whole.grad for flat in self.flats]
-            self.norm.copy_(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(wholes))))
             self.scale.copy_(((self.norm + 1e-6) / self.max_norm).clamp_min(1.0))
             if self.divides_gradients:
                 torch._foreach_div_(wholes, self.scale)

@@ -57,6 +57,13 @@ class CapturedTrainer(TweetTrainer):
         divisor = self.loss_on_device.normalizer(targets)
         return self.mean_over_step(outputs, targets, divisor.clamp_min(torch.finfo(divisor.dtype).tiny))
 
+    def _reported(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return a step's loss, or if that is not finite and such are left out, the mean since the last report."""
+        if not self.args.logging_nan_inf_filter:
+            return loss
+        n_unreported = 1 + self.state.global_step - self._globalstep_last_logged
+        return loss.where(loss.isfinite(), self._tr_loss / n_unreported)
+
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
         self.model.train()
@@ -74,13 +81,12 @@ class CapturedTrainer(TweetTrainer):
         epochs_trained, steps_trained_in_current_epoch, **_
     ):  # fmt: skip
         """Train an epoch, as `Trainer._run_epoch` does; only where Trainer has something to do, it is asked."""
-        made = 0
+        made, lr = 0, None
         if epoch == epochs_trained and resume_from_checkpoint is not None:
             made = steps_trained_in_current_epoch
             self._load_rng_state(resume_from_checkpoint)
 
         def log_save_evaluate() -> None:
-            lr = self._get_learning_rate()
             later = trial, epoch, ignore_keys_for_eval, start_time
             self._maybe_log_save_evaluate(self._tr_loss, self.step.norm, model, *later, learning_rate=lr)
 
@@ -91,8 +97,9 @@ class CapturedTrainer(TweetTrainer):
             if not model.training:
                 model.train()
             self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
-            self._tr_loss += self.step(indices)
+            self._tr_loss += self._reported(self.step(indices))
             self.optimizer.step()
+            lr = self._get_learning_rate()  # of this step
             if not isinstance(self.lr_scheduler, STEPPED_BY_EVALUATIONS):
                 self.lr_scheduler.step()
             self.state.global_step += 1
