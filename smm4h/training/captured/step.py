@@ -56,7 +56,7 @@ class Graph:
                 torch.cuda.set_rng_state(before)  # or dropout would depend on which kernels were loaded before
                 _warm.add(kind)
             # torch.cuda.graph would collect garbage and empty the cache, for each width.
-            self.graph.capture_begin(pool=pool)
+            self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 compute()
             finally:
