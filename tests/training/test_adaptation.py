@@ -151,7 +151,7 @@ def test_a_masked_model_that_is_computed_padding_free_has_the_loss_and_the_gradi
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("kind", ENCODERS.keys() - {"bert", "roberta"})
+@pytest.mark.parametrize("kind", sorted(ENCODERS.keys() - {"bert", "roberta"}))
 def test_other_masked_models_are_computed_by_their_own_modules(kind):
     config_class, small = ENCODERS[kind]
     model = transformers.AutoModelForMaskedLM.from_config(config_class(**small))
