@@ -2,6 +2,8 @@
 
 import torch
 import transformers
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from heads import TweetClassifier, TweetClassifierConfig
 
@@ -42,3 +44,31 @@ def small_classifier(folder, head, kind="bert", **settings) -> TweetClassifier:
     transformers.AutoModel.from_config(config_class(**small)).save_pretrained(folder / kind)
     config = TweetClassifierConfig(head=head, bigru_hidden_size=8, num_labels=3, **settings)
     return TweetClassifier.from_encoder(str(folder / kind), config).eval()
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model.train()
+
+
+def gradients(model, inputs):
+    """Return the loss, and the gradients by name."""
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+class CountingMode(TorchDispatchMode):
+    """Counts the operators of a computation that write something, about one launch each on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_launches = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.n_launches += not function.is_view and "empty" not in function.name()
+        return result

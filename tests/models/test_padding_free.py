@@ -4,8 +4,7 @@ import pytest
 import torch
 import transformers
 from conftest import standard_errors
-from small_encoders import ENCODERS, small_classifier
-from torch import nn
+from small_encoders import ENCODERS, gradients, small_classifier, without_dropout
 
 from heads import HEADS
 from smm4h.models.padding_free.dropout import Dropout
@@ -24,21 +23,6 @@ def batch(n_tweets, seed=0, pad=0, longest=40):
         "attention_mask": mask,
         "labels": torch.randint(0, 3, (n_tweets,), generator=generator),
     }
-
-
-def without_dropout(model):
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model.train()
-
-
-def gradients(model, inputs):
-    """Return the loss, and the gradients by name."""
-    model.zero_grad()
-    loss = model(**inputs).loss
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("n_tweets", [1, 5, 16])

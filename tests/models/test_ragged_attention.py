@@ -9,9 +9,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from small_encoders import small_classifier
-from test_padding_free import batch, check_gradients_under_dropout, gradients, relative_error, without_dropout
-from torch.utils._python_dispatch import TorchDispatchMode
+from small_encoders import CountingMode, gradients, small_classifier, without_dropout
+from test_padding_free import batch, check_gradients_under_dropout, relative_error
 from transformers import BertConfig, RobertaConfig
 
 from heads import HEADS, TweetClassifier, TweetClassifierConfig
@@ -136,19 +135,6 @@ def test_a_comparison_with_the_encoders_own_modules_tells_wrong_gradients_from_r
             error, allowed = inexactness(model, encoder)
             assert (error <= allowed) is is_right, (dtype, attention, error, allowed)
     assert (model.training, model.encoder_override) == (True, None)
-
-
-class CountingMode(TorchDispatchMode):
-    """Counts the operators of a computation that write something, about one launch each on a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.n_launches = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.n_launches += not function.is_view and "empty" not in function.name()
-        return result
 
 
 def launches(model, inputs) -> int:

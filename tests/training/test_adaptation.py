@@ -18,7 +18,7 @@ from conftest import (
     train_words,
     wait_for,
 )
-from small_encoders import ENCODERS
+from small_encoders import ENCODERS, gradients
 
 from smm4h.cli import adapt, publish
 from smm4h.cli.train import main
@@ -136,15 +136,10 @@ def test_a_masked_model_that_is_computed_padding_free_has_the_loss_and_the_gradi
     ids = torch.randint(5, 50, mask.shape).where(mask.bool(), pad)
     labels = ids.where((torch.arange(12) % 3 == 1) & mask.bool(), -100)
 
-    def loss_and_gradients():
-        model.zero_grad()
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    loss, expected = loss_and_gradients()
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    loss, expected = gradients(model, inputs)
     assert make_padding_free(model, torch.float32)
-    padding_free_loss, found = loss_and_gradients()
+    padding_free_loss, found = gradients(model, inputs)
     assert padding_free_loss == pytest.approx(loss, abs=1e-6)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from small_encoders import small_classifier
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from small_encoders import CountingMode, small_classifier, without_dropout
 from transformers import BertConfig, RobertaConfig
 
 from heads import HEADS, TweetClassifier, TweetClassifierConfig
@@ -32,13 +30,6 @@ def tweets_of(n_tweets, *, seed=0, longest=20, soft=False, second=False) -> Data
     labels = rng.dirichlet(np.ones(3), n_tweets).tolist() if soft else rng.integers(0, 3, n_tweets).tolist()
     starts = {"second": [[len(tweet) // 2] for tweet in ids]} if second else {}
     return Dataset.from_dict({"input_ids": ids, "labels": labels, **starts})
-
-
-def without_dropout(model):
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model.train()
 
 
 def captured(model, tweets, loss=None, dtype=torch.float32, max_norm=0.0) -> CapturedStep:
@@ -65,11 +56,17 @@ def plain(model, tweets, indices, loss):
     return mean.item(), found
 
 
-def same_gradients(model, found, expected):
-    assert found.loss.item() == pytest.approx(expected[0], abs=1e-6)
-    for name, parameter in model.named_parameters():
-        if name in expected[1]:
-            torch.testing.assert_close(parameter.grad, expected[1][name], atol=1e-6, rtol=1e-3, msg=name)
+def check_batches(model, tweets, batches, loss):
+    """Compare losses and gradients of a captured step with those of the encoder's own modules."""
+    expected = [plain(model, tweets, indices, loss) for indices in batches]
+    step = captured(model, tweets, loss)
+    step.flatten(RAdam(model.parameters()))
+    for indices, (mean, gradients) in zip(batches, expected, strict=True):
+        step(indices)
+        assert step.loss.item() == pytest.approx(mean, abs=1e-6)
+        for name, parameter in model.named_parameters():
+            if name in gradients:
+                torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-6, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("head", FORWARD_HEADS)
@@ -78,12 +75,7 @@ def test_loss_and_gradients_are_those_of_the_padded_encoder_in_full_and_incomple
     model = without_dropout(small_classifier(tmp_path, head, kind))
     tweets = tweets_of(9)
     batches = [[0, 1, 2, 3], [4, 5], [6, 7, 8, 3], [8]]
-    expected = [plain(model, tweets, indices, Loss()) for indices in batches]
-    step = captured(model, tweets)
-    step.flatten(RAdam(model.parameters()))
-    for indices, exact in zip(batches, expected, strict=True):
-        step(indices)
-        same_gradients(model, step, exact)
+    check_batches(model, tweets, batches, Loss())
 
 
 @pytest.mark.parametrize(
@@ -99,12 +91,7 @@ def test_every_loss_soft_labels_and_second_texts_are_captured(tmp_path, loss, ki
     model = without_dropout(small_classifier(tmp_path, "last2_pooler"))
     tweets = tweets_of(7, **kinds)
     batches = [[0, 1, 2, 3], [4, 5, 6]]
-    expected = [plain(model, tweets, indices, loss) for indices in batches]
-    step = captured(model, tweets, loss)
-    step.flatten(RAdam(model.parameters()))
-    for indices, exact in zip(batches, expected, strict=True):
-        step(indices)
-        same_gradients(model, step, exact)
+    check_batches(model, tweets, batches, loss)
 
 
 def test_a_poolers_weights_that_no_head_reads_are_left_alone_by_weight_decay(tmp_path):
@@ -147,24 +134,7 @@ def test_a_batch_may_hold_copies_of_the_longest_tweet_alone(tmp_path):
     lengths = [60, *[4] * 8]
     tweets = Dataset.from_dict({"input_ids": [[5] * n for n in lengths], "labels": [1, *[0] * 8]})
     batches = [[1, 2, 3, 4], [0, 0, 0, 0]]
-    expected = [plain(model, tweets, indices, Loss()) for indices in batches]
-    step = captured(model, tweets)
-    step.flatten(RAdam(model.parameters()))
-    for indices, exact in zip(batches, expected, strict=True):
-        step(indices)
-        same_gradients(model, step, exact)
-
-
-class Launches(TorchDispatchMode):
-    """Counts the operators that write something, about one launch each on a GPU; tensors on `meta` have no values."""
-
-    def __init__(self):
-        super().__init__()
-        self.n_launches = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.n_launches += not function.is_view and "empty" not in function.name()
-        return function(*args, **(kwargs or {}))
+    check_batches(model, tweets, batches, Loss())
 
 
 @pytest.mark.parametrize("config_class", [BertConfig, RobertaConfig])
@@ -181,7 +151,7 @@ def test_a_step_of_bert_base_asks_the_device_for_no_value_and_its_shapes_depend_
     step.encoder.attention, step.encoder.residual_dtype, step.in_groups = RaggedAttention(), torch.float32, False
     step.flatten(torch.optim.AdamW(model.parameters(), fused=False))
     step.divides_gradients = False
-    with Launches() as counted:
+    with CountingMode() as counted:
         step([0, 1, 2, 3])
     assert 500 < counted.n_launches < 700, counted.n_launches
 

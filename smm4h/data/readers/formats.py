@@ -393,11 +393,11 @@ def read_tables(
     """
     source = Source(path, encoding, wanted, encoding_flag, content)
     with reading(path):
-        if size is None and content is None and kind_of(path) != ".parquet":
+        kind = kind_of(path)
+        if size is None and content is None and kind != ".parquet":
             source.load()
-        for table in READERS[kind_of(path)](source, size):
-            protected = kind_of(path) in KINDS and is_protected(table.names, wanted)
-            yield without_protection(table) if protected else table
+        for table in READERS[kind](source, size):
+            yield without_protection(table) if kind in KINDS and is_protected(table.names, wanted) else table
 
 
 def read_table(

@@ -12,11 +12,12 @@ from smm4h.config.task import Task
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.labels import LabelFile, in_order_of
 from smm4h.data.readers.formats import read_table
+from smm4h.data.readers.spreadsheets import PROBABILITY
 from smm4h.models.label_spaces import ONE_LABEL, LabelSpace
 from smm4h.utils.errors import InputError
 
 TOLERANCE = 0.02  # by which a tweet's probabilities may miss a sum of 1, since files are often rounded
-ROW, PROBABILITY = "row", "probability"  # columns: the tweet's row in the input; predict.py's, of the label
+ROW = "row"  # column: the tweet's row in the input
 OutsidePredictions = dict[str, np.ndarray]  # by part of the job's tweets: probabilities (n_tweets, n_classes), float32
 
 

@@ -8,7 +8,7 @@ from smm4h.data.readers.tables import NUMBER, LazyColumn, Table, Wanted, unwrap_
 
 KINDS = (".csv", ".tsv", ".txt", ".xlsx")  # that spreadsheets open
 SIGNALS = ("disagreement", "margin", "p_rare")  # columns of a file to be labelled
-PROBABILITY = "probability"  # column of predictions
+PROBABILITY = "probability"  # column of predictions: of the label
 
 # Excel, LibreOffice and Google Sheets compute a cell that begins so, also behind blanks and an opening quote;
 # with East Asian settings in full-width signs, too.

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from smm4h.config.task import Task
+from smm4h.data.readers.spreadsheets import SIGNALS
 from smm4h.data.streaming import Writer
 from smm4h.inference.labelling.choice import Choice
 from smm4h.inference.labelling.pool import JudgedPool, PoolTweet
@@ -74,9 +75,9 @@ def write_chosen(
     }
     columns = {name: values for name, values in columns.items() if name in _needed(layout) or any(values)}
     columns |= {name: [""] * len(rows) for name in layout.blank}
-    of_pool = {name: getattr(pool.signals, name) for name in ("disagreement", "margin", "rare")}
+    of_pool = dict(zip(SIGNALS, (pool.signals.disagreement, pool.signals.margin, pool.signals.rare), strict=True))
     own = {CHOSEN_BY: choice.by, "gain": gain[rows].tolist()}
-    own |= {name if name != "rare" else "p_rare": values[rows].tolist() for name, values in of_pool.items()}
+    own |= {name: values[rows].tolist() for name, values in of_pool.items()}
     if layout.suggest:
         own["suggestion"] = task.space.names(pool.predicted[rows])
         own["suggestion_score"] = pool.probability[rows].tolist()

@@ -133,14 +133,8 @@ class Row:
 
     def parts(self) -> dict[str, torch.Tensor]:
         """Return the parts by name: integers as int64, targets (n_tweets + 1, n_classes) as float32."""
-        parts = self.packing.split(self.values)
-        targets = parts.pop("targets").view(torch.float32).view(-1, self.packing.n_classes)
-        n_integers = self.packing.n_values - targets.numel()
-        long, start = self.values[:n_integers].long(), 0
-        for name, part in parts.items():
-            parts[name] = long[start : start + len(part)]
-            start += len(part)
-        return {**parts, "targets": targets}
+        targets = self.packing.split(self.values)["targets"].view(torch.float32)
+        return {**self.packing.split(self.values.long()), "targets": targets.view(-1, self.packing.n_classes)}
 
     def mask(self, ends: torch.Tensor) -> torch.Tensor:
         """Return which of `LONGEST` positions of each tweet hold a token, (n_tweets + 1, LONGEST)."""
