@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: no test waits for a network
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: tests run side by side, and waiting threads would spin
+# Before torch reads them: tests run side by side, and each thread that waits for another one would spin on a core.
+# Commands in processes of their own take all cores, whatever the first of the two says.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import psutil
 import pytest
