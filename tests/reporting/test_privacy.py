@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import INVENTED, ROOT, accept_changed_files
@@ -12,6 +13,7 @@ from datasets import Dataset
 
 from smm4h.cli.publish import main
 from smm4h.data.readers.formats import read_tsv
+from smm4h.reporting.leak_check.fingerprints import without
 from smm4h.reporting.leak_check.privacy import LeakCheck, TweetFingerprints
 from smm4h.utils.errors import InputError
 
@@ -27,6 +29,15 @@ def test_no_tweet_id_user_or_local_path_is_in_any_file(published_job, tiny_encod
             assert not any(name in content for name in ids | users)
             assert str(tiny_encoder.parent) not in content
             assert str(ROOT) not in content
+
+
+@pytest.mark.parametrize("n_known", [0, 1, 500])
+def test_fingerprints_of_what_the_project_says_itself_are_taken_out(n_known):
+    rng = np.random.default_rng(n_known)
+    fingerprints = np.unique(rng.integers(0, 2**64, 300, dtype=np.uint64))
+    known = np.sort(np.append(rng.choice(fingerprints, n_known), rng.integers(0, 2**64, n_known, dtype=np.uint64)))
+    np.testing.assert_array_equal(without(fingerprints, known), np.setdiff1d(fingerprints, known))
+    assert not len(without(fingerprints[:0], known))
 
 
 PLANTED = {

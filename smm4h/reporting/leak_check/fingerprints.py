@@ -41,7 +41,9 @@ def normal_form(text: str) -> str:
 
 def word_hashes(words: Sequence[str]) -> np.ndarray:
     """Return the hashes (n_words,) of words in lower case."""
-    return np.array([hash_of(word.lower()) for word in words], dtype=np.int64).view(np.uint64)
+    words = [word.lower() for word in words]
+    hashes = {word: hash_of(word) for word in set(words)}  # most words of a text come again
+    return np.array([hashes[word] for word in words], dtype=np.int64).view(np.uint64)
 
 
 def phrases_of_form_1(hashes: np.ndarray, length: int) -> np.ndarray:
@@ -99,6 +101,14 @@ def matching_indices(fingerprints: np.ndarray, hashes: np.ndarray) -> np.ndarray
         return np.zeros(0, dtype=np.int64)
     positions = np.searchsorted(fingerprints, hashes)
     return np.flatnonzero(fingerprints[np.minimum(positions, len(fingerprints) - 1)] == hashes)
+
+
+def without(fingerprints: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return the fingerprints that are not among the sorted hashes.
+
+    `np.setdiff1d` would make hash tables of both, which takes seconds for millions of phrases.
+    """
+    return np.delete(fingerprints, matching_indices(hashes, fingerprints))
 
 
 def _windows(values: np.ndarray, length: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from smm4h.reporting.leak_check.fingerprints import (
     TRIVIAL,
     TweetFingerprints,
     matching_indices,
+    without,
     word_hashes,
 )
 from smm4h.utils.errors import InputError
@@ -69,15 +70,15 @@ class LeakCheck:
         self.form, own = FORMS[fingerprints.form], list(own)
         hashes = [word_hashes(self.form.word.findall(self.form.normal(text))) for text in own]
         lengths = range(1, self.form.longest + 1)
-        known = np.unique(np.concatenate([self.form.phrases(h, length) for h in hashes for length in lengths]))
+        known = np.sort(np.concatenate([self.form.phrases(h, length) for h in hashes for length in lengths]))
         words = [word_hashes(ALONE.findall(self.form.normal(text))) for text in own]
-        self.phrases = np.setdiff1d(fingerprints.phrases, known)
+        self.phrases = without(fingerprints.phrases, known)
         self.parted = [
-            (np.setdiff1d(fingerprints.parted_ids, known), "a tweet's id"),
-            (np.setdiff1d(fingerprints.parted_names, known), "a user's name"),
+            (without(fingerprints.parted_ids, known), "a tweet's id"),
+            (without(fingerprints.parted_names, known), "a user's name"),
         ]
         self.ids = fingerprints.ids
-        self.names = self.identifying_names = np.setdiff1d(fingerprints.names, np.concatenate(words))
+        self.names = self.identifying_names = without(fingerprints.names, np.sort(np.concatenate(words)))
         self.secrets = secrets_of(os.environ)
 
     def check(self, folder: Path, files: Iterable[Path], own_files: OwnFiles = lambda folder: ("", None)) -> None:
@@ -91,7 +92,7 @@ class LeakCheck:
         """
         files = list(files)
         words = [word for file in files if file.name in VOCABULARIES for word in _vocabulary(file)]
-        self.identifying_names = np.setdiff1d(self.names, word_hashes(words))
+        self.identifying_names = without(self.names, np.sort(word_hashes(words)))
         seen: set[tuple[str, bytes]] = set()  # members have equal tokenizers, each of which takes seconds
         self._check_names(folder, files)
         for file in files:
