@@ -4,7 +4,6 @@ import json
 import re
 import sys
 
-import gradio
 import pytest
 from conftest import INVENTED, ROOT
 from huggingface_hub import RepoCard
@@ -13,16 +12,16 @@ import smm4h
 from smm4h.cli import demo, publish
 from smm4h.data.readers.formats import read_tsv
 from smm4h.inference.finished_job import FinishedJob
-from smm4h.reporting.demo_app import EXPLAINED, carried, shades
 from smm4h.reporting.export import Unpublished
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.space import GRADIO, write_space
 from smm4h.utils.errors import InputError
 
+gradio = pytest.importorskip("gradio", reason="gradio makes the demo's page; it comes with the extra `demo`")
 TEXT = "my son was born with a cleft lip, long day"
 
 
-def answers_of(app: gradio.Blocks, *inputs: str) -> list[tuple]:
+def answers_of(app: "gradio.Blocks", *inputs: str) -> list[tuple]:
     """Return what the page shows, one after the other, when its button is pressed."""
     (button,) = app.fns.values()
     return list(button.fn(*inputs))
@@ -42,6 +41,8 @@ def test_the_page_answers_with_the_jobs_label_all_probabilities_and_words(tuned_
 
 
 def test_a_words_weight_is_what_the_labels_probability_loses_without_it():
+    from smm4h.reporting.demo_app import EXPLAINED, carried, shades  # which imports gradio
+
     def classify(items):
         rare = [0.9 if "pain" in item["text"] else 0.2 for item in items]
         return [("effect" if share > 0.5 else "none", {"none": 1 - share, "effect": share}) for share in rare]
