@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-BLOCK = 10_000  # tweets that predict.py answers at once, by default
+SMALLEST_BLOCK = 2_000  # tweets that predict.py answers at once; of a million, its default of 10,000
 
 
 def main() -> None:
@@ -134,9 +134,10 @@ def vote_on_predictions(folder: Path) -> None:
 def predict_killed_and_resumed(folder: Path) -> None:
     tweets, labels = folder / "task5_training.tsv", folder / "labels.tsv"
     parts = folder / f".{labels.name}.parts"
-    command = [sys.executable, "predict.py", folder / "job", tweets, "--output", labels, "--block", BLOCK, "--use_cpu"]
     ids = [line.split("\t", 1)[0] for line in tweets.read_text().splitlines()[1:]]
-    n_blocks, memory = -(-len(ids) // BLOCK), {}
+    block, memory = max(SMALLEST_BLOCK, len(ids) // 100), {}
+    command = [sys.executable, "predict.py", folder / "job", tweets, "--output", labels, "--block", block, "--use_cpu"]
+    n_blocks = -(-len(ids) // block)
 
     def run(blocks: int) -> int | None:
         """Until so many blocks are answered, or to its end; notes the most memory for each fifth of the blocks."""

@@ -36,10 +36,10 @@ def test_the_benchmark_of_a_gpu_runs_its_parts_and_finds_the_same_bytes(tmp_path
 
 
 def test_the_size_benchmark_measures_all_parts_and_kills_and_resumes_a_prediction():
-    result = python("benchmarks/size.py", "--tweets", 30_000)
+    result = python("benchmarks/size.py", "--tweets", 6_000)
     assert result.code == 0, result.err
     for part in ("read", "vote", "vote_probabilities", "predict"):
-        row = rf"^30,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
+        row = rf"^6,000 tweets  {part} +\d+\.\d s  \d\.\d GB at most$"
         assert re.search(row, result.out, re.MULTILINE), result.out
     assert re.search(r"^killed after [12] of 3 blocks; most GB in each fifth", result.err, re.MULTILINE), result.err
 
