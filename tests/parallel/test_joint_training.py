@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import (
     ROOT,
-    CommandResult,
     history,
     job_words,
     launch,
@@ -18,11 +17,13 @@ from conftest import (
     recipe_of,
     shell,
     start,
-    train,
+    train_here,
     wait_for,
 )
 
+from smm4h.config.plans.plan import read_plan
 from smm4h.data.outputs.predictions import read_predictions
+from smm4h.parallel.run_state import log_event
 
 pytestmark = pytest.mark.slow
 DDP, ZERO2 = ROOT / "accelerate_config.yaml", ROOT / "cluster" / "deepspeed_zero2.yaml"
@@ -46,18 +47,57 @@ def words_for(encoder, output_dir, **flags):
     return job_words(encoder, output_dir, **{**size, **rare, "retrain_collapsed": True, **flags})
 
 
-def launch_jointly(encoder, folder, config=DDP, **flags) -> CommandResult:
-    """Train a job with two processes."""
-    return shell(*launch_words(2, words_for(encoder, folder, **flags), config))
+THREADS_AT_THE_END = """
+import atexit, os, sys
+from pathlib import Path
+
+def write_names():
+    if "RANK" in os.environ and "run_classification" in sys.argv[0]:
+        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        Path(os.environ["NAMES"], os.environ["RANK"]).write_text("\\n".join(names))
+
+atexit.register(write_names)
+"""
+
+
+def launch_to_the_end(words, place: Path) -> None:
+    """Launch a job that must succeed, and end without a thread of the process group in any process.
+
+    Such a thread aborts the process now and then, when it frees a tensor after Python has ended.
+
+    Args:
+        place: a new folder, for the names of the threads, for which Linux is asked.
+    """
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(THREADS_AT_THE_END)
+    result = shell(*words, env={"PYTHONPATH": str(place), "NAMES": str(place)})
+    assert result.code == 0, result.err
+    if Path("/proc/self/task").exists():
+        names = {path.name: path.read_text() for path in place.glob("[0-9]")}
+        assert sorted(names) == ["0", "1"]
+        assert all("python" in text and "gloo" not in text for text in names.values()), names
 
 
 @pytest.fixture(scope="module")
-def trained_alone(still_encoder, tmp_path_factory):
+def trained_alone(still_encoder, tmp_path_factory) -> Path:
     """The folder of a job whose folds 0 and 1 one process trained."""
     folder = tmp_path_factory.mktemp("alone") / "out"
-    result = train(words_for(still_encoder, folder, folds=[0, 1]))
+    result = train_here(words_for(still_encoder, folder, folds=[0, 1]))
     assert result.code == 0, result.err
     return folder
+
+
+SAVING = {"parallel": "data", "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def trained_jointly(still_encoder, tmp_path_factory) -> Path:
+    """The folder of a job whose folds 0 and 1 two processes trained."""
+    folder = tmp_path_factory.mktemp("jointly")
+    words = launch_words(2, words_for(still_encoder, folder / "out", folds=[0, 1], **SAVING))
+    launch_to_the_end(words, folder / "threads")
+    launch_to_the_end(words, folder / "again")  # with nothing left to train
+    return folder / "out"
 
 
 def metrics(folder, fold=0):
@@ -78,17 +118,15 @@ def assert_same_but_for_float_noise(left, right, folds=(0, 1)):
             np.testing.assert_allclose(files[0].probabilities, files[1].probabilities, atol=2e-5)
 
 
-def test_two_processes_have_the_loss_of_one(still_encoder, trained_alone, tmp_path):
-    result = launch_jointly(still_encoder, tmp_path / "out", folds=[0, 1], parallel="data")
-    assert result.code == 0, result.err
-    assert json.loads((tmp_path / "out" / "bigru-42" / "fold-0" / "DONE").read_text())["processes"] == 2
-    assert metrics(tmp_path / "out")["steps"] == metrics(trained_alone)["steps"]
-    assert_same_but_for_float_noise(tmp_path / "out", trained_alone)
+def test_two_processes_have_the_loss_of_one_and_no_thread_of_their_group_outlives_them(trained_jointly, trained_alone):
+    assert json.loads((trained_jointly / "bigru-42" / "fold-0" / "DONE").read_text())["processes"] == 2
+    assert metrics(trained_jointly)["steps"] == metrics(trained_alone)["steps"]
+    assert_same_but_for_float_noise(trained_jointly, trained_alone)
 
 
 def test_a_batch_that_the_processes_can_not_share_is_an_error(still_encoder, tmp_path):
-    flags = {"parallel": "data", "per_device_train_batch_size": 9}
-    result = launch_jointly(still_encoder, tmp_path / "out", **flags)
+    words = words_for(still_encoder, tmp_path / "out", parallel="data", per_device_train_batch_size=9)
+    result = launch(2, words)
     assert result.code != 0
     assert "error: member bigru-42: a batch of 9 can't be shared by 2 processes" in result.err
     assert not list((tmp_path / "out").glob("*/*/DONE"))
@@ -106,68 +144,42 @@ def stop_during(words, run_folder) -> int:
             job.kill()
 
 
-def test_two_processes_stop_and_resume_jointly(still_encoder, tmp_path):
-    saving = {"parallel": "data", "save_strategy": "steps", "save_steps": 2, "folds": 0}
-    assert launch_jointly(still_encoder, tmp_path / "a", **saving).code == 0
-    run = tmp_path / "b" / "bigru-42" / "fold-0"
-    words = launch_words(2, words_for(still_encoder, tmp_path / "b", **saving))
+def test_two_processes_stop_and_resume_jointly(still_encoder, trained_jointly, tmp_path):
+    run = tmp_path / "out" / "bigru-42" / "fold-0"
+    words = launch_words(2, words_for(still_encoder, tmp_path / "out", folds=0, **SAVING))
     assert stop_during(words, run) != 0
     assert not (run / "DONE").exists()
     result = shell(*words)
     assert result.code == 0, result.err
     for name in ("held_out.parquet", "test.parquet", "metrics.json", "model/model.safetensors"):
-        assert (run / name).read_bytes() == (tmp_path / "a" / "bigru-42" / "fold-0" / name).read_bytes()
-
-
-THREADS_AT_THE_END = """
-import atexit, os, sys
-from pathlib import Path
-
-def write_names():
-    if "RANK" in os.environ and "run_classification" in sys.argv[0]:
-        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-        Path(os.environ["NAMES"], os.environ["RANK"]).write_text("\\n".join(names))
-
-atexit.register(write_names)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the names of threads")
-@pytest.mark.parametrize("config", [DDP, pytest.param(ZERO2, marks=needs_deepspeed_on_cpu)], ids=["ddp", "deepspeed"])
-def test_no_thread_of_the_process_group_outlives_the_job(still_encoder, tmp_path, config):
-    """Such a thread aborts the process now and then, when it frees a tensor after Python has ended."""
-    (tmp_path / "sitecustomize.py").write_text(THREADS_AT_THE_END)
-    words = words_for(still_encoder, tmp_path / "out", parallel="data", folds=0, num_train_epochs=1)
-    for folder in (tmp_path / "first", tmp_path / "second"):  # the second time there is nothing left to train
-        folder.mkdir()
-        result = shell(*launch_words(2, words, config), env={"PYTHONPATH": str(tmp_path), "NAMES": str(folder)})
-        assert result.code == 0, result.err
-        names = {path.name: path.read_text() for path in folder.iterdir()}
-        assert sorted(names) == ["0", "1"]
-        assert all("python" in text and "gloo" not in text for text in names.values()), names
+        assert (run / name).read_bytes() == (trained_jointly / "bigru-42" / "fold-0" / name).read_bytes()
 
 
 @needs_deepspeed_on_cpu
-def test_deepspeed_zero_2_trains_resumes_and_predicts_all_rows_in_order(still_encoder, trained_alone, tmp_path):
+def test_deepspeed_zero_2_trains_resumes_predicts_all_rows_in_order_and_leaves_no_thread(
+    still_encoder, trained_alone, tmp_path
+):
     saving = {"save_strategy": "steps", "save_steps": 2, "folds": [0, 1]}
     run = tmp_path / "out" / "bigru-42" / "fold-0"
     words = launch_words(2, words_for(still_encoder, tmp_path / "out", **saving), ZERO2)
     assert stop_during(words, run) != 0
     assert not (run / "DONE").exists()
-    result = shell(*words)
-    assert result.code == 0, result.err
+    launch_to_the_end(words, tmp_path / "threads")
     assert [event["event"] for event in history(run)] == ["begun", "stopped", "begun", "trained", "done"]
     assert_same_but_for_float_noise(tmp_path / "out", trained_alone)
     assert not list((tmp_path / "out").rglob("*optim_states*"))
+    launch_to_the_end(words, tmp_path / "again")  # with nothing left to train
 
 
 def test_a_run_that_failed_with_three_commands_is_skipped_by_the_next(still_encoder, tmp_path):
     recipe = recipe_of(tmp_path, hopeless="{head: last3, learning_rate: 1e30, max_grad_norm: 0}", good="{head: last3}")
     words = job_words(still_encoder, tmp_path / "out", recipe=recipe, parallel="data", folds=0)
-    results = [launch(2, words) for _ in range(4)]
-    assert [result.code for result in results] == [1, 1, 1, 1]
+    results = [launch(2, words)]
+    log_event(read_plan(tmp_path / "out")[0].runs[0], "failed", error="as with a second command")
+    results += [launch(2, words) for _ in range(2)]
+    assert [result.code for result in results] == [1, 1, 1]
     failed = [event for event in history(tmp_path / "out" / "hopeless" / "fold-0") if event["event"] == "failed"]
     assert len(failed) == 3
     assert "error: hopeless/fold-0 failed (ValueError: " in results[0].err
     assert (tmp_path / "out" / "good" / "fold-0" / "DONE").exists()
-    assert "1 of 2 runs failed every time they were tried (hopeless/fold-0: ValueError: " in results[3].err
+    assert "1 of 2 runs failed every time they were tried (hopeless/fold-0: ValueError: " in results[2].err
