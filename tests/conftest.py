@@ -1,5 +1,6 @@
 """What all tests share: a tiny random encoder, finished jobs on invented tweets, and the real commands."""
 
+import io
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,23 +77,42 @@ class CommandResult:
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., CommandResult]:
     """Call a command's main in this process, with its words on the command line, as the shell would."""
-    from smm4h.utils.errors import run_main
-
-    # One core for its threads: tests run side by side, and waiting threads would spin.
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
 
     def run(main, *words) -> CommandResult:
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
-        monkeypatch.setattr(console, "file", None, raising=False)
-        code = 0
-        try:
-            run_main(main)
-        except SystemExit as stop:
-            code = stop.code or 0
+        code = exit_code(main, words, monkeypatch)
         captured = capsys.readouterr()
         return CommandResult(code, captured.out, captured.err)
 
     return run
+
+
+def run_here(main: Callable[[], None], *words) -> CommandResult:
+    """Call a command's main as the fixture `call` does, for fixtures that live longer than a test.
+
+    A process of its own would import for seconds what is here already, and a job's workers would wait for a fork server
+    of their own.
+    """
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        code = exit_code(main, words, patch)
+    for stream in streams:
+        stream.seek(0)  # which flushes
+    return CommandResult(code, *(stream.read() for stream in streams))
+
+
+def exit_code(main: Callable[[], None], words: Sequence, patch: pytest.MonkeyPatch) -> int:
+    """Return with what code a command's main ends that has these words on its command line."""
+    from smm4h.utils.errors import run_main
+
+    # One core for its threads: tests run side by side, and waiting threads would spin.
+    patch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    patch.setattr(sys, "argv", ["script", *map(str, words)])
+    patch.setattr(console, "file", None, raising=False)
+    try:
+        run_main(main)
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
 
 
 def shell(*words, timeout: float = 600, cwd: Path = ROOT, env: dict | None = None) -> CommandResult:
@@ -116,6 +137,13 @@ def train_words(words: Sequence[str]) -> list[str]:
 def train(words: Sequence[str], **options) -> CommandResult:
     """Train a job in a process of its own."""
     return shell(*train_words(words), **options)
+
+
+def train_here(words: Sequence) -> CommandResult:
+    """Train a job by this process and workers that it forks."""
+    from smm4h.cli.train import main
+
+    return run_here(main, *words)
 
 
 def launch_words(n_processes: int, words: Sequence[str], config: Path = ROOT / "accelerate_config.yaml") -> list:
@@ -330,7 +358,7 @@ def tuned_job(tiny_encoder, make_shared) -> ExampleJob:
             vote="greedy",
             decision="tuned",
         )
-        result = train(words)
+        result = train_here(words)
         assert result.code == 0, result.err
         return ExampleJob(folder / "out", words, result)
 
@@ -352,8 +380,10 @@ class PublishedJob:
 
 @pytest.fixture(scope="session")
 def published_job(either_job, make_shared) -> PublishedJob:
+    from smm4h.cli import publish
+
     def make(folder: Path) -> PublishedJob:
-        result = python("publish.py", either_job.folder, "--to_folder", folder / "ensemble")
+        result = run_here(publish.main, either_job.folder, "--to_folder", folder / "ensemble")
         assert result.code == 0, result.err
         return PublishedJob(either_job.folder, folder / "ensemble")
 

@@ -39,6 +39,7 @@ from conftest import (
     save_tiny_encoder,
     session_of,
     start,
+    train,
     train_words,
     wait_for,
 )
@@ -187,15 +188,13 @@ def stopped_words(encoder: Path, output: Path) -> list[str]:
     return job_words(encoder, output, recipe=recipe_of(output.parent, **STOPPED_MEMBERS), n_folds=2, **SAVING)
 
 
-def stop_campaign(folder: Path, encoder: Path, n_stops: int, seed: int) -> Counter:
+def stop_campaign(folder: Path, encoder: Path, undisturbed: Path, n_stops: int, seed: int) -> Counter:
     """Stop processes `n_stops` times beyond their leases; return what was stopped while it did what.
 
     Raises AssertionError where a job does not end as it should.
     """
     os.environ[LEASE_VARIABLE] = str(SHORT_LEASE)
     rng, hits, number = random.Random(seed), Counter(), 0
-    undisturbed = folder / "whole"
-    assert start(train_words(stopped_words(encoder, undisturbed)), folder / "whole.log").wait(WAIT) == 0
     while stops_of(hits) < n_stops:
         number += 1
         output = folder / f"stopped-{number}"
@@ -324,7 +323,9 @@ def main() -> None:
             winners = launch_campaign(folder, encoder, arguments.launches, arguments.seed)
             return print(f"{arguments.launches} launches of two recipes, one winner each: {dict(winners)}")
         if arguments.stops:
-            return report(stop_campaign(folder, encoder, arguments.stops, arguments.seed))
+            result = train(stopped_words(encoder, folder / "undisturbed"))
+            assert result.code == 0, result.err
+            return report(stop_campaign(folder, encoder, folder / "undisturbed", arguments.stops, arguments.seed))
         result = launch(2, job_words(encoder, folder / "undisturbed"))
         assert result.code == 0, result.err
         report(campaign(folder, encoder, folder / "undisturbed", arguments.kills, arguments.seed))

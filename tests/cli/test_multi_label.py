@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers
-from conftest import train
+from conftest import train_here
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -66,7 +66,7 @@ def job(tmp_path_factory, tiny_encoder):
     files = [word for part in ("train", "test", "gold") for word in (f"--{part}_file", folder / f"{part}.csv")]
     words = [folder / "recipe.yaml", "--task", folder / "task.yaml", *files, "--output_dir", folder / "out"]
     words += ["--model_name_or_path", tiny_encoder, "--baselines", "tfidf-svm", "--use_cpu"]
-    result = train([*map(str, words)])
+    result = train_here(words)
     assert result.code == 0, result.err
     (folder / "printed").write_text(result.out)
     return folder

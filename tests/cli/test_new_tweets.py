@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import job_words, recipe_of, train
+from conftest import job_words, recipe_of, train_here
 
 import smm4h
 from smm4h.cli import predict, publish
@@ -71,7 +71,7 @@ def word_job(make_shared) -> WordJob:
         )
         for flag in ("--data_dir", "--max_predict_samples", "--model_name_or_path"):
             del words[words.index(flag) : words.index(flag) + 2]
-        result = train(words)
+        result = train_here(words)
         assert result.code == 0, result.err
         return WordJob(folder / "out", words)
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import python, train
+from conftest import train_here
 from sklearn.metrics import f1_score
 
 import smm4h
@@ -56,7 +56,7 @@ def job(tmp_path_factory):
     test.astype({"label": int})[["id", "label"]].to_csv(folder / "gold.csv", index=False)
     files = [word for part in ("train", "test", "gold") for word in (f"--{part}_file", folder / f"{part}.csv")]
     words = [folder / "recipe.yaml", "--task", folder / "task.yaml", *files, "--output_dir", folder / "out"]
-    result = train([*map(str, words), "--use_cpu"])
+    result = train_here([*words, "--use_cpu"])
     assert result.code == 0, result.err
     (folder / "printed").write_text(result.out)
     return folder
@@ -139,10 +139,10 @@ def test_a_distillation_says_that_the_student_has_one_decision_for_all_languages
     assert note[1:] in (tmp_path / "published" / "README.md").read_text()
 
 
-def test_a_published_pipeline_takes_the_language_beside_the_text(decided_by_group, tmp_path):
+def test_a_published_pipeline_takes_the_language_beside_the_text(decided_by_group, tmp_path, call):
     from transformers import pipeline
 
-    result = python("publish.py", decided_by_group, "--to_folder", tmp_path / "published")
+    result = call(publish.main, decided_by_group, "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err
     classify = pipeline("text-classification", str(tmp_path / "published"), trust_remote_code=True)
     answers = classify([{"text": "a", "group": "de"}, {"text": "a", "group": "fa"}, {"text": "a"}, "a"])

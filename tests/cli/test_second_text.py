@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import job_words, python, recipe_of, train
+from conftest import job_words, recipe_of, train_here
 
 import smm4h
-from smm4h.cli import distill, predict
+from smm4h.cli import distill, predict, publish
 
 pytestmark = pytest.mark.slow
 TASK = """name: stance
@@ -42,7 +42,7 @@ def job(tmp_path_factory, tiny_encoder):
     files = {"task": folder / "task.yaml", "train_file": folder / "train.csv", "test_file": folder / "test.csv"}
     words = job_words(tiny_encoder, folder / "out", recipe=recipe_of(folder, **rows), vote="soft", n_folds=2, **files)
     at = words.index("--data_dir")
-    result = train(words[:at] + words[at + 2 :])
+    result = train_here(words[:at] + words[at + 2 :])
     assert result.code == 0, result.err
     return folder
 
@@ -88,10 +88,10 @@ def test_the_encoder_reads_the_second_text_and_so_does_its_run_alone(job, tmp_pa
         alone.predict(test["text"])
 
 
-def test_a_published_pipeline_takes_pairs_and_no_text_alone(job, tmp_path):
+def test_a_published_pipeline_takes_pairs_and_no_text_alone(job, tmp_path, call):
     from transformers import pipeline
 
-    result = python("publish.py", job / "out", "--to_folder", tmp_path / "published")
+    result = call(publish.main, job / "out", "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err
     classify = pipeline("text-classification", str(tmp_path / "published"), trust_remote_code=True)
     test = pd.read_csv(job / "test.csv")

@@ -220,10 +220,10 @@ def test_without_a_fetch_the_missing_encoder_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_rare_recipe_runs_from_tweets_to_submission(tiny_encoder, tmp_path):
+def test_the_rare_recipe_runs_from_tweets_to_submission(tiny_encoder, tmp_path, call):
     """Thinned: two folds, two steps."""
     recipe = ROOT / "recipes" / "rare.yaml"
-    result = train(job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2, min_steps=2))
+    result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2, min_steps=2))
     assert result.code == 0, result.err
     stored = json.loads((tmp_path / "out" / "ensemble.json").read_text())
     assert len(stored["rule"]["members"]) == 6
@@ -255,22 +255,22 @@ def test_list_has_no_held_out_score_of_a_refitted_run(tuned_job, call):
 
 
 @pytest.mark.slow
-def test_folds_that_are_named_leave_the_refitted_run_out_and_the_vote_waits_for_it(tiny_encoder, tmp_path):
+def test_folds_that_are_named_leave_the_refitted_run_out_and_the_vote_waits_for_it(tiny_encoder, tmp_path, call):
     recipe = recipe_of(tmp_path, counts="{classifier: tfidf-logistic, refit: true}")
     words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2)
-    first = train([*words, "--folds", "0", "1"])
+    first = call(main, *words, "--folds", "0", "1")
     assert first.code == 0, first.err
     assert "1 of 3 runs is missing, so there is no final vote yet" in first.out
-    again = train(words)
+    again = call(main, *words)
     assert again.code == 0, again.err
     assert "2 of 3 runs are done already" in again.out
     assert (tmp_path / "out" / "votes" / "final.tsv").exists()
 
 
 @pytest.mark.slow
-def test_keep_models_best_keeps_the_best_fold_and_the_refitted_run(tiny_encoder, tmp_path):
+def test_keep_models_best_keeps_the_best_fold_and_the_refitted_run(tiny_encoder, tmp_path, call):
     recipe = recipe_of(tmp_path, counts="{classifier: tfidf-logistic, refit: true}")
-    result = train(job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2, keep_models="best"))
+    result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, n_folds=2, keep_models="best"))
     assert result.code == 0, result.err
     kept = sorted(path.parent.name for path in (tmp_path / "out" / "counts").glob("*/model"))
     assert len(kept) == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import train
+from conftest import train_here
 from sklearn.metrics import f1_score
 
 from smm4h.cli import train as train_command
@@ -249,7 +249,7 @@ def two_corpora(tmp_path_factory) -> Path:
     (folder / "recipe.yaml").write_text(JOB_RECIPE)
     words = [folder / "recipe.yaml", "--task", folder / "task.yaml", "--data_dir", folder]
     words += ["--output_dir", folder / "out"]
-    result = train([str(word) for word in words])
+    result = train_here(words)
     assert result.code == 0, result.err + result.out
     return folder
 
@@ -311,7 +311,7 @@ def test_a_corrected_shape_replaces_the_submission_and_trains_nothing(two_corpor
     folder = two_corpora / "out"
     done = (folder / "counts" / "fold-0" / "DONE").stat().st_mtime_ns
     words = [two_corpora / "recipe.yaml", "--task", two_corpora / "task.yaml", "--data_dir", two_corpora]
-    result = train([str(word) for word in (*words, "--output_dir", folder)])
+    result = call(train_command.main, *words, "--output_dir", folder)
     assert result.code == 0, result.err + result.out
     header = (folder / "submission" / "run1_tweets.tsv").read_text().splitlines()[0]
     assert header == "docid\tlabel\tcorpus\trun"

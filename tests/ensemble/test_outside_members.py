@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, train
+from conftest import ROOT, train_here
 
 import smm4h
 from smm4h.cli import predict, publish
@@ -64,7 +64,7 @@ def judged(make_shared):
 
     def make(folder):
         gold = write_tweets(folder)
-        result = train(command(folder))
+        result = train_here(command(folder))
         assert result.code == 0, result.err
         return folder, gold, result
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import INVENTED, job_words, recipe_of, train
+from conftest import INVENTED, job_words, recipe_of, train_here
 from tweet_files import tweets_with_duplicates
 
 from smm4h.config.job import Member
@@ -78,7 +78,7 @@ def pseudo_label_job(tiny_encoder, tmp_path_factory) -> PseudoLabelJob:
     rows += [(f"8{n}", "u", f"my son was born number {n}") for n in range(30)]
     lines = ["\t".join((tweet_id, user, " ".join(text.split()))) for tweet_id, user, text in rows]
     (folder / "pool.tsv").write_text("tweet_id\tuser_id\ttweet\n" + "\n".join(lines) + "\n")
-    result = train([*words, "--unlabelled_file", folder / "pool.tsv"])
+    result = train_here([*words, "--unlabelled_file", folder / "pool.tsv"])
     assert result.code == 0, result.err
     return PseudoLabelJob(folder / "out", result.out)
 

@@ -5,9 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import MEMBERS, job_words, recipe_of, train
+from conftest import MEMBERS, job_words, recipe_of
 from simulated import RARE, binary
 
+from smm4h.cli.train import main
 from smm4h.config.decision import Tuned
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.scoring import by_ensemble_size, leave_one_out
@@ -52,16 +53,16 @@ def test_baselines_are_in_the_leaderboard_and_have_no_vote(tuned_job):
 
 
 def test_an_ensemble_that_does_not_beat_a_baseline_is_reported_and_baselines_can_be_added_later(
-    tuned_job, tiny_encoder, tmp_path
+    tuned_job, tiny_encoder, tmp_path, call
 ):
     """The same folder, another command: only the new baseline is trained."""
     shutil.copytree(tuned_job.folder, tmp_path / "out")
-    again = train([*tuned_job.words, "--output_dir", tmp_path / "out", "--baselines", "tfidf-svm"])
+    again = call(main, *tuned_job.words, "--output_dir", tmp_path / "out", "--baselines", "tfidf-svm")
     assert again.code == 0, again.err
     assert "baseline tfidf-svm" in again.out
     assert "17 of 22 runs are done already" in again.out
     recipe = recipe_of(tmp_path, encoder="{head: mean}")
     flags = {"baselines": "tfidf-logistic", "max_train_samples": 300}
-    result = train(job_words(tiny_encoder, tmp_path / "weak", recipe=recipe, **flags))
+    result = call(main, *job_words(tiny_encoder, tmp_path / "weak", recipe=recipe, **flags))
     assert result.code == 0, result.err
     assert "THE ENSEMBLE DOES NOT BEAT baseline tfidf-logistic" in result.out

@@ -19,12 +19,12 @@ from smm4h.models.voting import mean_of_models
 from smm4h.training.run_data import keep_best_model
 
 
-def test_blocks_predicted_before_a_kill_are_not_predicted_again(tuned_job, new_tweets, tmp_path):
+def test_blocks_predicted_before_a_kill_are_not_predicted_again(tuned_job, new_tweets, tmp_path, call):
     many = tmp_path / "many.tsv"
     lines = new_tweets.read_text().splitlines()
     many.write_text("\n".join([lines[0], *(lines[1:] * 60)]) + "\n")
     words = [sys.executable, "predict.py", tuned_job.folder, many, "--columns", "label", "--block", 200]
-    undisturbed = shell(*words, "--output", tmp_path / "undisturbed.tsv")
+    undisturbed = call(main, *words[2:], "--output", tmp_path / "undisturbed.tsv")
     assert undisturbed.code == 0, undisturbed.err
     job = start([*words, "--output", tmp_path / "labels.tsv"])
     parts = tmp_path / ".labels.tsv.parts"
@@ -43,7 +43,7 @@ def test_blocks_predicted_before_a_kill_are_not_predicted_again(tuned_job, new_t
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_blocks(tuned_job, new_tweets, tmp_path):
+def test_two_processes_share_the_blocks(tuned_job, new_tweets, tmp_path, call):
     many = tmp_path / "many.tsv"
     lines = new_tweets.read_text().splitlines()
     many.write_text("\n".join([lines[0], *(lines[1:] * 30)]) + "\n")
@@ -51,7 +51,7 @@ def test_two_processes_share_the_blocks(tuned_job, new_tweets, tmp_path):
     words = ["predict.py", tuned_job.folder, many, "--columns", "label", "--block", 40, "--use_cpu", "--output"]
     both = shell(*launcher, "--num_processes", 2, *words, tmp_path / "both.tsv")
     assert both.code == 0, both.err
-    alone = shell(sys.executable, *words, tmp_path / "alone.tsv")
+    alone = call(main, *words[1:], tmp_path / "alone.tsv")
     assert alone.code == 0, alone.err
     assert (tmp_path / "both.tsv").read_bytes() == (tmp_path / "alone.tsv").read_bytes()
 

@@ -11,7 +11,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import pytest
-from conftest import INVENTED, ExampleJob, job_words, recipe_of, train
+from conftest import INVENTED, ExampleJob, job_words, recipe_of, train_here
 
 from smm4h.cli.report import main
 from smm4h.data.readers.formats import read_tsv
@@ -61,7 +61,7 @@ def attacked_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
     recipe = recipe_of(folder, words="{classifier: tfidf-logistic}", more="{classifier: tfidf-svm}")
     flags = {"train_file": folder / "train.tsv", "max_train_samples": 500}
     words = job_words(tiny_encoder, folder / "out", recipe=recipe, **flags)
-    result = train(words)
+    result = train_here(words)
     assert result.code == 0, result.err
     return ExampleJob(folder / "out", words, result)
 

@@ -14,7 +14,6 @@ from conftest import (
     recipe_of,
     session_of,
     start,
-    train,
     train_words,
     wait_for,
 )
@@ -224,7 +223,7 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
         process.send_signal(signal.SIGKILL)
     job.wait()
     assert not any(output.glob("encoder/*/*"))  # its runs wait for the adapted encoder
-    result = train(words)
+    result = call(main, *words)
     assert result.code == 0, result.err
     (folder,) = output.glob("encoders/*")
     assert [event["event"] for event in history(folder)] == ["begun", "begun", "trained", "done"]
@@ -247,7 +246,7 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
     checked = call(main, "--verify", "--output_dir", output)
     assert checked.code != 0
     assert "model.safetensors" in checked.out
-    again = train(words)
+    again = call(main, *words)
     assert "it is made again" in again.out
     assert all_files(output) == results
     assert call(main, "--list", "--output_dir", output).out.count("adaptation") == 1

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from conftest import ROOT, history, job_words, recipe_of, save_tiny_encoder, start, train, train_words, wait_for
+from conftest import ROOT, history, job_words, recipe_of, save_tiny_encoder, start, train_words, wait_for
 from fresh_process import labels_in_a_fresh_process
 from small_encoders import DECODER, DECODERS, small_classifier
 
@@ -124,10 +124,10 @@ def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_lik
     assert wait_for(lambda: any(run.glob("checkpoint-*/SEALED")), 120), (tmp_path / "log").read_text()
     job.send_signal(signal.SIGKILL)
     job.wait()
-    result = train(words)
+    result = call(main, *words)
     assert result.code == 0, result.err
     assert [event["event"] for event in history(run)][-2:] == ["trained", "done"]
-    undisturbed = train(words_for(tmp_path / "again"))
+    undisturbed = call(main, *words_for(tmp_path / "again"))
     assert undisturbed.code == 0, undisturbed.err
     for name in ("held_out.parquet", "test.parquet", "model/model.safetensors"):
         assert (run / name).read_bytes() == (tmp_path / "again" / "decoder" / "fold-0" / name).read_bytes()

@@ -4,7 +4,7 @@ import importlib.util
 import json
 
 import pytest
-from conftest import job_words, recipe_of, train
+from conftest import job_words, recipe_of
 
 from smm4h.cli.train import main
 from smm4h.training.tracking import PACKAGES
@@ -19,11 +19,11 @@ def scalars(folder):
 
 
 @pytest.mark.slow
-def test_each_run_has_a_tensorboard_run_with_loss_and_scores(tiny_encoder, tmp_path):
+def test_each_run_has_a_tensorboard_run_with_loss_and_scores(tiny_encoder, tmp_path, call):
     pytest.importorskip("tensorboard")
     recipe = recipe_of(tmp_path, a="{head: mean}", b="{head: last3}", counts="{classifier: tfidf-logistic}")
     flags = {"folds": [0, 1], "report_to": "tensorboard", "logging_steps": 1}
-    result = train(job_words(tiny_encoder, tmp_path / "out", recipe=recipe, **flags))
+    result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, **flags))
     assert result.code == 0, result.err
     folder = tmp_path / "out" / "tensorboard"
     runs = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
