@@ -14,6 +14,8 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 # More flags for the job, such as FLAGS="--num_train_epochs 1". Of the 45 models, each member's best one is kept;
 # FLAGS="--keep_models all" keeps all of them.
 FLAGS ?=
+# Test files, one by one to whichever process is free, in the order of tests/conftest.py.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart check test bench faults damage lint
 
@@ -23,10 +25,10 @@ quickstart: .venv/installed
 		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) --keep_models best $(FLAGS)
 
 check: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" tests
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q $(PARALLEL) tests
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -40,11 +40,31 @@ TASK5 = ROOT / "tasks" / "task5.yaml"
 SLOW_FIXTURES = {"finished_job", "tuned_job", "either_job", "published_job"}  # each trains runs in processes of its own
 
 
+# Files that take a minute or more come first, so that no test process is left alone with one of them at the end. The
+# first needs the finished job at once, and the second, in another process meanwhile, does not.
+LONG_FILES = (
+    "test_faults",
+    "test_joint_training",
+    "test_worker_pool",
+    "test_benchmarks",
+    "test_distill",
+    "test_adaptation",
+    "test_hub",
+    "test_predictor",
+    "test_train",
+    "test_adapters",
+    "test_docs",
+    "test_verification",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow all tests that need a job which took processes of its own."""
+    """Mark as slow all tests that need a job which took processes of its own; put long files first."""
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG_FILES)))
 
 
 # What a launcher sets for the second process of two on the second of two machines.
