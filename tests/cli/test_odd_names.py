@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, shell, train
+from conftest import ROOT, shell, train_here
 
 from smm4h.cli import predict, pseudo_label, report, vote
 
@@ -48,7 +48,9 @@ def train_job(home: Path, name: str, *words) -> OddJob:
     frame.drop(columns="label").to_csv(home / "new.csv", index=False)
     named = {"task": "~/task.yaml", "train_file": "~/train.csv", "output_dir": f"~/{name}"}
     flags = [word for flag, value in named.items() for word in (f"--{flag}", value)]
-    result = train([str(home / "recipe.yaml"), *flags, *map(str, words)], env={"HOME": str(home)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        result = train_here([home / "recipe.yaml", *flags, *words])
     assert result.code == 0, result.err + result.out
     return OddJob(home / name, home, home / "new.csv", home / "task.yaml")
 
@@ -151,7 +153,7 @@ LIBRARIES = (
     *("torch.distributed.checkpoint", "transformers.models.auto.modeling_auto"),
 )
 AS_ON_WINDOWS = f"""
-import importlib, multiprocessing, os, signal, sys
+import importlib, json, multiprocessing, os, signal, sys
 for library in {LIBRARIES}:
     importlib.import_module(library)  # these ask for the platform
 for name in ("SIGKILL", "SIGHUP", "SIGSTOP", "SIGUSR1", "pthread_sigmask"):
@@ -162,19 +164,19 @@ multiprocessing.get_all_start_methods = lambda: ["spawn"]
 sys.modules.update(dict.fromkeys(("fcntl", "resource", "termios", "pwd", "grp")))
 import smm4h.inference.loading
 from smm4h.utils.errors import run_main
-command, *words = sys.argv[1:]
-run_main(lambda: importlib.import_module("smm4h.cli." + command).main(words))
+for command, *words in json.loads(sys.argv[1]):
+    run_main(lambda: importlib.import_module("smm4h.cli." + command).main(words))
 """
 
 
 def test_commands_on_a_finished_job_need_nothing_that_only_unix_has(job, tmp_path):
     script = tmp_path / "as_on_windows.py"
     script.write_text(AS_ON_WINDOWS, encoding="utf-8")
-    for command, *words in (
+    commands = (
         ("predict", job.folder, job.tweets, "--output", tmp_path / "labels.csv"),
         ("vote", job.folder, "--output", tmp_path / "v.csv"),
         ("report", job.folder),
-    ):
-        result = shell(sys.executable, script, command, *words, env={"PYTHONPATH": str(ROOT)})
-        assert result.code == 0, result.err
+    )
+    result = shell(sys.executable, script, json.dumps(commands, default=str), env={"PYTHONPATH": str(ROOT)})
+    assert result.code == 0, result.err
     assert len(pd.read_csv(tmp_path / "labels.csv")) == len(pd.read_csv(tmp_path / "v.csv")) == 60
