@@ -52,3 +52,14 @@ def test_the_benchmark_of_labelling_prints_both_arms_and_their_difference(monkey
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| the 40 tweets", "| gain", "| random", "| gain against random"]
     assert all(len(row.split(" | ")) == 4 for row in rows)
+
+
+def test_the_benchmark_of_expected_scores_prints_a_row_a_draw_and_goes_on(tmp_path):
+    words = ["--task", TASK5, "--data_dir", INVENTED, "--tweets", 200, "--test_tweets", 60, "--output_dir", tmp_path]
+    result = python("benchmarks/expected.py", *words, "--draws", 1)
+    assert result.code == 0, result.err
+    interval = r"\d\.\d{3} \([+-]\d\.\d{3}; \d\.\d{3} to \d\.\d{3}, wide \d\.\d{3}, holds \d of 1\)"
+    for name in ("draw 0", "all draws"):
+        row = rf"^{name}: test \d\.\d{{3}}; expected {interval}; out of fold {interval}$"
+        assert re.search(row, result.out, re.MULTILINE), result.out
+    assert (tmp_path / "0.npz").exists()

@@ -11,7 +11,8 @@ from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.ensemble.decisions.operating_points import TestPart, operating_points
-from smm4h.ensemble.fitted_ensemble import fit_ensemble
+from smm4h.ensemble.expected_score import LabelledTweets, NewTweets, expected_score
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     VOTE,
@@ -41,6 +42,7 @@ class Leaderboard:
     ) -> None:
         self.plan, self.config, self.task, self.gold, self.test_gold = plan, config, task, gold, test_gold
         self.votes: dict[str, np.ndarray] = {}  # by name, out-of-fold class indices (n_tweets,)
+        self.fitted: dict[str, tuple[FittedEnsemble, Sequence[Run]]] = {}  # by name, the ensemble and its runs
         self.groups: np.ndarray | None = None  # (n_tweets,) of the labelled tweets
         self.scores: Scores = {}
 
@@ -49,6 +51,7 @@ class Leaderboard:
         held_out = out_of_fold_predictions(runs)
         self.groups = held_out.groups
         ensemble, self.votes[name] = fit_ensemble(held_out, self.gold, config, self.task)
+        self.fitted[name] = ensemble, runs
         self.scores[name] = {"out_of_fold": ensemble.out_of_fold, "test": None}
         if self.test_gold is not None:
             adjusted, predictions = ensemble.for_new_tweets(runs)
@@ -78,6 +81,22 @@ class Leaderboard:
         predicted = self.votes[name], self.votes[reference]
         difference = self.task.compare(self.gold, *predicted, self.groups)
         return {"name": reference, "score": self.scores[reference]["out_of_fold"][self.task.measure], **difference}
+
+    def expected(self, name: str) -> dict[str, Any] | None:
+        """Return what a vote is expected to score on new tweets; None without test tweets, or with too few of them.
+
+        Returns the result of `expected_score`, the name (`vote`) and the vote's own `out_of_fold` score.
+        """
+        if self.plan.identity["data"].get("test") is None:
+            return None
+        (ensemble, runs), rule = self.fitted[name], self.fitted[name][0].rule
+        held_out, (adjusted, means) = out_of_fold_predictions(runs), ensemble.for_new_tweets(runs)
+        folds, _ = fold_and_mean_predictions(runs, "test", rule.mean)
+        labelled = LabelledTweets(held_out.probabilities, self.gold, held_out.groups)
+        new = NewTweets(folds, means.probabilities, means.groups)
+        expected = expected_score(rule, adjusted.rule, labelled, new, self.task.objective)
+        own = self.scores[name]["out_of_fold"][self.task.measure]
+        return None if expected is None else {"vote": name, **expected, "out_of_fold": own}
 
     def suspicious_members(self) -> dict[str, str]:
         """Return by name why members from elsewhere may have seen the gold labels of the labelled tweets.

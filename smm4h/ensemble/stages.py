@@ -245,8 +245,23 @@ def score_job(
     seeds = sorted({member.args.fold_seed for member in job.members})
     across = {} if labelled.tweets is None else across_folds(labelled.tweets, seeds)
     evaluation = leaderboard.evaluate(FINAL, baselines, across, labelled.folds)
+    if expected := leaderboard.expected(unbiased_vote(plan, job, votes, leaky)):
+        evaluation["expected"] = expected
     write_scores(plan, "appraisal.json", evaluation)
     return leaderboard, leaky, evaluation
+
+
+def unbiased_vote(plan: Plan, job: Job, votes: Mapping[str, Sequence[Run]], leaky: Mapping[str, str]) -> str:
+    """Return the last of a job's votes whose out-of-fold predictions are like those on new tweets.
+
+    They are not where teachers saw the held-out tweets, nor where members learnt pseudo labels of the test tweets.
+    """
+    learns_test = not job.settings.unlabelled_file
+    return [
+        name
+        for name, runs in votes.items()
+        if name not in leaky and not (learns_test and any(run.stage > 1 for run in runs))
+    ][-1]
 
 
 def write_scores(plan: Plan, name: str, content: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.reporting import figures
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.hub import display_name
-from smm4h.reporting.terminal import per_thousand, promise_text
+from smm4h.reporting.terminal import expected_text, per_thousand, promise_text
 from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,7 +70,7 @@ def _content(job: FinishedJob) -> dict:
     evaluation, costs = job.appraisal, job.costs()
     folder = job.plan.output_dir
     problems, errors = _rows(folder / "label_problems.tsv") or [], _rows(folder / ERRORS_FILE)
-    points = evaluation.get("operating_points", [])
+    points, expected = evaluation.get("operating_points", []), evaluation.get("expected")
     parts = {part: title for part, title in PARTS.items() if job.final[part]}
     return {
         "job": job,
@@ -83,6 +83,8 @@ def _content(job: FinishedJob) -> dict:
         "further": [name for name in job.task.further_measures if name in job.final["out_of_fold"]],
         "groups": group_rows(job.final["out_of_fold"], job.final["test"], of=job.task.groups_are),
         "group_names": sorted(job.final["out_of_fold"].get("groups", {})),
+        "expected": expected,
+        "expected_text": expected_text(expected, job.task.measure) if expected else "",
         "promise_text": promise_text(job.promise) if job.promise else "",
         "sections": [section for section in SECTIONS if section[0] != "members" or "without" in evaluation],
         "vote": FINAL,

@@ -25,7 +25,7 @@ from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import command_of, environment, pictures_of, rule_text, shown_word
 from smm4h.reporting.hub import display_name, is_hub_name
-from smm4h.reporting.terminal import promise_text
+from smm4h.reporting.terminal import expected_text, promise_text
 from smm4h.utils.files import read_json, write_atomically, write_text
 
 SHOWN_ELSEWHERE = {
@@ -223,6 +223,8 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
     members, shared = _members(list({run.member.name: run.member for run in plan.runs}.values()))
     notes = ["\\* trained on pseudo labels by teachers that saw the held-out tweets, which flatters out of fold."]
     notes = notes if job.leaky else []
+    if expected := job.appraisal.get("expected"):
+        notes.append(expected_text(expected, task.measure))
     for kind, unshared in job.appraisal["unshared"].items():
         low, high = unshared["interval"]
         score = f"{unshared[task.measure]:.3f} ({low:.3f} to {high:.3f})"

@@ -78,6 +78,7 @@ def print_pseudo_label_counts(title: str, counts: Mapping[str, dict[str, Any]]) 
 def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:
     """Print the out-of-fold evaluation of the final vote, with a warning where a baseline scores as high."""
     score = evaluation["score"][measure]
+    console.print(f"\n{expected_text(evaluation.get('expected'), measure)}", markup=False, soft_wrap=True)
     if best := evaluation.get("best_member"):
         console.print(f"\nfinal vote against its best member out of fold: {_compared(best)}", markup=False)
     for baseline in evaluation["baselines"]:
@@ -140,6 +141,26 @@ def print_operating_points(rows: Sequence[dict[str, Any]]) -> None:
         console.print(words, markup=False, soft_wrap=True)
 
 
+NOT_EXPECTED = (
+    "The out-of-fold score is of single folds' models. What the means of all models will score on new tweets is not "
+    "estimated: that takes 20 test tweets or more (--test_file; labels are not needed)."
+)
+
+
+def expected_text(expected: dict[str, Any] | None, measure: str) -> str:
+    """Return what a vote is expected to score on new tweets, beside its out-of-fold score, and what that leaves out."""
+    if expected is None:
+        return NOT_EXPECTED
+    low, high = expected["interval"]
+    return (
+        f"Expected {measure} of the {expected['vote']} on {expected['tweets']} test tweets, if they are like the "
+        f"labelled ones: {expected['value']:.3f}, between {low:.3f} and {high:.3f} in "
+        f"{100 * expected['level']:.0f} of 100 cases, by the means of all models; out of fold, by single folds' "
+        f"models, it is {expected['out_of_fold']:.3f}. What other years, other users and wrong labels change can't be "
+        "known."
+    )
+
+
 def promise_text(promise: dict[str, Any]) -> str:
     """Return what a target promises, in a sentence or two."""
     low, high = promise["interval"]
@@ -155,6 +176,8 @@ def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
     asked, score, measure = job.asked, job.final["out_of_fold"], job.task.measure
     console.print(f"the job's rule is now: {asked['method']} vote, {asked['decision']}", markup=False)
     console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})", markup=False)
+    if expected := job.appraisal.get("expected"):
+        console.print(expected_text(expected, measure), markup=False, soft_wrap=True)
     if job.promise:
         console.print(promise_text(job.promise), markup=False, soft_wrap=True)
     print_operating_points(job.appraisal.get("operating_points", []))

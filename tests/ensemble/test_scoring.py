@@ -43,6 +43,28 @@ def test_the_evaluation_scores_the_vote_without_each_member_and_by_their_number(
     assert "the vote without a member" in out
 
 
+def test_a_job_says_what_its_vote_is_expected_to_score_on_new_tweets(tuned_job):
+    expected = json.loads((tuned_job.folder / "appraisal.json").read_text())["expected"]
+    scores = json.loads((tuned_job.folder / "scores.json").read_text())
+    assert (expected["vote"], expected["tweets"], expected["level"]) == ("final vote", 40, 0.95)
+    assert expected["out_of_fold"] == scores["final vote"]["out_of_fold"]["f1"]
+    low, high = expected["interval"]
+    assert low < expected["value"] < high
+    assert (
+        f"Expected f1 of the final vote on 40 test tweets, if they are like the labelled ones: {expected['value']:.3f}"
+        in (" ".join(tuned_job.result.out.split()))
+    )
+    assert f"{expected['value']:.3f}" in (tuned_job.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_where_members_learnt_the_test_tweets_pseudo_labels_the_vote_before_them_is_judged(finished_job):
+    """Their out-of-fold predictions are not like those on new tweets."""
+    expected = json.loads((finished_job.folder / "appraisal.json").read_text())["expected"]
+    scores = json.loads((finished_job.folder / "scores.json").read_text())
+    assert expected["vote"] == "stage-1 vote"
+    assert expected["out_of_fold"] == scores["stage-1 vote"]["out_of_fold"]["f1"]
+
+
 def test_baselines_are_in_the_leaderboard_and_have_no_vote(tuned_job):
     folder = tuned_job.folder
     scores = json.loads((folder / "scores.json").read_text())
