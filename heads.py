@@ -5,15 +5,24 @@ beside every saved model, so it imports nothing but torch and transformers. A sa
 `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
 """
 
+import copy
+import hashlib
 import inspect
 import os
+import textwrap
+from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_utils import load_state_dict
+from transformers.utils import cached_file
 
 BIGRU_INPUTS = ("pooler", "tokens")
+BASES = "bases"  # folder beside a saved adapter, in which its base model is looked for first
+OF_HUB = ("token", "cache_dir", "local_files_only")  # arguments of `from_pretrained` that hold for a base model, too
 
 
 class TweetClassifierConfig(PretrainedConfig):
@@ -34,6 +43,10 @@ class TweetClassifierConfig(PretrainedConfig):
         window_pooling: what a text's probabilities are: `max`, those of the window in which the rare labels have the
             highest ones together, or `mean`, the mean over its windows.
         rare: indices of the rare labels.
+        adapter: of a model that is saved as an adapter without its base's weights: `r`, `alpha`, `dropout` and
+            `target_modules` of the adapter; `quantise` of the base, None or `4bit`; `new`, parts of the encoder that
+            the base's files lack; and `base`, its `name`, whether it `is_local`, a folder, its `revision`, `sha256` (of
+            `weights_checksum`) and `bytes` in memory.
     """
 
     # Not the encoder's model_type: a load without trust_remote_code would silently give a random classifier.
@@ -53,6 +66,7 @@ class TweetClassifierConfig(PretrainedConfig):
         max_windows=8,
         window_pooling="max",
         rare=(),
+        adapter=None,
         **kwargs,
     ):
         if isinstance(encoder, PretrainedConfig):
@@ -69,6 +83,7 @@ class TweetClassifierConfig(PretrainedConfig):
         self.max_windows = max_windows
         self.window_pooling = window_pooling
         self.rare = list(rare)
+        self.adapter = adapter
         super().__init__(**kwargs)
 
     def encoder_config(self) -> PretrainedConfig:
@@ -181,6 +196,142 @@ HEADS = {
 }
 
 
+class AdapterError(ValueError):
+    """A saved adapter, or a quantised base model, can't be used here; the text says why, and what to do."""
+
+    for_user = True
+
+
+def add_lora(encoder, r, alpha, dropout, target_modules):
+    """Freeze an encoder, and put new LoRA matrices beside the linear layers that `target_modules` names.
+
+    They are drawn from torch's random numbers, in float32 whatever the encoder's own dtype is.
+
+    Raises:
+        AdapterError: without the package peft.
+    """
+    try:  # in a try statement, or transformers would ask for the package wherever a saved model is loaded
+        from peft import LoraConfig
+    except ImportError:
+        raise AdapterError("an adapter needs the package peft: pip install peft") from None
+    modules = target_modules if isinstance(target_modules, str) else list(target_modules)
+    encoder.add_adapter(LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules))
+    for weights in encoder.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()
+
+
+def quantisation(kind, device):
+    """Return the arguments of `from_pretrained` for a base model of this kind on a device.
+
+    `4bit` is NF4 with quantised scales (Dettmers et al. 2023, "QLoRA"); None is no quantisation, without arguments. A
+    pooler stays as it is, since the base's files may lack it.
+
+    Raises:
+        AdapterError: without the package bitsandbytes.
+    """
+    if kind is None:
+        return {}
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise AdapterError("a base model in 4 bits needs the package bitsandbytes: pip install bitsandbytes") from None
+    device = torch.device(device)
+    products = torch.float32  # of the matrix products
+    if device.type != "cpu":
+        has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        products = torch.bfloat16 if has_bf16 else torch.float16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=products,
+        llm_int8_skip_modules=["pooler"],
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_gradients(encoder):
+    """Have an encoder's quantised layers on a CPU compute in evaluation as they do in training.
+
+    Where a CPU multiplies in bfloat16, bitsandbytes 0.50 else packs the weights anew when they are first evaluated, and
+    computes with them from then on, in training too, by an operator that passes no gradient on.
+    """
+    for part in encoder.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
+
+
+@torch.no_grad()
+def weights_checksum(encoder, new=()):
+    """Return a SHA-256 of all weights of an encoder that are not quantised, but for those of its `new` parts.
+
+    It depends neither on the weights' names nor on the files that they came from, and is that of the weights in
+    bfloat16, so that a base model may be held in it.
+    """
+    hashes = []
+    for name, weights in encoder.named_parameters():
+        if weights.is_floating_point() and not name.startswith(tuple(new)):
+            content = weights.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy()
+            hashes.append(hashlib.sha256(content).hexdigest())
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+
+
+def is_own(name, new=()):
+    """Return whether a weight of a classifier, by its name, is none of the base model's: an adapter's or a head's."""
+    return ".lora_" in name or not name.startswith("encoder.") or name.startswith(tuple(f"encoder.{n}" for n in new))
+
+
+def shared_copy(encoder):
+    """Return a copy of an encoder that has modules of its own, and the same weights in memory."""
+    weights = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
+    return copy.deepcopy(encoder, weights)
+
+
+_bases = WeakValueDictionary()  # loaded base models, as long as a classifier uses them
+
+
+def load_base(adapter, near=None, dtype=None, device=None, **hub):
+    """Return the base model that an adapter was trained on, which classifiers share; it must not be changed.
+
+    Args:
+        adapter: what the classifier's config says of it.
+        near: the adapter's folder; a folder of the base's name is looked for in `bases` there, or two levels above.
+        device: of a quantised base; None: a GPU where there is one.
+        hub: arguments of `from_pretrained`.
+
+    Raises:
+        AdapterError: for a base that can't be loaded, and for other weights than the adapter was trained on.
+    """
+    about, dtype = adapter["base"], dtype or torch.float32
+    name, device = about["name"], device or ("cuda" if torch.cuda.is_available() else "cpu")
+    folders = [Path(near), *Path(near).absolute().parents[1:2]] if near and os.path.isdir(near) else []
+    found = [path for folder in folders if (path := folder / BASES / Path(name).name).is_dir()]
+    place = str(found[0]) if found else name
+    remedy = f"put that model's folder at {Path(near or '.') / BASES / Path(name).name}"
+    if about["is_local"] and not os.path.isdir(place):
+        raise AdapterError(f"it is an adapter of {name}, a folder that is not here; {remedy}")
+    key = place, about["revision"], adapter["quantise"], dtype, str(device)
+    if (base := _bases.get(key)) is not None:
+        return base
+    try:
+        given = {"revision": about["revision"], **quantisation(adapter["quantise"], device), **hub}
+        base = AutoModel.from_pretrained(place, dtype=dtype, **given)
+    except AdapterError:
+        raise
+    except Exception as error:  # one class for each file that may be missing or broken
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise AdapterError(f"it is an adapter of {name}, which can't be loaded here ({reason}); {remedy}") from None
+    if weights_checksum(base, adapter["new"]) != about["sha256"]:
+        raise AdapterError(
+            f"it is an adapter of {name}, revision {about['revision']}, and the model at {place} has other weights "
+            f"than those that it was trained on; {remedy}, with the weights of that time"
+        )
+    keep_gradients(base)
+    _bases[key] = base.eval()
+    return base
+
+
 class Pooler(nn.Module):
     """BERT's pooler, tanh of a linear layer over the CLS state, for encoders without a pooler."""
 
@@ -213,6 +364,7 @@ class TweetClassifier(PreTrainedModel):
 
     def __init__(self, config, encoder=None):
         super().__init__(config)
+        self.new_parts = []  # of the encoder, whose weights its files lacked
         if config.head not in HEADS:
             raise ValueError(f"no head {config.head}; there are {', '.join(HEADS)}")
         if config.bigru_input not in BIGRU_INPUTS:
@@ -268,7 +420,8 @@ class TweetClassifier(PreTrainedModel):
         Args:
             name_or_path: the encoder's name on the Hub, or its folder.
             config: a `TweetClassifierConfig`; its `encoder` and `pad_token_id` are filled in here.
-            kwargs: for `AutoModel.from_pretrained` (revision, token, cache_dir, trust_remote_code).
+            kwargs: for `AutoModel.from_pretrained` (revision, token, cache_dir, trust_remote_code, and those of
+                `quantisation`).
 
         Raises:
             ValueError: where the checkpoint lacks weights of the encoder, which would stay random.
@@ -279,11 +432,67 @@ class TweetClassifier(PreTrainedModel):
             raise ValueError(
                 f"{name_or_path} lacks {len(missing)} weights of its encoder ({missing[0]}, …); they would stay random"
             )
-        config.encoder = encoder.config.to_dict()
+        keep_gradients(encoder)
+        config.encoder = {k: value for k, value in encoder.config.to_dict().items() if k != "quantization_config"}
         config.pad_token_id = encoder.config.pad_token_id
         if os.path.isdir(name_or_path):  # do not publish local paths
             config.encoder.pop("_name_or_path", None)
-        return cls(config, encoder=encoder)
+        model = cls(config, encoder=encoder)
+        model.new_parts = sorted({key[: key.index("pooler") + 6] for key in report["missing_keys"] if "pooler" in key})
+        return model
+
+    @classmethod
+    def from_adapter(cls, config, weights, base):
+        """Return the classifier that was saved as an adapter.
+
+        Args:
+            weights: the saved ones, by name.
+            base: from `load_base`.
+
+        Raises:
+            AdapterError: without the package peft, and for other weights than the adapter's and the head's.
+        """
+        model = cls(config, encoder=shared_copy(base))
+        model.base = (base,)  # in a tuple, so that it is no part of this model; it lives as long
+        settings = {name: config.adapter[name] for name in ("r", "alpha", "dropout", "target_modules")}
+        add_lora(model.encoder, **settings)
+        model.load_own(weights)
+        return model.eval()
+
+    def load_own(self, weights):
+        """Load the weights of an adapter and its head, by name; raise `AdapterError` for others."""
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        wrong = [*(name for name in missing if is_own(name, self.config.adapter["new"])), *unexpected]
+        if wrong:
+            raise AdapterError(f"{len(wrong)} of its weights ({wrong[0]}, ...) don't fit the adapter; save it anew")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, base_options=None, **kwargs):
+        """Load as any model does; of one that was saved as an adapter, first the base model.
+
+        Args:
+            base_options: further arguments of `load_base`.
+        """
+        hub = {name: value for name, value in kwargs.items() if name in OF_HUB}
+        place = {**hub, **{name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}}
+        config = kwargs.get("config") or cls.config_class.from_pretrained(pretrained_model_name_or_path, **place)
+        if getattr(config, "adapter", None) is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        dtype = kwargs.get("dtype")
+        options = {"dtype": dtype if isinstance(dtype, torch.dtype) else None, **hub, **(base_options or {})}
+        weights = load_state_dict(cached_file(pretrained_model_name_or_path, "model.safetensors", **place))
+        base = load_base(config.adapter, near=pretrained_model_name_or_path, **options)
+        model = cls.from_adapter(config, weights, base)
+        nothing = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+        return (model, nothing) if kwargs.get("output_loading_info") else model
+
+    def save_pretrained(self, save_directory, state_dict=None, **kwargs):
+        """Save as any model does; of one whose config has an `adapter`, without the base's weights."""
+        if self.config.adapter is not None:
+            weights = self.state_dict() if state_dict is None else state_dict
+            new = self.config.adapter["new"]
+            state_dict = {name: tensor for name, tensor in weights.items() if is_own(name, new)}
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def forward(
         self,

@@ -37,13 +37,17 @@ DECODERS = {
 }
 
 
-def small_classifier(folder, head, kind="bert", **settings) -> TweetClassifier:
-    """Return a classifier of three labels on a new encoder, which is saved in a folder of its kind's name."""
+def small_classifier(folder, head, kind="bert", quantised=None, **settings) -> TweetClassifier:
+    """Return a classifier of three labels on a new encoder, which is saved in a folder of its kind's name.
+
+    Args:
+        quantised: arguments that load the encoder in fewer bits.
+    """
     config_class, small = {**ENCODERS, **DECODERS}[kind]
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config_class(**small)).save_pretrained(folder / kind)
     config = TweetClassifierConfig(head=head, bigru_hidden_size=8, num_labels=3, **settings)
-    return TweetClassifier.from_encoder(str(folder / kind), config).eval()
+    return TweetClassifier.from_encoder(str(folder / kind), config, **(quantised or {})).eval()
 
 
 def without_dropout(model):

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 PUBLISHED = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "heads"}
-PUBLISHED |= {"emoji"}  # imported by the cleaning step that needs it, and asked for in one sentence
+PUBLISHED |= {"emoji", "peft", "bitsandbytes"}  # imported by what needs them alone, and asked for in one sentence
 
 
 def imports(source: str) -> list[str]:

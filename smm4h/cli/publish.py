@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def publish(arguments: argparse.Namespace) -> None:
     """Write what is published, check it for leaks, and upload it or move it to its place."""
     from smm4h.inference.predictor import left_out_notices
-    from smm4h.reporting.export import check_word_members, publish_checked, write_for_publication
+    from smm4h.reporting.export import base_notice, check_word_members, publish_checked, write_for_publication
     from smm4h.reporting.hub import upload
     from smm4h.reporting.space import write_space
     from smm4h.utils.console import silence_libraries
@@ -55,6 +55,8 @@ def publish(arguments: argparse.Namespace) -> None:
         print(f"note: {notice}", file=sys.stderr)
     if warning := check_word_members(arguments.folder, is_upload=is_upload):
         print(f"warning: {warning}", file=sys.stderr)
+    if notice := base_notice(arguments.folder):
+        print(f"note: {notice}", file=sys.stderr)
     name = arguments.hub_model_id or arguments.to_folder.name
     place = arguments.to_folder.parent if arguments.to_folder else Path(tempfile.gettempdir())
     with private_folder(place) as temporary:

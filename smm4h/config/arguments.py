@@ -239,6 +239,7 @@ class MemberSettings:
     bigru_input: Literal[BIGRU_INPUTS] = setting("pooler", "what the BiGRU reads: pooler output or all token states")
     bigru_hidden_size: int = setting(512, "width of the BiGRU, each direction")
     adapter: str | None = setting(None, "train a small adapter beside frozen weights: lora, or {kind: lora, r: 16}")
+    quantise: Literal["4bit"] | None = setting(None, "hold the weights that an adapter stands beside in 4 bits: 4bit")
     adapt: str | None = setting(None, "first adapt the encoder by masked words: {unlabelled: FILE}", RECIPE)
     classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)

@@ -1,9 +1,9 @@
 """A job and its members: what the command line and the recipe ask for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -32,6 +32,8 @@ class Adapter:
         alpha: their product is scaled by `alpha / r`.
         dropout: of what the adapter reads.
         target_modules: last parts of the names of the layers that get one; none: all linear layers.
+        save: how a run's model is saved: with the adapter merged into all weights, or the adapter alone, beside the
+            name of the model that it stands beside.
     """
 
     kind: Literal["lora"] = "lora"
@@ -39,6 +41,7 @@ class Adapter:
     alpha: float = 32.0
     dropout: float = 0.05
     target_modules: tuple[str, ...] = ()
+    save: Literal["merged", "adapter"] = "merged"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Member:
 
         A mistake is named in the error's text.
         """
-        return None if self.args.adapter is None else parse_adapter(self.args.adapter)
+        return None if self.args.adapter is None else parse_adapter(self.args.adapter, self.args.quantise)
 
     @cached_property
     def adaptation(self) -> Adaptation | None:
@@ -137,6 +140,7 @@ class Member:
 
 
 NO_ADAPTATION = ("none", "false")  # in the row of a member that does without what `shared:` says
+ADAPTER_SAVES = ("merged", "adapter")
 ADAPTER_BOUNDS = {"r": (int, 1, 4096), "alpha": (float, 0, 1e6), "dropout": (float, 0, 0.99)}
 ADAPTATION_BOUNDS = {
     "epochs": (float, 0.01, 1e4),
@@ -147,8 +151,12 @@ ADAPTATION_BOUNDS = {
 }
 
 
-def parse_adapter(text: str) -> Adapter:
-    """Return an adapter by its settings, `lora` or a YAML mapping; raise ValueError with the reason for others."""
+def parse_adapter(text: str, quantise: str | None = None) -> Adapter:
+    """Return an adapter by its settings, `lora` or a YAML mapping; raise ValueError with the reason for others.
+
+    Args:
+        quantise: of the weights that it stands beside; an adapter of quantised ones is always saved alone.
+    """
     given = yaml.safe_load(text)
     given = {"kind": given} if isinstance(given, str) else given
     if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
@@ -156,7 +164,12 @@ def parse_adapter(text: str) -> Adapter:
     _check_names(given, Adapter)
     modules = given.get("target_modules", ())
     modules = (modules,) if isinstance(modules, str) else tuple(modules)
-    return Adapter(**{**given, **_numbers(given, ADAPTER_BOUNDS), "target_modules": modules})
+    save = given.get("save", "adapter" if quantise else "merged")
+    if save not in ADAPTER_SAVES:
+        raise ValueError(f"save {save}: choose {' or '.join(ADAPTER_SAVES)}")
+    if quantise and save == "merged":
+        raise ValueError(f"merging would round it to the {quantise} weights; write save: adapter, or leave save out")
+    return Adapter(**{**given, **_numbers(given, ADAPTER_BOUNDS), "target_modules": modules, "save": save})
 
 
 def parse_adaptation(text: str) -> Adaptation:
@@ -249,6 +262,12 @@ class Job:
     notices: list[str]  # on effects of the flags that a user may not expect
     words: list[str]  # of the command line, without secrets
     budget: Budget | None = None  # None: no time limit
+    lines: Mapping[str, int] = field(default_factory=dict)  # of the members' rows in the recipe, by name
+
+    def where(self, member: Member) -> str:
+        """Return file and line of a member's row, for the begin of a message."""
+        line = f", line {self.lines[member.name]}" if member.name in self.lines else ""
+        return f"{self.recipe}{line}, member {member.name}: "
 
     @property
     def baselines(self) -> list[Member]:

@@ -86,7 +86,9 @@ def read_command_line(words: Sequence[str]) -> Job:
         members.append(member)
         notices += [f"member {name} keeps its own {flag} {row[flag]}" for flag in flags if flag in row]
     check_job(settings, members, recipe.path)
-    return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, without_secrets(words))
+    lines = {name: recipe.lines[("members", name)] for name in recipe.rows}
+    own_words = without_secrets(words)
+    return Job(recipe.path, settings, task, Path(settings.output_dir), members, notices, own_words, lines=lines)
 
 
 def find_recipe(words: Sequence[str], preset: str | None) -> str:

@@ -73,9 +73,22 @@ def check_packages(job: Job) -> None:
     """Raise where a package is missing that a member needs, before anything is read."""
     if any("bertweet" in member.args.cleaning for member in job.members):
         emoji_namer()
-    adapted = [member.name for member in job.members if member.args.adapter]
-    if adapted and find_spec("peft") is None:
-        raise InputError(f'member {adapted[0]}: adapter needs the package peft; pip install ".[adapters]"')
+    for member in job.members:
+        if member.args.adapter and find_spec("peft") is None:
+            raise InputError(f'{job.where(member)}adapter needs the package peft; pip install ".[adapters]"')
+        if member.args.quantise:
+            _check_quantisation(member, job.where(member))
+
+
+def _check_quantisation(member: Member, where: str) -> None:
+    """Raise `InputError` where no package or no device of this machine can quantise a member's weights."""
+    asked = f"{where}quantise {member.args.quantise}"
+    if find_spec("bitsandbytes") is None:
+        raise InputError(f'{asked} needs the package bitsandbytes; pip install ".[quantised]", or leave quantise out')
+    from smm4h.utils.devices import why_not_quantised  # imports torch
+
+    if reason := why_not_quantised(use_cpu=member.args.use_cpu):
+        raise InputError(f"{asked}: {reason}; leave quantise out, or train on an NVIDIA GPU")
 
 
 def check_member(member: Member, task: Task, where: str) -> None:
@@ -135,6 +148,11 @@ def check_outside(member: Member, where: str) -> None:
 
 def _check_adapter(member: Member, where: str) -> None:
     if member.args.adapter is None:
+        if member.args.quantise:
+            raise InputError(
+                f"{where}quantise {member.args.quantise} freezes the weights, so that only an adapter could learn; "
+                "write adapter: lora beside it, or leave quantise out"
+            )
         return
     try:
         adapter = member.adapter
@@ -152,6 +170,11 @@ def _check_adaptation(member: Member, where: str) -> None:
         is_ours = type(error) is ValueError
         reason = " ".join(str(error).split()) if is_ours else "write a mapping such as {unlabelled: FILE, epochs: 1}"
         raise InputError(f"{where}adapt {member.args.adapt}: {reason}") from None
+    if member.adaptation is not None and member.adapter is not None and member.adapter.save == "adapter":
+        raise InputError(
+            f"{where}an adapter that is saved alone names a model that others have, and adapt makes one that only this "
+            "job has; write adapt: none, or save: merged without quantise"
+        )
 
 
 def _check_class_weights(member: Member, task: Task, where: str) -> None:

@@ -175,7 +175,9 @@ def check_encoders(members: Iterable[Member], task: Task, labelled: Dataset) -> 
         heads = {(m.args.head, m.args.bigru_input, m.args.bigru_hidden_size, *m.args.cleaning): m for m in using}
         try:
             configs = [_classifier_config(member, task) for member in heads.values()]
-            encoder = encoder_check.check_heads(name, hub_arguments(using[0]), configs, tokenizer, texts)
+            # Of one that is only used quantised, float32 would take eight times the memory that training takes.
+            dtype = torch.bfloat16 if all(member.args.quantise for member in using) else torch.float32
+            encoder = encoder_check.check_heads(name, hub_arguments(using[0]), configs, tokenizer, texts, dtype)
             for member in using:
                 encoder_check.check_target_modules(encoder, member.adapter.target_modules if member.adapter else ())
         except Exception as error:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from heads import TweetClassifier, TweetClassifierConfig
+from heads import AdapterError, TweetClassifier, TweetClassifierConfig
 from smm4h.config.plans.plan import read_plan
 from smm4h.config.task import Columns, MultiLabel, Submission, Task
 from smm4h.data.tokenization import load_saved_tokenizer
@@ -92,6 +92,8 @@ def load_classifier(name: str, config: dict, device: str) -> ClassifierPredictor
         model, report = loader.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         tokenizer = load_saved_tokenizer(name, model.encoder.config) if is_ours else AutoTokenizer.from_pretrained(name)
     except Exception as error:  # one class for each file that may be missing or broken
+        if isinstance(error, AdapterError):
+            raise InputError(f"{name}: {error}") from None
         if user_message(error):
             raise
         reason = reason_of(error, 200)

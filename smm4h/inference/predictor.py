@@ -1,7 +1,8 @@
 """A finished ensemble in use: texts in, labels out, from a job's folder or as it was published."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from heads import TweetClassifier, TweetClassifierConfig
+from heads import AdapterError, TweetClassifier, TweetClassifierConfig
 from smm4h.config.plans.plan import Plan, fold_runs, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
 from smm4h.config.task import Columns, MultiLabel, Submission, Task
-from smm4h.data.tokenization import VARIANT, load_saved_tokenizer, prefer_cache_without_network
+from smm4h.data.tokenization import VARIANT, hub_arguments, load_saved_tokenizer, prefer_cache_without_network
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.inference.classifier import ClassifierPredictor, classifier_folder, classifier_task, load_classifier
 from smm4h.inference.finished_job import STUDENT_FILE, read_student
@@ -29,6 +30,7 @@ from smm4h.models.voting import VotingRule
 from smm4h.training.words.baselines import load_baseline
 from smm4h.utils.durable import SUMS_FILE, Hashes, hash_files, read_sums
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import read_json
 from smm4h.utils.tracebacks import reason_of
 
 SHARE_OF_MEMORY = 0.5  # of the free memory, for models that are kept
@@ -39,10 +41,33 @@ def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
     args = run.member.args
     if not run.member.has_encoder:
         return TextPredictor(load_baseline(run.model), args.cleaning)
-    model = TweetClassifier.from_pretrained(run.model, dtype=torch.float32).eval().to(device)
+    model = _load_encoder(run, device).eval().to(device)
     tokenizer = load_saved_tokenizer(run.model, model.encoder.config)
     variant = " ".join(str(getattr(args, name)) for name in VARIANT)
     return EncoderPredictor(model, tokenizer, args.cleaning, variant, run.member.precision, packed=args.packed)
+
+
+def _load_encoder(run: Run, device: str) -> TweetClassifier:
+    """Return a finished run's model; raise `InputError` where it is an adapter whose base model is not to be had."""
+    options = {}
+    if is_saved_adapter(run):  # its base is found as it was for training, by the revision that the adapter names
+        hub = {name: value for name, value in hub_arguments(run.member).items() if name != "revision"}
+        options = {"base_options": {**hub, "device": device}}
+    try:
+        return TweetClassifier.from_pretrained(run.model, dtype=torch.float32, **options)
+    except AdapterError as error:
+        raise InputError(f"{run.model}: {error}") from None
+
+
+def is_saved_adapter(run: Run) -> bool:
+    """Return whether a run's model is an adapter alone, without the weights that it stands beside."""
+    return run.member.adapter is not None and run.member.adapter.save == "adapter"
+
+
+def base_bytes(runs: Iterable[Run]) -> int:
+    """Return the bytes in memory of the base models that runs' adapters stand beside, each counted once."""
+    bases = [read_json(run.model / "config.json")["adapter"]["base"] for run in runs if is_saved_adapter(run)]
+    return sum({base["sha256"]: base["bytes"] for base in bases}.values())
 
 
 def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -121,6 +146,7 @@ class EnsemblePredictor:
         self.plan, self.out_of_fold = plan, out_of_fold
         self.runs = runs_with_models(plan, self.rule)
         size = sum(file.stat().st_size for runs in self.runs.values() for run in runs for file in run.model.iterdir())
+        size += base_bytes(run for of_member in self.runs.values() for run in of_member)
         self.keeps = size < free_memory(device, n_processes) * SHARE_OF_MEMORY
         self.loaded: dict[str, EncoderPredictor | TextPredictor] = {}
         self.checked: set[str] = set()  # names of runs whose weights are whole
@@ -214,10 +240,14 @@ def load_published(name: str, device: str) -> TweetEnsemble | ClassifierPredicto
         prefer_cache_without_network()
     try:
         config, _ = PretrainedConfig.get_config_dict(folder)
+        if '"is_local": false' in json.dumps(config):  # an adapter's base is asked for on the Hub
+            prefer_cache_without_network()
         if config.get("model_type") == TweetEnsembleConfig.model_type:
             return TweetEnsemble.from_pretrained(folder).to(device)
         if not config.get("model_type"):
             raise ValueError("it has no config.json that names a model_type")
+    except AdapterError as error:
+        raise InputError(f"{name}: {error}") from None
     except (OSError, ValueError, KeyError) as error:
         reason = reason_of(error, 200)
         kind = "no job's output folder" if Path(name).exists() else "no folder"

@@ -32,6 +32,7 @@ def check_heads(
     configs: Sequence[TweetClassifierConfig],
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """Load an encoder once, put each head on it, and read some texts; return the encoder.
 
@@ -41,13 +42,14 @@ def check_heads(
         hub: arguments of every `from_pretrained` that locate the encoder.
         configs: of the heads, with the cleaning of the texts that each reads.
         tokenizer: its `model_max_length` is the longest input.
+        dtype: of the encoder's weights here.
     """
     check_config(AutoConfig.from_pretrained(name, **hub))
     for config in configs:  # the tokenizer first: it takes a hundredth of the time
         check_tokenizer(tokenizer, [clean(text, config.cleaning) for text in texts], None)
     random_state, n_threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(1)  # meanwhile the workers' server imports, and a waiting thread would spin beside it
-    model = TweetClassifier.from_encoder(name, configs[0], dtype=torch.float32, **hub)
+    model = TweetClassifier.from_encoder(name, configs[0], dtype=dtype, **hub)
     models = [model]
     for config in configs[1:]:
         config.encoder = configs[0].encoder

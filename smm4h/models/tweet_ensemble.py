@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoTokenizer, Pipeline, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from heads import TweetClassifier, TweetClassifierConfig
+from heads import TweetClassifier, TweetClassifierConfig, load_base
 from smm4h.models.label_spaces import rule_from_dict, space_of
 from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredictor
 from smm4h.models.voting import SMALLEST
@@ -41,8 +41,8 @@ class TweetEnsembleConfig(PretrainedConfig):
         members: a dict for each: `name`; `classifier` (`encoder`, or a word model); `cleaning`; `variant`, equal for
             members whose tokenizers give equal token ids; `precision` and `packed`, as in `EncoderPredictor`;
             `tokenizer`, its folder; `model`, what its folds have in common, for an encoder the arguments of a
-            `TweetClassifierConfig`; `folds`, a dict for each of its models with what differs; and `refitted`, for each
-            whether it was trained on all labelled tweets.
+            `TweetClassifierConfig` (an `adapter` in it has the `shapes` of its weights, too); `folds`, a dict for each
+            of its models with what differs; and `refitted`, for each whether it was trained on all labelled tweets.
         rule: the voting rule, from `VotingRule.to_dict`.
         task_name: name of the task in its task file.
         columns: names of the input columns, for labelling files with the ensemble.
@@ -106,7 +106,28 @@ def tfidf_shapes(about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return {**shapes, "coef": (n_rows, sum(n_terms.values())), "intercept": (n_rows,)}
 
 
+class StoredWeights(nn.Module):
+    """Weights by their dotted names, which load as any model's: an adapter's and its head's, without the base's.
+
+    Args:
+        shapes: of the weights, by name.
+    """
+
+    def __init__(self, shapes: dict[str, Sequence[int]]) -> None:
+        super().__init__()
+        for name, shape in shapes.items():
+            *parents, own = name.split(".")
+            place: nn.Module = self
+            for parent in parents:
+                if parent not in place._modules:
+                    place.add_module(parent, nn.Module())
+                place = place._modules[parent]
+            place.register_parameter(own, nn.Parameter(torch.zeros(*shape), requires_grad=False))
+
+
 def _fold_model(classifier: str, about: dict[str, Any]) -> nn.Module:
+    if classifier == "encoder" and about.get("adapter"):
+        return StoredWeights(about["adapter"]["shapes"])
     if classifier == "encoder":
         return TweetClassifier(TweetClassifierConfig(**about))
     labels = about["n_classes"], about.get("problem_type")
@@ -155,6 +176,8 @@ class TweetEnsemble(PreTrainedModel):
         result = super().from_pretrained(pretrained_model_name_or_path, *args, subfolder=subfolder, **kwargs)
         model = result[0] if isinstance(result, tuple) else result
         hub = {n: kwargs[n] for n in ("revision", "token", "cache_dir", "local_files_only") if n in kwargs}
+        options = {name: value for name, value in hub.items() if name != "revision"}  # of a base model, too
+        model._add_bases(pretrained_model_name_or_path, kwargs["dtype"], options)
         tokenizers: dict[str, Any] = {}
         for member in model.config.members:
             if member["classifier"] != "encoder":
@@ -170,6 +193,17 @@ class TweetEnsemble(PreTrainedModel):
                 )
             model.tokenizers[member["name"]] = tokenizers[member["variant"]]
         return result
+
+    def _add_bases(self, near, dtype: torch.dtype, hub: dict[str, Any]) -> None:
+        """Turn stored adapters into classifiers, beside base models that the folds of all members share."""
+        for member in self.config.members:
+            if not member["model"].get("adapter"):
+                continue
+            models = self.members[prefix_of(member["name"])]
+            base = load_base(member["model"]["adapter"], near=near, dtype=dtype, **hub)
+            for number, fold in enumerate(member["folds"]):
+                config = TweetClassifierConfig(**{**member["model"], **fold})
+                models[number] = TweetClassifier.from_adapter(config, models[number].state_dict(), base)
 
     @property
     def device(self) -> torch.device:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from heads import BASES
 from smm4h.config.job import Member
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
@@ -44,7 +45,7 @@ from smm4h.models.word_models import (
 from smm4h.reporting.hub import display_name, upload
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
 from smm4h.reporting.leak_check.privacy import LeakCheck
-from smm4h.reporting.model_card import ensemble_card, run_card, student_card
+from smm4h.reporting.model_card import ensemble_card, local_bases, run_card, student_card
 from smm4h.training.words.baselines import WordModel, load_baseline, shape_of
 from smm4h.utils.durable import write_sums
 from smm4h.utils.errors import InputError
@@ -160,12 +161,25 @@ def _member_tensors(
         if run.member.has_encoder:
             parts = {k: v for file in sorted(run.model.glob("*.safetensors")) for k, v in load_file(file).items()}
             parts = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in parts.items()}
-            model, fold = _without_keys(read_json(run.model / CONFIG)), {}
+            model, fold = _public_config(_without_keys(read_json(run.model / CONFIG)), parts), {}
         else:
             parts, fold = _word_model_tensors(load_baseline(run.model))
         tensors |= {f"members.{prefix_of(name)}.{number}.{key}": tensor for key, tensor in parts.items()}
         folds.append(fold)
     return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
+
+
+def _public_config(config: dict[str, Any], weights: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
+    """Return a model's config without a local path to the base model of its adapter, if it has one.
+
+    Args:
+        weights: the adapter's, by name; their shapes are added, which an ensemble needs to load them.
+    """
+    if not config.get("adapter"):
+        return config
+    adapter, shapes = config["adapter"], {} if weights is None else {name: list(w.shape) for name, w in weights.items()}
+    base = {**adapter["base"], "name": display_name(adapter["base"]["name"])}
+    return {**config, "adapter": {**adapter, "base": base, **({"shapes": shapes} if shapes else {})}}
 
 
 def _word_model_tensors(model: WordModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -213,6 +227,18 @@ def check_word_members(source: Path, *, is_upload: bool) -> str | None:
     if is_upload:
         raise InputError(f"{message}, or say --readable_words if the tweets are public; nothing was published")
     return f"{message}, before anybody gets this folder"
+
+
+def base_notice(source: Path) -> str | None:
+    """Return a notice where a job's adapters stand beside a model of this machine that others must bring themselves."""
+    names = [] if (source / STUDENT_FILE).is_file() else local_bases(FinishedJob.read(source).plan.runs)
+    if not names:
+        return None
+    places = " and ".join(f"{BASES}/{name}" for name in names)
+    return (
+        f"adapters are published without the weights of {' and '.join(names)}, which lie in a folder of this machine "
+        f"and not on the Hub: they are looked for at {places} in what is published; save: merged publishes all"
+    )
 
 
 def _without_keys(config: dict[str, Any], *dropped: str) -> dict[str, Any]:
@@ -431,6 +457,8 @@ def push_run(plan: Plan, task: Task, run: Run, name: str, *, token: str | None, 
             if allowed(file.name):
                 shutil.copyfile(file, folder / file.name)
         _remove_local_path(folder)
+        if run.member.has_encoder:
+            write_json(folder / CONFIG, _public_config(read_json(folder / CONFIG)))
         run_card(plan, task, run, name, license=None).write(folder)
         unpublished = Unpublished(TweetFingerprints.read(plan.fingerprints_file), task, {".": _encoder_of(run)})
         return publish_checked(folder, unpublished, lambda: upload(folder, name, token=token, public=public))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from heads import BASES
 from smm4h.config.arguments import WITHOUT_EFFECT
 from smm4h.config.job import Adaptation, Member
 from smm4h.config.plans.plan import Plan
@@ -19,7 +20,7 @@ from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.distillation import one_decision_note
 from smm4h.inference.finished_job import FinishedJob
-from smm4h.inference.predictor import best_models_notice, runs_with_models
+from smm4h.inference.predictor import best_models_notice, is_saved_adapter, runs_with_models
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
@@ -204,10 +205,39 @@ def outside_notes(job: FinishedJob) -> list[str]:
     ]
 
 
-def needed_packages(members: Iterable[Member]) -> str:
-    """Return a sentence on the package that the members' cleaning needs beside transformers; empty without one."""
-    needs_emoji = any("bertweet" in member.args.cleaning for member in members)
-    return " Emoji become words: `pip install emoji==0.6.0` first." if needs_emoji else ""
+def needed_packages(runs: Sequence[Run]) -> str:
+    """Return sentences on the packages that runs' models need beside transformers; empty without one."""
+    needs_emoji = any("bertweet" in run.member.args.cleaning for run in runs)
+    packages = "peft bitsandbytes" if any(run.member.args.quantise for run in runs) else "peft"
+    return (" Emoji become words: `pip install emoji==0.6.0` first." if needs_emoji else "") + (
+        f" An adapter needs `pip install {packages}`." if any(map(is_saved_adapter, runs)) else ""
+    )
+
+
+def adapter_notes(runs: Iterable[Run]) -> list[str]:
+    """Return a sentence for each member whose models are adapters without their base model: where it is found."""
+    first = {run.member.name: run for run in runs if is_saved_adapter(run) and run.model.is_dir()}
+    notes = []
+    for member, run in first.items():
+        adapter = read_json(run.model / "config.json")["adapter"]
+        name, base = display_name(adapter["base"]["name"]), adapter["base"]
+        held = f", held in {adapter['quantise'].replace('bit', ' bits')}" if adapter["quantise"] else ""
+        where = (
+            f"are loaded from the Hub (revision `{base['revision']}`)"
+            if is_hub_name(base["name"])
+            else f"are not on the Hub: put that model's folder at `{BASES}/{name}`, beside this file"
+        )
+        notes.append(
+            f"{member}: LoRA adapters and heads only. The weights that they stand beside, those of {name}{held}, "
+            f"{where}; others are refused by their checksum."
+        )
+    return notes
+
+
+def local_bases(runs: Iterable[Run]) -> list[str]:
+    """Return the names of base models that adapters stand beside and nobody can load from the Hub."""
+    bases = [run.member.args.model_name_or_path for run in runs if is_saved_adapter(run)]
+    return list(dict.fromkeys(display_name(name) for name in bases if not is_hub_name(name)))
 
 
 def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
@@ -231,7 +261,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         notes.append(
             f"On the {unshared['tweets']} tweets without {kind} in another fold, the vote scores {score} out of fold."
         )
-    notes += outside_notes(job)
+    notes += [*outside_notes(job), *adapter_notes(plan.runs)]
     notes += [_groups_note(task, job.final)] if job.final["out_of_fold"].get("groups") else []
     rule = job.with_models.rule.drop_zero_weight()
     notes += [f"Here, {best}."] if (best := best_models_notice(plan, rule)) else []
@@ -241,7 +271,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         what=f"An ensemble of {len(rule.members)} members, {n_models} models in all, that reads tweets.",
         usage=usage_of(name, ", trust_remote_code=True", LIST_OF if task.multi_label else ONE_OF),
         usage_note="Texts go in as they are: each member has its own cleaning and tokenizer. One member alone: the "
-        f"same with its folder, `members/NAME`.{needed_packages(run.member for run in plan.runs)}",
+        f"same with its folder, `members/NAME`.{needed_packages(plan.runs)}",
         task=task,
         counts=job.counts,
         n_tweets=len(job.gold),
@@ -329,7 +359,7 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         title=name.split("/")[-1],
         what=f"One model of an ensemble: member {run.member.name}, trained on all folds but number {run.fold}.",
         usage=usage_of(name, ", trust_remote_code=True", SCORE_OF if task.multi_label else ONE_OF),
-        usage_note=f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN,
+        usage_note=(f"Texts must be cleaned first {cleaned_by}." if cleaning else PLAIN) + needed_packages([run]),
         task=task,
         counts=dict(zip(task.labels, counts.tolist(), strict=True)),
         n_tweets=len(labels),
@@ -345,6 +375,7 @@ def run_card(plan: Plan, task: Task, run: Run, name: str, license: str | None) -
         commands=command_of(content.get("command", [])),
         versions=content["versions"],
         encoders=[encoder] if is_hub_name(encoder) else [],
+        notes=adapter_notes([run]),
         limits=[OF_ENCODERS if run.member.has_encoder else OF_BUCKETS.format(safe=SAFE)],
         license=license,
     )

@@ -86,6 +86,10 @@ def requirements(config: dict) -> list[str]:
         config: the content of its config.json.
     """
     lines = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES]
+    adapters = [adapter for member in config.get("members", ()) if (adapter := member["model"].get("adapter"))]
+    packages = ["peft"] if adapters else []
+    packages += ["bitsandbytes"] if any(adapter["quantise"] for adapter in adapters) else []
+    lines += [f"{name}=={importlib.metadata.version(name)}" for name in packages]
     return [*lines, "emoji==0.6.0"] if '"bertweet"' in json.dumps(config) else lines
 
 

@@ -7,6 +7,7 @@ An interrupted run resumes in any process and ends with byte-identical files. In
 import gc
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, set_seed
@@ -41,7 +41,7 @@ from smm4h.models.batching import PaddingCollator, probabilities_of
 from smm4h.models.padding_free.choice import padding_free_encoder
 from smm4h.models.padding_free.encoder import supports_padding_free
 from smm4h.training import checkpoints
-from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter
+from smm4h.training.adapters import add_member_adapter, convert_saved, end_adapter, has_adapter, load_trained, quantised
 from smm4h.training.captured.trainer import CapturedTrainer, is_captured
 from smm4h.training.checkpoints import (
     RunFiles,
@@ -65,8 +65,11 @@ RESEED_OFFSET = 1000  # added to the seed of a collapsed run
 ADAMS = ("radam", "adamw_torch", "adamw_torch_fused")  # leave weights without a gradient unchanged
 
 
-def build_model(member: Member, task: Task) -> TweetClassifier:
+def build_model(member: Member, task: Task, device: torch.device | None = None) -> TweetClassifier:
     """Return the member's head on its pretrained encoder, with new weights drawn from the member's seed.
+
+    Args:
+        device: of an encoder that is quantised; any other is loaded on the CPU.
 
     Raises `InputError` for an encoder that cannot be loaded.
     """
@@ -89,11 +92,12 @@ def build_model(member: Member, task: Task) -> TweetClassifier:
     )
     name = member.args.model_name_or_path
     try:
-        model = TweetClassifier.from_encoder(name, config, dtype=torch.float32, **hub_arguments(member))
+        given = {"dtype": torch.float32, **hub_arguments(member), **quantised(member, device or torch.device("cpu"))}
+        model = TweetClassifier.from_encoder(name, config, **given)
     except (OSError, ValueError) as error:
         raise InputError(loading_error(name, error)) from None
     if member.adapter is not None:
-        add_adapter(model.encoder, member.adapter)
+        add_member_adapter(model, member)
     return model
 
 
@@ -185,8 +189,7 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
             return False
         on_trained()
     else:
-        merge_adapter(trainer.model)
-        trainer.model.load_state_dict(load_file(broadcast_from_main(weights_folder(run)) / "model.safetensors"))
+        load_trained(trainer.model, broadcast_from_main(weights_folder(run)))
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # their wrappers serve training only
     predicting_since = time.perf_counter()
     written = RunFiles(run, trained)
@@ -271,7 +274,7 @@ def _train(
         if best.best is None:
             raise InputError(f"{run.name} was not scored in its {steps} steps; lower --eval_delay or --eval_steps")
         best.restore(trainer.model)
-    merge_adapter(trainer.model)
+    end_adapter(trainer.model)
     if may_collapse and (auc := training_auc(trainer, task)) < MIN_AUC:
         checkpoints.on_main_process(lambda: _write_collapse(run, auc))
         return None
@@ -346,9 +349,13 @@ def _keep_model(run: Run, data: RunData, own: Path, tokenizer: PreTrainedTokeniz
     if data.keep_models_in == "float32":
         checkpoints.move_into_place(run.trained_model, run.model)
         return
-    model = TweetClassifier.from_pretrained(run.trained_model, dtype=getattr(torch, data.keep_models_in))
-    model.save_pretrained(own / "model")
-    tokenizer.save_pretrained(own / "model")
+    dtype = getattr(torch, data.keep_models_in)
+    if run.member.adapter is not None and run.member.adapter.save == "adapter":
+        shutil.copytree(run.trained_model, own / "model")
+        convert_saved(run.trained_model, own / "model", dtype)
+    else:
+        TweetClassifier.from_pretrained(run.trained_model, dtype=dtype).save_pretrained(own / "model")
+        tokenizer.save_pretrained(own / "model")
     checkpoints.move_into_place(own / "model", run.model)
 
 
@@ -400,7 +407,7 @@ def _trainer(run: Run, data: RunData, own: Path, train_dataset: Dataset, report,
     tokenizer = load_tokenizer(member)
     if run.adaptation is not None:
         run.adaptation.check_file(run.adaptation.model)
-    model = build_model(run.built_member, task)
+    model = build_model(run.built_member, task, arguments.device)
     if meant_for := member.args.learning_rate_width:
         arguments.learning_rate *= meant_for / model.encoder.config.hidden_size
     if is_padding_free(member, arguments, model):

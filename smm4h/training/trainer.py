@@ -75,6 +75,11 @@ class TweetTrainer(ResumableTrainer):
         mask = inputs["attention_mask"]
         return {**super()._prepare_inputs({**inputs, "attention_mask": None}), "attention_mask": mask}
 
+    def _issue_warnings_after_load(self, load_result):
+        """Warn of what a checkpoint lacks, but for the frozen weights beside an adapter that is saved alone."""
+        if self.model.config.adapter is None:
+            super()._issue_warnings_after_load(load_result)
+
     def create_optimizer(self, model=None):
         """Return Trainer's optimizer; with layer decay, its parameter groups are split by depth."""
         optimizer = super().create_optimizer(model)

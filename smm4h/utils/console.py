@@ -1,5 +1,6 @@
 """The console that all messages go to, and silence for the libraries."""
 
+import logging
 import os
 import sys
 import warnings
@@ -98,5 +99,6 @@ def silence_libraries() -> None:
     # Parameters that share one memory (training.captured) do not lie in cuDNN's order, which costs a GRU little here.
     warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
     transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a package that would only make it faster
     transformers_logging.disable_progress_bar()
     disable_progress_bars()

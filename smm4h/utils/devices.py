@@ -1,11 +1,18 @@
 """GPUs of this machine: whether torch can use them, and what is set before they are used."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from smm4h.utils.errors import InputError
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU that Linux has a driver for
+QUANTISED = """
+import sys, torch, bitsandbytes.functional as functional
+weights = torch.ones(64, 64, device=sys.argv[1])
+functional.dequantize_4bit(*functional.quantize_4bit(weights, quant_type="nf4", compress_statistics=True))
+"""
 KEEP_CUDNN = {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "0"}  # torch's own variable: so given, its order of choice is kept
 
 
@@ -32,6 +39,22 @@ def unused_gpus_note() -> str | None:
 
     n_gpus = len(list(NVIDIA_GPUS.glob("*"))) if torch.version.cuda is None and torch.version.hip is None else 0
     return f"torch {torch.__version__} knows no CUDA, so {_the_gpus(n_gpus)} will not be used" if n_gpus else None
+
+
+def why_not_quantised(*, use_cpu: bool) -> str | None:
+    """Return why bitsandbytes can't quantise weights on this machine's device, in words; None where it can.
+
+    It is tried, in a process of its own, so that this one holds no GPU.
+    """
+    import torch
+
+    has_other = not use_cpu and torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator().type if has_other else "cpu"
+    done = subprocess.run([sys.executable, "-c", QUANTISED, device], capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+    return f"bitsandbytes can't do that on this machine's device, {device} ({last[:200]})"
 
 
 def _the_gpus(n_gpus: int) -> str:

@@ -85,9 +85,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def user_message(error: BaseException) -> str | None:
     """Return the message for an error that only the user can mend, wherever it is raised, else None.
 
-    These errors are an `InputError`, a missing permission and a full disk.
+    These errors are an `InputError`, one that says so itself, a missing permission and a full disk.
     """
-    if isinstance(error, InputError) or (isinstance(error, ImportError) and getattr(error, "for_user", False)):
+    if isinstance(error, InputError) or getattr(error, "for_user", False):
         return str(error)  # smm4h.models cannot import InputError: its files are published without this package
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         where = f" ({path})" if (path := _path_of(error)) else ""

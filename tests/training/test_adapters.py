@@ -2,7 +2,10 @@
 
 import json
 import random
+import shutil
 import signal
+import sys
+from importlib.util import find_spec
 
 import pandas as pd
 import pytest
@@ -10,13 +13,21 @@ import torch
 import transformers
 from conftest import ROOT, history, job_words, recipe_of, save_tiny_encoder, start, train_words, wait_for
 from fresh_process import labels_in_a_fresh_process
+from safetensors.torch import load_file
 from small_encoders import DECODER, DECODERS, small_classifier
 
-from heads import TweetClassifier
+from heads import AdapterError, TweetClassifier
 from smm4h.cli import predict, publish
 from smm4h.cli.train import main
-from smm4h.config.job import parse_adapter
-from smm4h.training.adapters import add_adapter, has_adapter, merge_adapter, trained_weights
+from smm4h.config.job import Member, parse_adapter
+from smm4h.training.adapters import (
+    add_adapter,
+    add_member_adapter,
+    has_adapter,
+    merge_adapter,
+    quantised,
+    trained_weights,
+)
 
 LENGTHS = (9, 5, 2)
 
@@ -73,6 +84,111 @@ def test_an_adapter_trains_beside_frozen_weights(tmp_path):
     assert set(trained_weights(model)) == trained
 
 
+def alone(folder, kind, head="last_token", quantise=None):
+    """Return a classifier with random adapter weights beside an encoder in `folder`, to be saved as its adapter."""
+    settings = {"adapter": "{r: 2, save: adapter}", "model_name_or_path": str(folder / kind), "quantise": quantise}
+    member = Member("one", settings)
+    model = small_classifier(folder, head, kind, quantised(member, torch.device("cpu")))
+    add_member_adapter(model, member)
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("kind", "head"), [("llama", "last_token"), ("gpt2", "last_token"), ("bert", "last3_pooler")])
+@torch.no_grad()
+def test_an_adapter_saved_alone_gives_the_same_logits_and_no_base_weight_is_saved(tmp_path, kind, head):
+    model, inputs = alone(tmp_path, kind, head), batch(padded="right")
+    logits = model(*inputs).logits
+    model.save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {name for name in saved if name.startswith("encoder.") and ".lora_" not in name} == set()
+    assert {"classifier.weight", "classifier.bias"} < set(saved)
+    assert set(saved) == set(trained_weights(model))
+    loaded = TweetClassifier.from_pretrained(tmp_path / "saved")
+    assert torch.equal(loaded(*inputs).logits, logits)
+    other = TweetClassifier.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    pairs = zip(loaded.encoder.named_parameters(), other.encoder.parameters(), strict=True)
+    are_shared = {name: mine.data_ptr() == its.data_ptr() for (name, mine), its in pairs}
+    assert {name for name, shared in are_shared.items() if not shared} == {n for n in are_shared if ".lora_" in n}
+    merge_adapter(model)
+    torch.testing.assert_close(model(*inputs).logits, logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_pooler_that_the_base_lacks_is_saved_beside_the_adapter(tmp_path):
+    small_classifier(tmp_path, "mean", "bert")  # which saves the encoder; here without its pooler
+    bare = transformers.BertModel.from_pretrained(tmp_path / "bert", add_pooling_layer=False)
+    bare.save_pretrained(tmp_path / "bert")
+    member = Member("one", {"adapter": "{r: 2, save: adapter}", "model_name_or_path": str(tmp_path / "bert")})
+    config = small_classifier(tmp_path / "other", "last3_pooler", "bert").config
+    model = TweetClassifier.from_encoder(str(tmp_path / "bert"), config)
+    add_member_adapter(model, member)
+    model.eval().save_pretrained(tmp_path / "saved")
+    torch.manual_seed(1)
+    loaded = TweetClassifier.from_pretrained(tmp_path / "saved")
+    inputs = batch(padded="right")
+    assert torch.equal(loaded(*inputs).logits, model(*inputs).logits)
+
+
+def test_an_adapter_without_its_base_or_beside_another_is_refused(tmp_path, monkeypatch):
+    model = alone(tmp_path, "llama")
+    model.save_pretrained(tmp_path / "saved")
+    torch.manual_seed(1)
+    base = transformers.AutoModel.from_pretrained(tmp_path / "llama")
+    base.norm.weight.data[3] += 0.5
+    base.save_pretrained(tmp_path / "llama")
+    del model
+    with pytest.raises(AdapterError, match="has other weights than those that it was trained on"):
+        TweetClassifier.from_pretrained(tmp_path / "saved")
+    shutil.move(tmp_path / "llama", tmp_path / "away")
+    with pytest.raises(AdapterError, match=r"a folder that is not here; put that model's folder at .*bases/llama"):
+        TweetClassifier.from_pretrained(tmp_path / "saved")
+    base.norm.weight.data[3] -= 0.5
+    base.save_pretrained(tmp_path / "saved" / "bases" / "llama")
+    TweetClassifier.from_pretrained(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(AdapterError, match="an adapter needs the package peft: pip install peft"):
+        TweetClassifier.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize(("kind", "head"), [("llama", "last_token"), ("bert", "last3_pooler")])
+def test_beside_4_bits_an_adapter_learns_after_an_evaluation_as_before_and_loads_again(tmp_path, kind, head):
+    """bitsandbytes packs weights anew for evaluation on some CPUs; nothing below them would learn from then on."""
+    model, inputs = alone(tmp_path, kind, head, quantise="4bit"), batch(padded="right")
+
+    def gradients():
+        model.zero_grad()
+        model(*inputs).logits.square().sum().backward()
+        return {name: weights.grad for name, weights in model.named_parameters() if weights.requires_grad}
+
+    before = gradients()
+    logits = model(*inputs).logits.detach()
+    after = gradients()
+    assert all(gradient.abs().sum() > 0 for name, gradient in after.items() if "pooler" not in name)
+    assert all(torch.equal(before[name], gradient) for name, gradient in after.items())
+    model.save_pretrained(tmp_path / "saved")
+    assert {weights.dtype for weights in load_file(tmp_path / "saved" / "model.safetensors").values()} == {
+        torch.float32
+    }
+    loaded = TweetClassifier.from_pretrained(tmp_path / "saved")
+    assert any(weights.dtype == torch.uint8 for weights in loaded.parameters())
+    assert torch.equal(loaded(*inputs).logits, logits)
+    assert "quantization_config" not in loaded.config.encoder
+
+
+def test_quantised_weights_without_their_package_are_refused_with_file_and_line(tmp_path, call, monkeypatch, decoder):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    recipe = recipe_of(tmp_path, one="{head: last_token, quantise: 4bit, adapter: lora}")
+    result = call(main, *job_words(decoder, tmp_path / "out", recipe=recipe))
+    assert result.code == 2
+    line = recipe.read_text().splitlines().index("  one: {head: last_token, quantise: 4bit, adapter: lora}") + 1
+    assert f"{recipe}, line {line}, member one: quantise 4bit needs the package bitsandbytes; pip" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def decoder(tmp_path):
     """A random Llama with the tiny encoder's tokenizer, which has no padding token, as decoders' have none."""
@@ -103,10 +219,14 @@ def planted(tmp_path):
 def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_like_any_other(
     decoder, planted, tmp_path, call
 ):
-    """Its run is killed and resumes; the job votes, predicts new tweets, and is published and loaded elsewhere."""
+    """Its run is killed and resumes; the job votes, predicts new tweets, and is published and loaded elsewhere.
+
+    The decoder is saved as its adapter, an encoder beside it with its adapter merged.
+    """
     flags = {"learning_rate": 0.01, "num_train_epochs": 6, "save_strategy": "steps", "save_steps": 20}
     rows = {
-        "decoder": "{head: last_token, adapter: {kind: lora, r: 8, target_modules: [q_proj, v_proj, down_proj]}}",
+        "decoder": "{head: last_token, adapter: {r: 8, target_modules: [q_proj, v_proj, down_proj], save: adapter}}",
+        "encoder": f"{{model_name_or_path: {decoder.parent / 'tiny'}, head: mean, adapter: lora, max_steps: 2}}",
         "counts": "{classifier: tfidf-logistic}",
     }
     output = tmp_path / "out"
@@ -136,7 +256,19 @@ def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_lik
     labels = pd.read_csv(tmp_path / "new.tsv", sep="\t", dtype=str)
     voted = pd.read_csv(output / "votes" / "final.tsv", sep="\t", dtype=str)
     assert labels.iloc[:, 1].tolist() == voted.iloc[:, 1].tolist()
-    assert call(publish.main, output, "--to_folder", tmp_path / "published").code == 0
+    published = call(publish.main, output, "--to_folder", tmp_path / "published")
+    assert published.code == 0
+    assert (
+        "adapters are published without the weights of decoder, which lie in a folder of this machine" in published.err
+    )
+    weights = tmp_path / "published" / "members" / "decoder" / "model.safetensors"
+    assert weights.stat().st_size < (decoder / "model.safetensors").stat().st_size
+    assert str(tmp_path) not in (tmp_path / "published" / "config.json").read_text()
+    assert "put that model's folder at `bases/decoder`" in (tmp_path / "published" / "README.md").read_text()
+    result = call(predict.main, tmp_path / "published", planted["test_file"], "--output", tmp_path / "not.tsv")
+    assert result.code == 2
+    assert "it is an adapter of decoder, a folder that is not here; put that model's folder at" in result.err
+    shutil.copytree(decoder, tmp_path / "published" / "bases" / "decoder")
     tweets = pd.read_csv(planted["test_file"], sep="\t").assign(user_id="u").rename(columns={"id": "tweet_id"})
     tweets[["tweet_id", "user_id", "text"]].to_csv(tmp_path / "texts.tsv", sep="\t", index=False)
     (loaded,) = labels_in_a_fresh_process([tmp_path / "published"], tmp_path / "texts.tsv", tmp_path / "empty")
@@ -152,6 +284,10 @@ def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_lik
         ("{head: last_token, adapter: {dropout: 2}}", "dropout must be a number from 0 to 0.99"),
         ("{classifier: tfidf-svm, adapter: lora}", "adapter lora is one of an encoder"),
         ("{head: last_token, adapter: {target_modules: [quary]}}", "it has no linear layer quary; the adapter's "),
+        ("{head: last_token, quantise: 4bit}", "only an adapter could learn; write adapter: lora beside it"),
+        ("{head: last_token, quantise: 4bit, adapter: {save: merged}}", "merging would round it to the 4bit weights"),
+        ("{head: last_token, adapter: {save: alone}}", "save alone: choose merged or adapter"),
+        ("{head: last_token, adapter: {save: adapter}, adapt: {epochs: 1}}", "adapt makes one that only this job has"),
         ("{head: last3}", "choose --head last_token for a decoder, or a BERT-like encoder"),
     ],
 )

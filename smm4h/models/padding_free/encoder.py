@@ -27,9 +27,11 @@ FAMILY = (BertModel, *PADDED_POSITIONS)
 def supports_padding_free(encoder: nn.Module, head: Head | None = None) -> bool:
     """Return whether `PaddingFreeEncoder` can compute the encoder's states, and those that the head reads, if given.
 
-    The encoder must be of the family, with nothing in its config that changes what its layers compute. A head that
-    needs all tokens of more than the last layer is not supported.
+    The encoder must be of the family, with nothing in its config that changes what its layers compute, and no adapter
+    beside them. A head that needs all tokens of more than the last layer is not supported.
     """
+    if getattr(encoder, "peft_config", None):
+        return False
     if head is not None and head.needs_tokens and head.n_layers > 1:
         return False
     if type(encoder) not in FAMILY or encoder.config.is_decoder or encoder.config.add_cross_attention:

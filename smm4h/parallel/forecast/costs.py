@@ -22,6 +22,7 @@ COSTLY = (
         "train_sampling_strategy",
         "bigru_hidden_size",
         "adapter",
+        "quantise",
     ),
 )
 COUNTERS = ("tfidf-logistic", "tfidf-svm")  # training.words.fitting.CLASSIFIERS, which would import scikit-learn
