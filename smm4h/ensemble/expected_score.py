@@ -19,8 +19,7 @@ from smm4h.models.voting import VotingRule, log_odds, softmax
 LEVEL = 0.95  # of the interval
 N_DRAWS = 400  # of curves and labels
 NEIGHBOURS = 100  # places where a labelled tweet's mean may lie; with 10 of them curves are far too flat
-MOST_PLACES = 500_000  # of all labelled tweets; with more tweets, there are fewer places for each
-MOST_TWEETS = 20_000  # unlabelled tweets; of more, a random part
+MOST_LABELLED, MOST_NEW = 10_000, 100_000  # tweets, or pairs of a tweet and a label; of more, a random part
 FEWEST_TWEETS = 20  # unlabelled tweets, below which the means' differences from single models are not known
 RISING, FALLING, STEP = range(3)  # a curve's first parameters
 PRIOR_MEAN = (1.0, 1.0, 0.0)
@@ -39,6 +38,12 @@ class LabelledTweets:
     gold: np.ndarray  # (n_tweets,) classes
     groups: np.ndarray | None = None  # (n_tweets,) of strings
 
+    def sample(self, n_tweets: int) -> "LabelledTweets":
+        """Return a random part of the tweets, at most `n_tweets`, in their order."""
+        rows = _random_rows(len(self.gold), n_tweets)
+        groups = None if self.groups is None else self.groups[rows]
+        return LabelledTweets(self.probabilities[:, rows], self.gold[rows], groups)
+
 
 @dataclass(frozen=True)
 class NewTweets:
@@ -50,10 +55,13 @@ class NewTweets:
 
     def sample(self, n_tweets: int) -> "NewTweets":
         """Return a random part of the tweets, at most `n_tweets`, in their order."""
-        total = self.means.shape[1]
-        rows = np.sort(np.random.default_rng(0).permutation(total)[:n_tweets])
+        rows = _random_rows(self.means.shape[1], n_tweets)
         groups = None if self.groups is None else self.groups[rows]
         return NewTweets(self.folds[:, :, rows], self.means[:, rows], groups)
+
+
+def _random_rows(total: int, n_rows: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).permutation(total)[:n_rows])
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Curve:
         """Return probabilities (n_tweets, n_classes) of log odds (n_tweets, n_classes), by curves like this one."""
         features = curve_features(log_odds, self.reference)
         drawn = rng.multivariate_normal(self.parameters, self.covariance, size=n_draws, check_valid="ignore")
+        drawn[:, [RISING, FALLING]] = np.maximum(drawn[:, [RISING, FALLING]], 0.0)  # no curve falls
         return (softmax(_logits(features, parameters)) for parameters in drawn)
 
 
@@ -119,10 +128,10 @@ def places_of_means(
 
     n_classes = labelled.shape[1]
     singles, pairs = folds.reshape(-1, n_classes), np.broadcast_to(means, folds.shape).reshape(-1, n_classes)
-    n_neighbours = min(n_neighbours, len(pairs) // 4, MOST_PLACES // max(1, len(labelled)))
+    n_neighbours = max(1, min(n_neighbours, len(pairs) // 4))
     coefficients = np.linalg.lstsq(_with_constant(singles), pairs, rcond=None)[0]
     left_over = pairs - _with_constant(singles) @ coefficients
-    nearest = KDTree(singles).query(labelled, max(1, n_neighbours))[1].reshape(len(labelled), -1)
+    nearest = KDTree(singles).query(labelled, n_neighbours)[1].reshape(len(labelled), -1)
     return (_with_constant(labelled) @ coefficients)[:, None] + left_over[nearest]
 
 
@@ -191,8 +200,8 @@ def expected_score(
     n_tweets = new.means.shape[1]
     if n_tweets < FEWEST_TWEETS:
         return None
-    n_labels = new.means.shape[2]
-    new = new.sample(MOST_TWEETS // n_labels if isinstance(fitted, LabelSetRule) else MOST_TWEETS)
+    each = new.means.shape[2] if isinstance(fitted, LabelSetRule) else 1  # decisions
+    labelled, new = labelled.sample(MOST_LABELLED // each), new.sample(MOST_NEW // each)
     scores = _drawn_scores(_Decisions.of(fitted, adjusted, labelled, new), objective)
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # Rounded, because sums differ in their last digits from machine to machine.
