@@ -1,22 +1,28 @@
 """What labelling the tweets of `label_next.py` brings, against as many random ones, over many draws of real tweets.
 
 python benchmarks/label_next.py --task tasks/task2_en.yaml --data_dir DIR
+python benchmarks/label_next.py --task tasks/task2_en.yaml --data_dir DIR --recipe benchmarks/label_next.yaml \\
+    --output_dir runs/labelling --draws 6 --pool_tweets 2500 --test_tweets 2000 -- --model_name_or_path ENCODER
 
 DIR holds the task's official files and the gold labels of its test file. Each draw takes `--labelled` tweets to begin
 with, others to test on, and the rest as the pool, whose labels are held back. The two TF-IDF classifiers are trained on
 `--folds` folds, choose `--n` tweets of the pool by the code of the command, get their labels, and are trained again; in
-the last arm the tweets are random. `--arms` may also choose by one signal of the gain alone. `--tiny` takes seconds and
-shows nothing but that it runs.
+the last arm the tweets are random. `--arms` may also choose by one signal of the gain alone. With `--recipe`, jobs of
+that recipe take the classifiers' place, each with the flags behind `--`; what is trained in `--output_dir` is found by
+the same command again. `--tiny` takes seconds and shows nothing but that it runs.
 """
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from promises import probabilities_of
+from quality import ROOT, write_tweets
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score
@@ -29,6 +35,7 @@ from smm4h.data.dataset import column, read_tweets
 from smm4h.data.folds import stratified_choice
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.ensemble.fitting import VotingConfig
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.labelling.choice import Choice, choose, first_of_each
 from smm4h.inference.labelling.copies import CopyIndex
 from smm4h.inference.labelling.gain import Signals, expected_gain
@@ -51,8 +58,9 @@ ARMS = {
 
 @dataclass
 class Tweets:
-    """All official tweets: texts, features (n_tweets, n_terms), and class indices (n_tweets,)."""
+    """All official tweets, their texts, features (n_tweets, n_terms), and class indices (n_tweets,)."""
 
+    all: Dataset
     texts: list[str]
     features: csr_matrix
     labels: np.ndarray
@@ -75,7 +83,10 @@ def main() -> None:
     arms = {name: Arm() for name in [*dict.fromkeys(arguments.arms), "random"]}
     for seed in range(arguments.draws):
         run_draw(tweets, arms, seed, arguments)
-    print_arms(arms, tweets, arguments)
+        if arguments.recipe:  # a draw takes minutes
+            print_arms(arms, tweets, seed + 1, arguments)
+    if not arguments.recipe:
+        print_arms(arms, tweets, arguments.draws, arguments)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -92,7 +103,12 @@ def read_arguments() -> argparse.Namespace:
     add("--draws", type=int, default=10)
     add("--arms", nargs="+", default=["gain"], choices=list(ARMS)[:-1], help="beside random ones")
     add("--tiny", action="store_true")
+    add("--recipe", help="train its members, by jobs, instead of the two TF-IDF classifiers")
+    add("--output_dir", type=Path, help="of the jobs")
+    add("flags", nargs="*", help="behind --: flags for the jobs")
     arguments = parser.parse_args()
+    if arguments.recipe and not arguments.output_dir:
+        parser.error("--recipe needs --output_dir, for its jobs")
     if arguments.tiny:
         arguments.labelled, arguments.n, arguments.test_tweets, arguments.draws = 120, 40, 150, 2
     return arguments
@@ -102,11 +118,12 @@ def read_all(task: Task, folder: Path) -> Tweets:
     paths = {part: folder / files[0].name for part, files in task.files.items()}
     labelled, _ = read_tweets([paths["training"], paths["validation"]], task, labelled=True)
     test, _ = read_tweets([paths["test"]], task, labelled=False)
-    texts = column(concatenate_datasets([labelled.remove_columns("label"), test]), "text").to_pylist()
+    both = concatenate_datasets([labelled.remove_columns("label"), test])
+    texts = column(both, "text").to_pylist()
     labels = np.concatenate([column(labelled, "label").to_numpy(), read_labels(paths["gold"]).indices(task.labels)])
     cleaned = [clean(text, BASELINE_CLEANING) for text in texts]
     kinds = [TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, min_df=3) for terms_of in TERMS.values()]
-    return Tweets(texts, hstack([kind.fit_transform(cleaned) for kind in kinds]).tocsr(), labels, task)
+    return Tweets(both, texts, hstack([kind.fit_transform(cleaned) for kind in kinds]).tocsr(), labels, task)
 
 
 def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argparse.Namespace) -> None:
@@ -117,13 +134,13 @@ def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argpars
     rest = rest[stratified_choice(labels[rest], arguments.labelled + arguments.pool_tweets, seed)]
     begun = rest[stratified_choice(labels[rest], arguments.labelled, seed)]
     pool = np.setdiff1d(rest, begun)
-    rule, predicted = train(tweets, begun, pool, seed, arguments.folds)
+    rule, predicted = train(tweets, begun, pool, seed, "begun", arguments)
     signals = Signals.of_predictions(predicted, EnsembleOutput.from_rule(rule, predicted), positive)
     for name in arms:
         n_random = arguments.n if name == "random" else round(arguments.n * arguments.random)
         choice = choose_from(tweets, begun, pool, ARMS[name](signals), arguments.n, n_random, seed)
         chosen = pool[choice.rows]
-        rule_now, members = train(tweets, np.sort(np.concatenate([begun, chosen])), test, seed, arguments.folds)
+        rule_now, members = train(tweets, np.sort(np.concatenate([begun, chosen])), test, seed, name, arguments)
         rare = rule_now.combine(members)[:, positive].sum(axis=1)
         arms[name].rare.append(int(np.isin(labels[chosen], positive).sum()))
         arms[name].average_precision.append(average_precision_score(np.isin(labels[test], positive), rare))
@@ -132,12 +149,41 @@ def run_draw(tweets: Tweets, arms: dict[str, Arm], seed: int, arguments: argpars
 
 
 def train(
-    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, n_folds: int
+    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, name: str, arguments: argparse.Namespace
 ) -> tuple[VotingRule, np.ndarray]:
-    """Return a soft vote whose decision is tuned out of fold, and the members' probabilities of other tweets.
+    """Return a vote whose decision is tuned out of fold, and the members' probabilities of other tweets.
 
     Those are the mean over the folds' models, (n_members, n_others, n_classes).
     """
+    if arguments.recipe:
+        return train_job(tweets, rows, others, arguments.output_dir / f"{seed}-{name}", arguments)
+    return train_word_counters(tweets, rows, others, seed, arguments.folds)
+
+
+def train_job(
+    tweets: Tweets, rows: np.ndarray, others: np.ndarray, folder: Path, arguments: argparse.Namespace
+) -> tuple[VotingRule, np.ndarray]:
+    """Train a job of the recipe by the front door, with the other tweets as its test tweets; see `train`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"--train_file": folder / "train.tsv", "--test_file": folder / "test.tsv"}
+    write_tweets(files["--train_file"], tweets.all, rows, tweets.labels, tweets.task)
+    write_tweets(files["--test_file"], tweets.all, others, None, tweets.task)
+    words = [sys.executable, ROOT / "run_classification.py", arguments.recipe, "--task", arguments.task]
+    words += [word for flag_and_file in files.items() for word in flag_and_file]
+    words += ["--output_dir", folder / "job", "--n_folds", arguments.folds, "--keep_models", "none"]
+    words += ["--baselines", "none", *arguments.flags]
+    with (folder / "log").open("w") as log:
+        subprocess.run([str(word) for word in words], stdout=log, stderr=subprocess.STDOUT, check=True)
+    job = FinishedJob.read(folder / "job")
+    fitted, members = job.ensemble.for_new_tweets(job.plan.runs)
+    assert len(members.ids) == len(others), "the job has read other tweets"
+    return fitted.rule, members.probabilities
+
+
+def train_word_counters(
+    tweets: Tweets, rows: np.ndarray, others: np.ndarray, seed: int, n_folds: int
+) -> tuple[VotingRule, np.ndarray]:
+    """Train the two TF-IDF classifiers for a soft vote; see `train`."""
     gold, n_classes = tweets.labels[rows], tweets.task.n_classes
     held_out = np.zeros((len(CLASSIFIERS), len(rows), n_classes))
     predicted = np.zeros((n_folds, len(CLASSIFIERS), len(others), n_classes))
@@ -169,10 +215,10 @@ def choose_from(
     return choose(gain, is_new, CopyIndex(known), texts_of, n_tweets, n_random, seed)
 
 
-def print_arms(arms: dict[str, Arm], tweets: Tweets, arguments: argparse.Namespace) -> None:
+def print_arms(arms: dict[str, Arm], tweets: Tweets, n_draws: int, arguments: argparse.Namespace) -> None:
     """Print a row an arm, as Markdown, and the differences, which are paired by draw."""
     measure = tweets.task.measure
-    print(f"{arguments.labelled} labelled, {arguments.n} more, {arguments.draws} draws, {arguments.folds} folds\n")
+    print(f"{arguments.labelled} labelled, {arguments.n} more, {n_draws} draws, {arguments.folds} folds\n")
     print(f"| the {arguments.n} tweets | rare among them | AP | {measure} |\n|---|---|---|---|")
     for name, arm in arms.items():
         print(f"| {name} | {_mean(arm.rare, 1)} | {_mean(arm.average_precision)} | {_mean(arm.score)} |")

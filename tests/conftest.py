@@ -35,7 +35,7 @@ from smm4h.utils.temporaries import private_folder
 
 ROOT = Path(__file__).parents[1]
 INVENTED = ROOT / "tests" / "invented"  # tweets in task 5's official shape, which no change of the quickstart changes
-RECIPE = ROOT / "recipes" / "quickstart.yaml"
+RECIPE = ROOT / "tests" / "recipe.yaml"
 TASK5 = ROOT / "tasks" / "task5.yaml"
 SLOW_FIXTURES = {"finished_job", "tuned_job", "either_job", "published_job"}  # each trains runs in processes of its own
 
@@ -319,7 +319,7 @@ def job_words(
 
 
 def recipe_of(folder: Path, **rows: str) -> Path:
-    """Write a recipe with the quickstart's settings and other members."""
+    """Write a recipe with the settings of the tests' own one and other members."""
     shared = RECIPE.read_text().split("members:")[0].replace("  pseudo_teachers", "  # pseudo_teachers")
     path = folder / "recipe.yaml"
     path.write_text(shared + "members:\n" + "".join(f"  {name}: {row}\n" for name, row in rows.items()))

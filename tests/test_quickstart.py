@@ -1,9 +1,11 @@
 """The invented tweets: reproducible, in the official shape, and beyond any keyword rule."""
 
+import random
 import re
 import runpy
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,11 @@ def tweets() -> Tweets:
     labelled, findings = read_tweets(files, task, labelled=True)
     test, more = read_tweets([QUICKSTART / "task5_test_participant.tsv"], task, labelled=False)
     return Tweets(task, labelled, test, findings + more)
+
+
+@pytest.fixture(scope="module")
+def invent_tweets() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "quickstart" / "invent_tweets.py")))
 
 
 def test_what_ships_is_what_the_script_invents(tmp_path, monkeypatch):
@@ -68,3 +75,25 @@ def test_no_keyword_rule_separates_rare_tweets_from_common_ones(tweets, rule):
     assert (~rare & hit).sum() >= 10
     f1 = 2 * (rare & hit).sum() / (rare.sum() + hit.sum())
     assert f1 < 0.7, f"{rule} tells rare from common with F1 {f1:.2f}"
+
+
+def test_the_same_words_stand_in_tweets_of_every_label(invent_tweets):
+    """A child, a defect, a dream, a quotation: whose, whether and how decide, not the word."""
+    tweets = invent_tweets.invent_all(random.Random(1), 3000, invent_tweets.SHARES)
+    for word in ("my son", "daughter", "born with", "surgery", "dream", "not", "scan"):
+        assert {label for _, _, text, label in tweets if word in text.lower()} == {"1", "2", "3"}, word
+
+
+MEANINGS = {
+    ("own", "affected", "real"): "1",
+    ("own", "suspected", "real"): "2",
+    ("unclear", "affected", "real"): "2",
+    ("own", "clear", "real"): "3",
+    ("other", "affected", "real"): "3",
+    ("own", "affected", "unreal"): "3",
+}
+
+
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_a_label_follows_from_whose_child_how_it_is_and_whether_that_is_so(invent_tweets, meaning):
+    assert invent_tweets.Meaning(*meaning).label == MEANINGS[meaning]

@@ -126,7 +126,12 @@ def predict(
     sources = (tweets.files, hashes, tweets.reading(members), reference_of(predictor))
     parts, begun_anew = PartialPredictions.open(folder, *sources, is_main_process=is_main)
     print_notices([*tweets.notices, *begun_anew] if is_main else [])
-    n_blocks = predict_all(tweets.blocks, parts, predictor, launch, tweets.files)
+    try:
+        n_blocks = predict_all(tweets.blocks, parts, predictor, launch, tweets.files)
+    except InputError:
+        if is_main:
+            parts.remove_if_empty()
+        raise
     if is_main:
         finish(arguments, tweets, parts, n_blocks, predictor)
 

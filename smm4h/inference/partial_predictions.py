@@ -117,6 +117,11 @@ class PartialPredictions:
         """Remove the folder, which nothing is left to do with."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder where no block was predicted, as of an input that is refused at once."""
+        if not any(self.folder.glob("[0-9]*.parquet")):
+            self.remove()
+
     def check_unchanged(self) -> None:
         """Raise `InputError` where a file of the input was changed while it was read."""
         for name, now in hash_files(self.tweets, self.hashes).items():

@@ -135,6 +135,7 @@ def test_bad_input_is_one_sentence(tuned_job, new_tweets, tmp_path, call, monkey
     result = call(predict.main, tuned_job.folder, *words)
     assert result.code == 2
     assert message in result.err
+    assert {path.name for path in tmp_path.iterdir()} == {"new.tsv", "new.docx"}
 
 
 def test_each_launched_process_predicts_on_a_gpu_of_its_own(monkeypatch):

@@ -106,17 +106,37 @@ def test_a_schedule_that_follows_evaluations_is_left_to_them(prepare_job, still_
     assert run.is_done()
 
 
-def test_trackers_get_the_losses_norms_and_learning_rates_of_a_plain_run(
+class Heard:
+    """A callback that notes which of its methods are called."""
+
+    def __init__(self, trainer):
+        self.events = []
+        trainer.add_callback(self)
+
+    def __getattr__(self, name):
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *_, **__: self.events.append(name)
+
+
+def test_trackers_and_callbacks_are_told_what_a_plain_run_tells_them(
     prepare_job, still_encoder, capture_on_cpu, monkeypatch
 ):
     pytest.importorskip("tensorboard")
-    plain, logs = [], []
+    plain, logs, heard = [], [], []
+
+    class NotedCaptured(training_run.CapturedTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            heard.append(Heard(self))
 
     class NotedPlain(TweetTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             plain.append(self)
+            heard.append(Heard(self))
 
+    monkeypatch.setattr(training_run, "CapturedTrainer", NotedCaptured)
     monkeypatch.setattr(training_run, "TweetTrainer", NotedPlain)
     settings = {"report_to": "tensorboard", "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
     settings |= {"max_steps": 3, "classifier_dropout": 0, "max_grad_norm": 0}
@@ -127,6 +147,8 @@ def test_trackers_get_the_losses_norms_and_learning_rates_of_a_plain_run(
         logs.append([entry[name] for entry in steps for name in ("loss", "grad_norm", "learning_rate")])
     assert len(logs[0]) == 9
     assert logs[0] == pytest.approx(logs[1], rel=1e-3)
+    assert heard[0].events.count("on_optimizer_step") == 3
+    assert heard[0].events == heard[1].events
 
 
 def test_a_loss_that_is_not_finite_is_left_out_of_the_report_where_that_is_set(

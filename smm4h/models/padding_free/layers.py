@@ -129,11 +129,16 @@ class PaddingFreeLayer:
         return grad, grad_added @ w.linear[2 * number]
 
 
+def _is_widened(factor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return whether a product is computed in another dtype than its factors', which no CPU writes at once."""
+    return factor.device.type == "cuda" and factor.dtype != dtype
+
+
 def _add_product(grad: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return `grad + left @ right`, in the gradient's dtype."""
     if grad.dtype == left.dtype:
         return torch.addmm(grad, left, right)
-    if grad.device.type == "cuda":
+    if _is_widened(left, grad.dtype):
         return torch.ops.aten.addmm.dtype(grad, left, right, grad.dtype)
     return grad + left @ right
 
@@ -162,7 +167,7 @@ def _linear_gradients(
     """
     if weight.dtype == grad.dtype:
         torch.mm(grad.t(), inputs, out=weight)
-    elif grad.device.type == "cuda":
+    elif _is_widened(grad, weight.dtype):
         torch.ops.aten.mm.dtype_out(grad.t(), inputs, weight.dtype, out=weight)
     else:
         weight.copy_(grad.t() @ inputs)
@@ -173,7 +178,7 @@ def _fused_gradients(
     grad, inputs, weights: list[torch.Tensor], biases: list[torch.Tensor], ones, small: Copies
 ) -> None:
     """List the gradients of linear parts that were computed as one, from their joined output's."""
-    if grad.device.type == "cuda" and grad.dtype != weights[0].dtype:
+    if _is_widened(grad, weights[0].dtype):
         joined = torch.ops.aten.mm.dtype(grad.t(), inputs, weights[0].dtype)
     else:
         joined = grad.t() @ inputs
@@ -186,6 +191,6 @@ def _column_sums(grad: torch.Tensor, ones: torch.Tensor) -> torch.Tensor:
 
     A GPU computes them as a product, in float32: over few rows that takes a third of the time of its sum.
     """
-    if grad.device.type == "cuda" and grad.dtype != torch.float32:
+    if _is_widened(grad, torch.float32):
         return torch.ops.aten.mm.dtype(ones[:, : len(grad)], grad, torch.float32)[0]
     return grad.sum(0)

@@ -64,6 +64,7 @@ class TrainingTweets:
 
     def __init__(self, tweets: Dataset, loss: Loss, n_tweets: int, n_classes: int, pad_id: int) -> None:
         self.n_tweets, self.n_classes, self.pad_id = n_tweets, n_classes, pad_id
+        self.loss_kind = type(loss)
         self.ids, self.starts, self.lengths = _joined(tweets, "input_ids")
         self.types = None
         if "second" in tweets.column_names:

@@ -181,7 +181,7 @@ class CapturedStep:
         for flat in self.flats:
             flat.attach_gradients()
         row = Row(packing, values.to(self.model.device), self.in_groups)
-        kind = *kind_of(self.model, self.encoder.dtype), packing
+        kind = *kind_of(self.model, self.encoder.dtype), self.tweets.loss_kind, packing
         if self.on_gpu:
             try:
                 return row, Graph(lambda: self._compute(row), kind, self.pool)

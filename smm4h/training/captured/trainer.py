@@ -98,7 +98,9 @@ class CapturedTrainer(TweetTrainer):
                 model.train()
             self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
             self._tr_loss += self._reported(self.step(indices))
+            self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
             self.optimizer.step()
+            self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
             lr = self._get_learning_rate()  # of this step
             if not isinstance(self.lr_scheduler, STEPPED_BY_EVALUATIONS):
                 self.lr_scheduler.step()
