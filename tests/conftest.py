@@ -1,5 +1,6 @@
 """What all tests share: a tiny random encoder, finished jobs on invented tweets, and the real commands."""
 
+import gc
 import io
 import json
 import os
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     places = {name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG_FILES)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what all tests import out of garbage collections: each trained run has three, of millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 # What a launcher sets for the second process of two on the second of two machines.
