@@ -86,7 +86,7 @@ def requirements(config: dict) -> list[str]:
         config: the content of its config.json.
     """
     lines = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES]
-    adapters = [adapter for member in config.get("members", ()) if (adapter := member["model"].get("adapter"))]
+    adapters = [adapter for member in config.get("members", ()) if (adapter := member.get("model", {}).get("adapter"))]
     packages = ["peft"] if adapters else []
     packages += ["bitsandbytes"] if any(adapter["quantise"] for adapter in adapters) else []
     lines += [f"{name}=={importlib.metadata.version(name)}" for name in packages]
