@@ -10,10 +10,9 @@ the same command again only scores.
 
 import argparse
 import warnings
-from pathlib import Path
 
 import numpy as np
-from promises import draw_rows, features, probabilities_of, read_all
+from promises import draw_rows, draws_parser, features, probabilities_of, read_all
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import ConvergenceWarning
@@ -48,20 +47,12 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = draws_parser(__doc__, test_tweets=2000)
     add = parser.add_argument
-    add("--task", required=True)
-    add("--data_dir", type=Path, required=True)
-    add("--tweets", type=int, default=1000, help="labelled tweets")
-    add("--test_tweets", type=int, default=2000, help="test tweets, at most")
-    add("--share", type=float, help="share of the rare labels (default: as it is)")
-    add("--draws", type=int, default=20)
     add("--folds", type=int, default=3)
     add("--members", choices=MEMBERS, default="all")
     add("--no_refit", action="store_true")
-    add("--method", default="soft")
     add("--decision", default="tuned")
-    add("--output_dir", type=Path, required=True)
     return parser.parse_args()
 
 

@@ -54,18 +54,24 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = draws_parser(__doc__, test_tweets=4000)
+    parser.add_argument("--decisions", nargs="+", default=DECISIONS)
+    return parser.parse_args()
+
+
+def draws_parser(description: str, test_tweets: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags of `draw_rows`, of a vote, and of where predictions are kept."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--task", required=True)
     add("--data_dir", type=Path, required=True)
     add("--tweets", type=int, default=1000, help="labelled tweets")
-    add("--test_tweets", type=int, default=4000, help="test tweets, at most")
+    add("--test_tweets", type=int, default=test_tweets, help="test tweets, at most")
     add("--share", type=float, help="share of the rare labels (default: as it is)")
     add("--draws", type=int, default=20)
     add("--method", default="soft")
-    add("--decisions", nargs="+", default=DECISIONS)
     add("--output_dir", type=Path, required=True)
-    return parser.parse_args()
+    return parser
 
 
 def read_all(task: Task, folder: Path) -> tuple[list[csr_matrix], np.ndarray]:
