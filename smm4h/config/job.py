@@ -118,6 +118,11 @@ class Member:
         """
         return None if self.args.adapter is None else parse_adapter(self.args.adapter, self.args.quantise)
 
+    @property
+    def saves_adapter_alone(self) -> bool:
+        """Whether a run's model is its adapter, without the weights that it stands beside."""
+        return self.adapter is not None and self.adapter.save == "adapter"
+
     @cached_property
     def adaptation(self) -> Adaptation | None:
         """The adaptation of the encoder before all runs; None without one, and without an encoder.

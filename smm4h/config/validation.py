@@ -170,7 +170,7 @@ def _check_adaptation(member: Member, where: str) -> None:
         is_ours = type(error) is ValueError
         reason = " ".join(str(error).split()) if is_ours else "write a mapping such as {unlabelled: FILE, epochs: 1}"
         raise InputError(f"{where}adapt {member.args.adapt}: {reason}") from None
-    if member.adaptation is not None and member.adapter is not None and member.adapter.save == "adapter":
+    if member.adaptation is not None and member.saves_adapter_alone:
         raise InputError(
             f"{where}an adapter that is saved alone names a model that others have, and adapt makes one that only this "
             "job has; write adapt: none, or save: merged without quantise"

@@ -50,7 +50,8 @@ def load_run(run: Run, device: str) -> EncoderPredictor | TextPredictor:
 def _load_encoder(run: Run, device: str) -> TweetClassifier:
     """Return a finished run's model; raise `InputError` where it is an adapter whose base model is not to be had."""
     options = {}
-    if is_saved_adapter(run):  # its base is found as it was for training, by the revision that the adapter names
+    if run.member.saves_adapter_alone:
+        # Its base is found as it was for training, by the revision that the adapter names.
         hub = {name: value for name, value in hub_arguments(run.member).items() if name != "revision"}
         options = {"base_options": {**hub, "device": device}}
     try:
@@ -59,14 +60,9 @@ def _load_encoder(run: Run, device: str) -> TweetClassifier:
         raise InputError(f"{run.model}: {error}") from None
 
 
-def is_saved_adapter(run: Run) -> bool:
-    """Return whether a run's model is an adapter alone, without the weights that it stands beside."""
-    return run.member.adapter is not None and run.member.adapter.save == "adapter"
-
-
 def base_bytes(runs: Iterable[Run]) -> int:
     """Return the bytes in memory of the base models that runs' adapters stand beside, each counted once."""
-    bases = [read_json(run.model / "config.json")["adapter"]["base"] for run in runs if is_saved_adapter(run)]
+    bases = [read_json(run.model / "config.json")["adapter"]["base"] for run in runs if run.member.saves_adapter_alone]
     return sum({base["sha256"]: base["bytes"] for base in bases}.values())
 
 

@@ -20,7 +20,7 @@ from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
 from smm4h.inference.distillation import one_decision_note
 from smm4h.inference.finished_job import FinishedJob
-from smm4h.inference.predictor import best_models_notice, is_saved_adapter, runs_with_models
+from smm4h.inference.predictor import best_models_notice, runs_with_models
 from smm4h.metrics import format_interval
 from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
@@ -210,13 +210,13 @@ def needed_packages(runs: Sequence[Run]) -> str:
     needs_emoji = any("bertweet" in run.member.args.cleaning for run in runs)
     packages = "peft bitsandbytes" if any(run.member.args.quantise for run in runs) else "peft"
     return (" Emoji become words: `pip install emoji==0.6.0` first." if needs_emoji else "") + (
-        f" An adapter needs `pip install {packages}`." if any(map(is_saved_adapter, runs)) else ""
+        f" An adapter needs `pip install {packages}`." if any(run.member.saves_adapter_alone for run in runs) else ""
     )
 
 
 def adapter_notes(runs: Iterable[Run]) -> list[str]:
     """Return a sentence for each member whose models are adapters without their base model: where it is found."""
-    first = {run.member.name: run for run in runs if is_saved_adapter(run) and run.model.is_dir()}
+    first = {run.member.name: run for run in runs if run.member.saves_adapter_alone and run.model.is_dir()}
     notes = []
     for member, run in first.items():
         adapter = read_json(run.model / "config.json")["adapter"]
@@ -236,7 +236,7 @@ def adapter_notes(runs: Iterable[Run]) -> list[str]:
 
 def local_bases(runs: Iterable[Run]) -> list[str]:
     """Return the names of base models that adapters stand beside and nobody can load from the Hub."""
-    bases = [run.member.args.model_name_or_path for run in runs if is_saved_adapter(run)]
+    bases = [run.member.args.model_name_or_path for run in runs if run.member.saves_adapter_alone]
     return list(dict.fromkeys(display_name(name) for name in bases if not is_hub_name(name)))
 
 

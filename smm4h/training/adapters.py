@@ -41,7 +41,7 @@ def add_adapter(encoder: PreTrainedModel, adapter: Adapter) -> None:
 def add_member_adapter(model: TweetClassifier, member: Member) -> None:
     """Add a member's adapter to its new model, whose config gets what an adapter that is saved alone needs."""
     adapter, encoder = member.adapter, model.encoder
-    base = base_of(model, member) if adapter.save == "adapter" else None
+    base = base_of(model, member) if member.saves_adapter_alone else None
     add_adapter(encoder, adapter)
     if base is None:
         return
@@ -79,20 +79,25 @@ def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
 
 
+def is_saved_alone(model: nn.Module) -> bool:
+    """Return whether a model's adapter is saved without the weights that it stands beside."""
+    return getattr(model.config, "adapter", None) is not None  # not every model that is trained is a TweetClassifier
+
+
 def end_adapter(model: TweetClassifier) -> None:
     """Merge the adapter of a model that is trained, unless it is saved alone."""
-    if model.config.adapter is None:
+    if not is_saved_alone(model):
         merge_adapter(model)
 
 
 def load_trained(model: TweetClassifier, folder: Path) -> None:
     """Load the weights that a training saved into a new model of its run."""
     weights = load_file(folder / WEIGHTS)
-    if model.config.adapter is None:
-        merge_adapter(model)
-        model.load_state_dict(weights)
-    else:
+    if is_saved_alone(model):
         model.load_own(weights)
+        return
+    merge_adapter(model)
+    model.load_state_dict(weights)
 
 
 def convert_saved(folder: Path, target: Path, dtype: torch.dtype) -> None:

@@ -350,7 +350,7 @@ def _keep_model(run: Run, data: RunData, own: Path, tokenizer: PreTrainedTokeniz
         checkpoints.move_into_place(run.trained_model, run.model)
         return
     dtype = getattr(torch, data.keep_models_in)
-    if run.member.adapter is not None and run.member.adapter.save == "adapter":
+    if run.member.saves_adapter_alone:
         shutil.copytree(run.trained_model, own / "model")
         convert_saved(run.trained_model, own / "model", dtype)
     else:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
-from smm4h.training.adapters import has_adapter, trained_weights
+from smm4h.training.adapters import has_adapter, is_saved_alone, trained_weights
 from smm4h.training.losses import IGNORED, Loss
 from smm4h.training.resumable import ResumableTrainer
 from smm4h.training.sampler import FILLER
@@ -77,7 +77,7 @@ class TweetTrainer(ResumableTrainer):
 
     def _issue_warnings_after_load(self, load_result):
         """Warn of what a checkpoint lacks, but for the frozen weights beside an adapter that is saved alone."""
-        if self.model.config.adapter is None:
+        if not is_saved_alone(self.model):
             super()._issue_warnings_after_load(load_result)
 
     def create_optimizer(self, model=None):
