@@ -84,11 +84,24 @@ def is_joint_training(launch: LaunchEnvironment, settings: JobSettings) -> bool:
     return settings.parallel == "data" or launch.sharded is not None
 
 
+def check_sharding(launch: LaunchEnvironment, job: Job) -> None:
+    """Raise `InputError` for members that the sharding of the accelerate config has never trained."""
+    adapted = next((member for member in job.members if member.args.adapter), None)
+    if launch.sharded == "FSDP" and adapted is not None:
+        raise InputError(
+            f"{job.where(adapted)}nobody has trained an adapter under FSDP, which shards its weights and the frozen "
+            "ones together; launch with cluster/deepspeed_zero2.yaml, or without a sharding config and with "
+            "--parallel data"
+        )
+
+
 def become_coordinator_or_peer(launch: LaunchEnvironment, job: Job) -> None:
     """Make this process a peer in joint training, or the coordinator of workers of its own.
 
     A coordinator starts the fork server, unless the job trains nothing, and drops the launcher's variables first.
+    Raises `InputError` where `check_sharding` does.
     """
+    check_sharding(launch, job)
     signal.signal(signal.SIGTERM, _stop)
     if is_joint_training(launch, job.settings):
         return

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LAUNCHER_VARIABLES
+from conftest import LAUNCHER_VARIABLES, job_words, recipe_of
 
 from smm4h.config.arguments import JobSettings
+from smm4h.config.recipe import read_command_line
 from smm4h.parallel import environment
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.errors import InputError
@@ -106,3 +107,11 @@ def test_whole_runs_side_by_side_under_deepspeed_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(InputError, match="asks for DEEPSPEED, which spreads one run over processes"):
         environment.is_joint_training(LaunchEnvironment.detect(), JobSettings(parallel="runs"))
+
+
+def test_an_adapter_under_fsdp_is_refused_before_anything_is_read(monkeypatch, tiny_encoder, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    recipe = recipe_of(tmp_path, lora="{head: last3, adapter: lora}")
+    job = read_command_line(job_words(tiny_encoder, tmp_path / "out", recipe=recipe))
+    with pytest.raises(InputError, match="member lora: nobody has trained an adapter under FSDP"):
+        environment.become_coordinator_or_peer(LaunchEnvironment.detect(), job)
