@@ -13,16 +13,14 @@ the same command again. `--tiny` takes seconds and shows nothing but that it run
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import quality
 from datasets import Dataset, concatenate_datasets
 from promises import probabilities_of
-from quality import ROOT, write_tweets
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score
@@ -83,10 +81,8 @@ def main() -> None:
     arms = {name: Arm() for name in [*dict.fromkeys(arguments.arms), "random"]}
     for seed in range(arguments.draws):
         run_draw(tweets, arms, seed, arguments)
-        if arguments.recipe:  # a draw takes minutes
+        if arguments.recipe or seed + 1 == arguments.draws:  # a draw of jobs takes minutes
             print_arms(arms, tweets, seed + 1, arguments)
-    if not arguments.recipe:
-        print_arms(arms, tweets, arguments.draws, arguments)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -165,15 +161,14 @@ def train_job(
 ) -> tuple[VotingRule, np.ndarray]:
     """Train a job of the recipe by the front door, with the other tweets as its test tweets; see `train`."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"--train_file": folder / "train.tsv", "--test_file": folder / "test.tsv"}
-    write_tweets(files["--train_file"], tweets.all, rows, tweets.labels, tweets.task)
-    write_tweets(files["--test_file"], tweets.all, others, None, tweets.task)
-    words = [sys.executable, ROOT / "run_classification.py", arguments.recipe, "--task", arguments.task]
-    words += [word for flag_and_file in files.items() for word in flag_and_file]
-    words += ["--output_dir", folder / "job", "--n_folds", arguments.folds, "--keep_models", "none"]
-    words += ["--baselines", "none", *arguments.flags]
-    with (folder / "log").open("w") as log:
-        subprocess.run([str(word) for word in words], stdout=log, stderr=subprocess.STDOUT, check=True)
+    quality.write_tweets(folder / "train.tsv", tweets.all, rows, tweets.labels, tweets.task)
+    quality.write_tweets(folder / "test.tsv", tweets.all, others, None, tweets.task)
+    quality.train_job(
+        arguments.recipe,
+        folder / "job",
+        folder,
+        ["--task", arguments.task, "--n_folds", arguments.folds, *arguments.flags],
+    )
     job = FinishedJob.read(folder / "job")
     fitted, members = job.ensemble.for_new_tweets(job.plan.runs)
     assert len(members.ids) == len(others), "the job has read other tweets"

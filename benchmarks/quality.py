@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,12 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw(arguments: argparse.Namespace, task: Task) -> np.ndarray:
-    """Writes train.tsv and test.tsv, and returns the test tweets' class indices."""
+def draw(arguments: argparse.Namespace, task: Task, pool_tweets: int = 0) -> np.ndarray:
+    """Write train.tsv and test.tsv, and return the test tweets' class indices.
+
+    Args:
+        pool_tweets: of the remaining tweets, at most so many are written to pool.tsv, without labels.
+    """
     paths = {part: arguments.data_dir / files[0].name for part, files in task.files.items()}
     labelled, _ = read_tweets([paths["training"], paths["validation"]], task, labelled=True)
     test, _ = read_tweets([paths["test"]], task, labelled=False)
@@ -92,10 +97,11 @@ def draw(arguments: argparse.Namespace, task: Task) -> np.ndarray:
         rare = np.flatnonzero(is_rare)
         kept = np.sort(np.concatenate([np.flatnonzero(~is_rare), rng.permutation(rare)[:n_rare]]))
     chosen = kept[stratified_choice(labels[kept], arguments.tweets, arguments.seed)]
-    rest = np.setdiff1d(kept, chosen)
-    rest = rest[stratified_choice(labels[rest], arguments.test_tweets, arguments.seed)]
+    others = np.setdiff1d(kept, chosen)
+    rest = others[stratified_choice(labels[others], arguments.test_tweets, arguments.seed)]
+    others = np.sort(rng.permutation(np.setdiff1d(others, rest))[:pool_tweets])
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", chosen), ("test", rest)):
+    for name, rows in {"train": chosen, "test": rest, **({"pool": others} if pool_tweets else {})}.items():
         write_tweets(arguments.output_dir / f"{name}.tsv", pool, rows, labels if name == "train" else None, task)
     return labels[rest]
 
@@ -113,20 +119,28 @@ def write_tweets(path: Path, pool: Dataset, rows: np.ndarray, labels: np.ndarray
 
 def run_recipe(recipe: str, arguments: argparse.Namespace, task: Task) -> Result:
     """Trains a recipe by the front door, or finds it trained."""
-    folder = arguments.output_dir / Path(recipe).stem
-    words = [sys.executable, ROOT / "run_classification.py", recipe, "--task", arguments.task, "--output_dir", folder]
-    words += ["--train_file", arguments.output_dir / "train.tsv", "--test_file", arguments.output_dir / "test.tsv"]
-    words += ["--model_name_or_path", arguments.model_name_or_path, "--keep_models", "none"]
-    words += ["--baselines", "none", *arguments.flags]
-    started = time.monotonic()
-    done = subprocess.run([str(word) for word in words], stdout=(arguments.output_dir / "log").open("a"))
-    if done.returncode:
-        raise SystemExit(f"{recipe} ended with {done.returncode}; {arguments.output_dir / 'log'} says how far it came")
+    folder, started = arguments.output_dir / Path(recipe).stem, time.monotonic()
+    words = ["--task", arguments.task, "--model_name_or_path", arguments.model_name_or_path, *arguments.flags]
+    train_job(recipe, folder, arguments.output_dir, words)
     console.print(f"{recipe}: {time.monotonic() - started:.0f} s")
     plan, _ = read_plan(folder)
     shown = sum(run.measures().get("steps", 0) * run.member.args.per_device_train_batch_size for run in plan.runs)
     score = json.loads(plan.ensemble_file.read_text())["out_of_fold"]
     return Result(Path(recipe).stem, read_labels(folder / "votes" / "final.tsv").indices(task.labels), score, shown)
+
+
+def train_job(recipe: str, folder: Path, tweets: Path, flags: Sequence[object]) -> None:
+    """Train a recipe by the front door on the files train.tsv and test.tsv of a folder; what is done stays.
+
+    Raises `SystemExit` where it fails; a file `log` beside the tweets says how far it came.
+    """
+    words = [sys.executable, ROOT / "run_classification.py", recipe, "--output_dir", folder]
+    words += ["--train_file", tweets / "train.tsv", "--test_file", tweets / "test.tsv"]
+    words += ["--keep_models", "none", "--baselines", "none", *flags]
+    with (tweets / "log").open("a") as log:
+        done = subprocess.run([str(word) for word in words], stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit(f"{recipe} ended with {done.returncode}; {tweets / 'log'} says how far it came")
 
 
 def tfidf_recipe(classifier: str, folder: Path) -> str:
