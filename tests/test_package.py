@@ -10,6 +10,7 @@ import pytest
 from conftest import INVENTED, RECIPE, TASK5, CommandResult, shell
 
 import smm4h
+from smm4h.cli.flags import CommandParser
 from smm4h.cli.main import COMMANDS
 from smm4h.cli.train import main
 from smm4h.config.arguments import FIELDS
@@ -112,6 +113,12 @@ def test_help_fits_a_few_screens_and_lists_each_common_flag_once():
     assert sorted(flags_of(result.out)) == sorted(name for name, field in FIELDS.items() if field.metadata["group"])
     assert "(default: None)" not in result.out
     assert "(None)" not in result.out
+
+
+def test_a_usage_line_names_the_command_as_it_is_called(monkeypatch):
+    for words, name in ((["/bin/smm4h", "report", "--help"], "smm4h report"), (["report.py", "--help"], "report.py")):
+        monkeypatch.setattr(sys, "argv", words)
+        assert f"{name} [-h]" in CommandParser("A command.").format_usage()
 
 
 def test_help_all_lists_every_setting_once(call):

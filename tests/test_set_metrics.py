@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from smm4h.ensemble.scoring import group_rows
 from smm4h.models.label_spaces import LabelSetSpace
 from smm4h.set_metrics import compare_label_sets, score_label_sets
 
@@ -39,6 +40,14 @@ def test_scores_are_scikit_learns_on_binarized_sets():
     macro = score_label_sets(LABELS, gold, predicted, "macro_f1")
     assert macro["macro_f1"] == pytest.approx(score["macro_f1"])
     assert macro["interval"] != score["interval"]
+
+
+def test_the_row_of_means_has_means_of_precision_and_recall_too():
+    gold, predicted = drawn(1)
+    name, (row,) = group_rows(score_label_sets(LABELS, gold, predicted, "f1"), of="labels")[-1]
+    assert name == "mean over labels"
+    for measure, function in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+        assert row[measure] == pytest.approx(function(gold, predicted, average="macro", zero_division=0))
 
 
 def test_an_interval_is_over_tweets_whose_labels_are_drawn_together():

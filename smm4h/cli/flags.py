@@ -31,7 +31,8 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str) -> None:
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(_program(), description=doc, formatter_class=form, allow_abbrev=False)
 
     def add_overwrite(self) -> None:
         """Add the flag of commands that write where the user names a place."""
@@ -128,6 +129,12 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def _program() -> str | None:
+    """Return what a usage line calls this command; None: as its script is called."""
+    is_subcommand = Path(sys.argv[0]).stem in ("smm4h", "__main__") and len(sys.argv) > 1
+    return f"smm4h {sys.argv[1]}" if is_subcommand else None
 
 
 SCRIPTS = {

@@ -56,6 +56,7 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
     from smm4h.data.streaming import inputs_of, read_blocks
     from smm4h.inference.distillation import command_of_job, load_job_splits
     from smm4h.inference.finished_job import FinishedJob
+    from smm4h.inference.labelling.boundary import rule_for_gain
     from smm4h.inference.labelling.choice import choose, first_of_each
     from smm4h.inference.labelling.copies import CopyIndex
     from smm4h.inference.labelling.gain import expected_gain
@@ -69,6 +70,7 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
     layout = layout_of(task, suggest=arguments.suggest, blank_label=arguments.blank_label)
     splits = load_job_splits(job, command_of_job(job, moved_files(arguments)))
     predictor, _, _ = load_predictor(arguments.folder, device)
+    rule, notice = rule_for_gain(predictor, job.task)
     inputs, findings = inputs_of(arguments.input, private), Findings()
 
     def read() -> Iterator:
@@ -77,7 +79,7 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
         return read_blocks(inputs, task, arguments.block, arguments.encoding, **options)
 
     with reading_display(inputs) as show:
-        pool = judge(read(), predictor, task.positive_indices, show)
+        pool = judge(read(), predictor, rule, task.positive_indices, show)
     print_findings(findings.summed())
     if not len(pool.keys):
         raise InputError(f"{arguments.input} holds no tweet")
@@ -92,7 +94,7 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
     n_random = round(arguments.n * arguments.random)
     choice = choose(gain, is_new, CopyIndex(known), texts_of, arguments.n, n_random, arguments.seed)
     write_chosen(Path(arguments.output), choice, tweets_at(read(), choice.rows), pool, gain, layout, task)
-    print_choice(choice, pool.signals.rare, int((~is_new).sum()), layout, arguments)
+    print_choice(choice, pool.signals.rare, int((~is_new).sum()), layout, notice, arguments)
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -138,7 +140,7 @@ def reading_display(inputs: Sequence[Path]) -> Iterator[Callable]:
         yield show
 
 
-def print_choice(choice, rare, n_old: int, layout, arguments: argparse.Namespace) -> None:
+def print_choice(choice, rare, n_old: int, layout, notice: str | None, arguments: argparse.Namespace) -> None:
     """Print how many tweets were chosen and left out, and how many of them are expected to be rare.
 
     Args:
@@ -146,6 +148,7 @@ def print_choice(choice, rare, n_old: int, layout, arguments: argparse.Namespace
         rare: (n_tweets,) probability of the rare labels, of the pool.
         n_old: tweets that are labelled already, later twins, or without words.
         layout: of the file.
+        notice: on the decision that they are close to; None: it is the job's own.
     """
     from smm4h.inference.labelling.choice import GAIN, expected_rare
     from smm4h.inference.labelling.output import CHOSEN_BY, OWN_ID
@@ -163,6 +166,8 @@ def print_choice(choice, rare, n_old: int, layout, arguments: argparse.Namespace
             f"by the job's probabilities about {by_gain:.0f} of those by gain are rare, of as many random ones "
             f"{by_chance:.0f}"
         )
+    if notice:
+        lines.append(f"note: {notice}")
     if layout.tweet["id"].lower() == OWN_ID:
         lines.append(
             f"note: Label Studio may number its tasks in a column {layout.tweet['id']}; compare ids after an export"

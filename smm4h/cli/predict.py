@@ -44,6 +44,7 @@ from smm4h.utils.console import make_console, silence_libraries
 from smm4h.utils.errors import InputError, stop_on_signals
 from smm4h.utils.files import PIPE, check_new, check_output, expand_home
 from smm4h.utils.temporaries import private_folder
+from smm4h.utils.wording import counted
 
 console = make_console(stderr=True)
 
@@ -171,7 +172,8 @@ def explain_tweets(arguments: argparse.Namespace, predictor, task, rows: Sequenc
         return
     n_texts = count_variants(tweets)
     console.print(
-        f"explaining {len(tweets)} tweets: with each word left out {n_texts:,} texts, predicted by every model",
+        f"explaining {counted(len(tweets), 'tweet')}: with each word left out {counted(n_texts, 'text')}, predicted by "
+        "every model",
         markup=False,
         soft_wrap=True,
     )

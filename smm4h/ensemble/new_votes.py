@@ -51,6 +51,11 @@ class Vote:
         return gold.classes_in(self.task.space), gold.findings
 
     @property
+    def notices(self) -> list[str]:
+        """What to know of the rule beside its name."""
+        return [POOLED] if self.config is not None and self.config.pools_groups else []
+
+    @property
     def promise(self) -> dict[str, Any] | None:
         """What the decision promises, where it is a target."""
         if self.ensemble is None:
@@ -155,7 +160,6 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
         ensemble, predictions = fitted.for_new_tweets(runs)
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
-    description += f", {POOLED}" if config.pools_groups else ""
     predicted, sources = ensemble.predict(predictions), read_sources(plan)
     return Vote(predictions, predicted, description, task, ensemble, runs, config, gold, sources)
 

@@ -208,9 +208,23 @@ def group_rows(*parts: dict[str, Any] | None, of: str = "groups") -> list[tuple[
         n_tweets = ", ".join(map(str, counts))
         left_out = "" if next(score for score in own if score)["scored"] else ", not scored"
         rows.append((f"{name or 'no group'} ({n_tweets} tweets{left_out})", own))
-    for key, name in (("pooled", "pooled"), ("mean_over_groups", f"mean over {of}")) if rows else ():
-        rows.append((name, [(part or {}).get(key) for part in parts]))
+    if rows:
+        rows.append(("pooled", [(part or {}).get("pooled") for part in parts]))
+        rows.append((f"mean over {of}", [_mean_of_groups(part or {}) for part in parts]))
     return rows
+
+
+def _mean_of_groups(part: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the mean over groups of a result of `Task.score`, of precision and recall, too; None without groups.
+
+    `mean_over_groups` has the pooled ones of these, which beside a mean would be taken for means.
+    """
+    if not (mean := part.get("mean_over_groups")):
+        return None
+    scored = [score for name, score in part["groups"].items() if score["scored"] and name]
+    if not scored:
+        return mean
+    return mean | {name: float(np.mean([score[name] for score in scored])) for name in ("precision", "recall")}
 
 
 SUBSETS = 20  # random ensembles at most, for each size

@@ -7,6 +7,7 @@ figures remain readable in print without colour.
 import base64
 import io
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,7 @@ LOOK = {
     "figure.constrained_layout.use": True,
 }
 PROBABILITIES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # ticks of a logit axis
+MISSING_LETTER = r"Glyph .* missing from"  # a warning of matplotlib, of each letter of each text
 WIDTH, HEIGHT = 4.6, 3.4  # inches: a phone's width
 
 
@@ -65,8 +67,18 @@ class Picture:
         return self._saved("png", dpi=150, metadata={"Software": None})
 
     def _saved(self, kind: str, **options: Any) -> bytes:
+        """Return the figure's file; letters that matplotlib's font lacks are text in an SVG, for the reader's fonts."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", MISSING_LETTER)
+            try:
+                return self._written(kind, LOOK, options)
+            except UserWarning:
+                warnings.filterwarnings("ignore", MISSING_LETTER)
+                return self._written(kind, LOOK | {"svg.fonttype": "none"}, options)
+
+    def _written(self, kind: str, look: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
         stream = io.BytesIO()
-        with rc_context(LOOK):
+        with rc_context(look):
             self.figure.savefig(stream, format=kind, **options)
         return stream.getvalue()
 
@@ -199,13 +211,13 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
     Args:
         values: (n_tweets,) probabilities of the label.
         hits: (n_tweets,) whether it is the gold label.
-        chosen: the threshold in use; None: the decision is no threshold.
+        chosen: the threshold that was fitted to these probabilities; None: the decision is no threshold.
         n_given: tweets that the decision gives the label; without `chosen`, the threshold that gives as many is marked.
     """
     cuts, precision, recall = precision_recall(values, hits)
     f1 = f1_of(precision, recall)
     best = int(f1.argmax())
-    kind = "in use" if chosen is not None else "as many as the vote gives"
+    kind = "the decision, out of fold" if chosen is not None else "as many as the vote gives"
     if chosen is None and n_given:
         chosen = float(np.sort(values)[-n_given])
 
@@ -221,7 +233,7 @@ def thresholds(label: str, values: np.ndarray, hits: np.ndarray, chosen: float |
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set(xlabel=f"probability of {label} from which it is given", ylim=(-0.01, 1.02))
+        axes.set(xlabel="probability from which the label is given", ylim=(-0.01, 1.02))
         axes.minorticks_off()
         axes.legend(
             fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2

@@ -158,7 +158,25 @@ def rule_text(job: FinishedJob, rule: VotingRule | None = None) -> str:
     """Return a description of how the members' probabilities become a label, by the job's rule or another."""
     has_refits, rule = any(run.is_refit for run in job.plan.runs), rule or job.rule
     text, note = rule.describe(job.task.labels, has_refits=has_refits), unadjusted_note(job.plan, rule)
-    return f"{text} There were no test tweets: {note}." if note else text
+    if note:
+        return f"{text} There were no test tweets: {note}."
+    if rule is not job.rule or _threshold(job) is None:
+        return text
+    fitted, used = (f"{binary_threshold(decision[0]):.3g}" for decision in (job.fitted_decision, rule.decision))
+    moved = f" That is for the means of all models; out of fold, single folds' models are cut at {fitted}."
+    return text + (moved if fitted != used else "")
+
+
+def _threshold(job: FinishedJob) -> float | None:
+    """Return the out-of-fold probability of the rare one of two labels from which it is given.
+
+    None where no single threshold decides.
+    """
+    positive = job.task.positive_indices
+    if job.task.n_classes != 2 or job.rule.method == "hard" or len(positive) != 1 or job.rule.cuts:
+        return None
+    of_second = binary_threshold(job.fitted_decision[0])
+    return of_second if positive == [1] else 1 - of_second
 
 
 def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
@@ -178,10 +196,7 @@ def pictures_of(job: FinishedJob, *, for_card: bool = False) -> list[Picture]:
         return pictures
     if job.final["test"]:
         pictures.insert(2, figures.confusion(job.confusion("test"), labels, "test"))
-    threshold = None
-    if task.n_classes == 2 and job.rule.method != "hard" and len(positive) == 1:
-        of_second = binary_threshold(job.fitted_decision[0])
-        threshold = of_second if positive == [1] else 1 - of_second
+    threshold = _threshold(job)
     given = task.given(job.final["out_of_fold"])
     for index, (label, curve) in zip(positive, by_label.items(), strict=True):
         pictures.append(figures.thresholds(label, *curve, threshold, given[task.labels[index]]))

@@ -171,6 +171,12 @@ def promise_text(promise: dict[str, Any]) -> str:
     return f"{text} {promise['words']}".strip()
 
 
+def print_promise(promise: dict[str, Any] | None) -> None:
+    """Print what a decision for a target promises; of any other one nothing."""
+    if promise:
+        console.print(promise_text(promise), markup=False, soft_wrap=True)
+
+
 def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
     """Print a job's rule after it was changed: what it scores and promises, and what was made anew."""
     asked, score, measure = job.asked, job.final["out_of_fold"], job.task.measure
@@ -178,8 +184,7 @@ def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
     console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})", markup=False)
     if expected := job.appraisal.get("expected"):
         console.print(expected_text(expected, measure), markup=False, soft_wrap=True)
-    if job.promise:
-        console.print(promise_text(job.promise), markup=False, soft_wrap=True)
+    print_promise(job.promise)
     print_operating_points(job.appraisal.get("operating_points", []))
     for notice in notices:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
@@ -248,9 +253,10 @@ def print_vote(vote: Vote, output: Path) -> None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
         interval = format_interval(score["interval"])
         console.print(f"out of fold, {measure} {score[measure]:.3f} ({interval})", markup=False)
-    if promise := vote.promise:
-        console.print(promise_text(promise), markup=False, soft_wrap=True)
-    console.print(f"written to {output}", markup=False)
+    print_promise(vote.promise)
+    for notice in vote.notices:
+        console.print(f"note: {notice}", markup=False, soft_wrap=True)
+    console.print(f"written to {output}", markup=False, soft_wrap=True)
 
 
 def print_vote_scores(vote: Vote, gold: np.ndarray, gold_file: Path) -> None:

@@ -1,12 +1,13 @@
 """`label-next` on a finished job, and the way back of its answers into training."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
 from conftest import INVENTED, RECIPE, TASK5, job_words
 
-from smm4h.cli import train
+from smm4h.cli import train, vote
 from smm4h.cli.label_next import main
 from smm4h.config.plans.plan import read_plan
 from smm4h.data.streaming import read_blocks
@@ -60,6 +61,21 @@ def test_blocks_formats_and_a_rerun_choose_the_same_tweets(words, call, tmp_path
     assert (tables[0]["chosen_by"] == "random").sum() == 3
     assert set(tables[2]["suggestion"].astype(str)) <= {"1", "2", "3"}
     assert tables[2]["suggestion_score"].between(0, 1).all()
+
+
+def test_a_saved_target_moves_the_cut_and_not_the_choice(tuned_job, words, call, tmp_path):
+    """Tweets at the cut of a high recall are next to never rare: their labels would tell nothing."""
+    shutil.copytree(tuned_job.folder, tmp_path / "out")
+    assert call(vote.main, tmp_path / "out", "--decision", "flagged<=0.9", "--save").code == 0
+    tables = {}
+    for name, folder in (("tuned", tuned_job.folder), ("target", tmp_path / "out")):
+        result = call(main, folder, words[1], "--output", tmp_path / f"{name}.csv", "--n", 20, "--suggest")
+        assert result.code == 0, result.err
+        tables[name] = pd.read_csv(tmp_path / f"{name}.csv", dtype=str)
+    assert "note: chosen by closeness to the decision tuned for f1, not to flagged<=0.9" in result.out
+    assert tables["target"]["tweet_id"].tolist() == tables["tuned"]["tweet_id"].tolist()
+    assert tables["target"]["margin"].tolist() == tables["tuned"]["margin"].tolist()
+    assert (tables["target"]["suggestion"] == "3").sum() < (tables["tuned"]["suggestion"] == "3").sum()
 
 
 CELLS = ("@ann =1", "=1+1 now", "-5 degrees", "'@bob' said", '"=a"', '"=a" b', '"a" =b', "'=odd", "plain =1", "＝wide")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ import smm4h
 from smm4h.cli import distill, predict, publish, vote
 from smm4h.cli import train as train_command
 from smm4h.config.plans.plan import read_plan
+from smm4h.inference.finished_job import FinishedJob
+from smm4h.reporting.html_report import pictures_of, rule_text
 
 pytestmark = pytest.mark.slow
 TASK = """name: ade
@@ -124,8 +127,22 @@ def test_new_tweets_are_decided_by_their_languages_cut_and_the_rest_are_counted(
 def test_a_vote_with_a_target_says_that_it_leaves_the_cuts_out(job, tmp_path, call):
     result = call(vote.main, job / "out", "--decision", "recall>=0.9", "--output", tmp_path / "v.tsv")
     assert result.code == 0, result.err
-    assert "one decision for all groups: cuts by group are for tuned, an F-beta and costs" in result.out
+    assert "note: one decision for all groups: cuts by group are for tuned, an F-beta and costs" in result.out
+    assert "soft vote of 1 on 90 tweets (0: " in result.out
     assert "one decision" not in call(vote.main, job / "out", "--output", tmp_path / "own.tsv").out
+
+
+def test_a_report_tells_the_cut_of_single_folds_from_that_of_means(job):
+    """The picture has the former, out of fold; one number beside another would be a contradiction."""
+    finished = FinishedJob.read(job / "out")
+    rule = replace(finished.rule, cuts=None, decision=np.array([[0.3, 0.7]]))
+    moved = replace(finished, ensemble=replace(finished.ensemble, rule=rule), fitted_decision=np.array([[0.4, 0.6]]))
+    text = "1 is given from a probability of 0.3 on"
+    assert text in rule_text(moved)
+    assert "out of fold, single folds' models are cut at 0.4." in rule_text(moved)
+    assert "single folds" not in rule_text(replace(moved, fitted_decision=np.array([[0.3, 0.7]])))
+    (picture,) = (picture for picture in pictures_of(moved) if picture.title == "Where to cut: 1")
+    assert "the decision, out of fold: 0.4" in picture.alt
 
 
 def test_a_distillation_says_that_the_student_has_one_decision_for_all_languages(job, tiny_encoder, tmp_path, call):

@@ -58,6 +58,7 @@ def test_the_jobs_own_command_keeps_the_saved_rule_and_says_so(saved, tuned_job,
     assert (
         "note: members vote as ensemble.py --save has stored it (greedy, recall>=0.8), not as the recipe" in result.out
     )
+    assert "\nrecall>=0.8: out of fold it is 0." in result.out
     assert {path: path.read_bytes() for path in before} == before
 
 

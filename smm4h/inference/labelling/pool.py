@@ -13,6 +13,7 @@ from smm4h.inference.labelling.gain import Signals
 from smm4h.inference.predictor import EnsemblePredictor
 from smm4h.models.label_spaces import space_of
 from smm4h.models.predictors import EnsembleOutput
+from smm4h.models.voting import VotingRule
 from smm4h.models.word_models import hash_of
 
 
@@ -70,20 +71,23 @@ class JudgedPool:
 def judge(
     blocks: Iterable[Block],
     predictor: EnsemblePredictor,
+    rule: VotingRule,
     positive: Sequence[int],
     on_block: Callable[[Block], None],
 ) -> JudgedPool:
     """Predict all tweets of a pool; keep 28 bytes of each.
 
     Args:
+        rule: of the predictor's members, whose decision the gain is measured to; labels are by the predictor's own.
         positive: indices of the rare labels.
     """
     signals, predicted, probability, keys = [], [], [], []
     for block in blocks:
         members = predictor.predict_members(block.texts, block.contexts)
         output = EnsembleOutput.from_rule(predictor.rule, members, block.groups)
+        at_boundary = output if rule is predictor.rule else EnsembleOutput.from_rule(rule, members, block.groups)
         space = space_of(predictor.rule, predictor.labels)
-        signals.append(Signals.of_predictions(members, output, positive, space))
+        signals.append(Signals.of_predictions(members, at_boundary, positive, space))
         predicted.append(output.predicted)
         probability.append(output.probability.astype(np.float32))
         keys.append(np.array([key_of(*pair) for pair in _pairs(block.texts, block.contexts)], dtype=np.int64))

@@ -9,7 +9,7 @@ from smm4h.config.plans.plan import Plan, make_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.folds import read_fold_labels
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, fit_ensemble, voting_config
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble
 from smm4h.ensemble.member_predictions import check_done, out_of_fold_predictions
 from smm4h.utils.errors import InputError, nearest
 
@@ -22,8 +22,13 @@ def baseline_runs(plan: Plan, task: Task) -> list[Run]:
     return make_plan(job, plan.identity["data"]).baselines
 
 
-def choose_members(plan: Plan, task: Task, names: Sequence[str]) -> tuple[Plan, FittedEnsemble]:
+def choose_members(
+    plan: Plan, task: Task, names: Sequence[str], decision: str | None = None
+) -> tuple[Plan, FittedEnsemble]:
     """Return the plan of some members and baselines, and their ensemble, which votes and decides as the job's does.
+
+    Args:
+        decision: another one than the job's.
 
     Raises:
         InputError: for a name that is neither, and for a baseline whose models were not kept.
@@ -44,6 +49,7 @@ def choose_members(plan: Plan, task: Task, names: Sequence[str]) -> tuple[Plan, 
     check_done(runs)
     plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))
-    fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, voting_config(plan, task), task)
+    config = asked_config(plan, task, {"method": None, "decision": decision, "ties": None})
+    fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, config, task)
     has_test = plan.identity["data"].get("test") is not None
     return replace(plan, runs=runs), fitted.for_new_tweets(runs)[0] if has_test else fitted
