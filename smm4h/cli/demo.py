@@ -48,7 +48,7 @@ def build_app(model: str):
         rows = zip(output.predicted, output.probabilities.tolist(), strict=True)
         return [(task.labels[index], dict(zip(task.labels, row, strict=True))) for index, row in rows]
 
-    return demo.build(classify, demo.Page(**page_fields(task, bool(predictor.rule.cuts))))
+    return demo.build(classify, demo.Page(**page_fields(task, predictor.rule.to_dict())))
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -35,7 +35,7 @@ def draft_task_file(job: Job) -> None:
     recipe, output = job.recipe or "--preset rare", settings.output_dir or f"runs/{name}"
     command = f"{command_name('train')} {recipe} --task {target} --train_file {source} --output_dir {output}"
     console.print("Read it, mend what was guessed wrong, then see what a job would do (leave --check out to train):")
-    console.print(f"  {command} --check", markup=False, soft_wrap=True)
+    console.print_command(f"  {command} --check")
 
 
 def print_draft(draft: TaskDraft, target: Path) -> None:

@@ -371,4 +371,4 @@ def print_steps(steps: Iterable[tuple[str, str]]) -> None:
     """Print steps, each as its name and what to read, hand in or run."""
     console.print()
     for step, what in steps:
-        console.print(f"{step:9}  {what}", markup=False, soft_wrap=True)
+        console.print_command(f"{step:9}  {what}")

@@ -34,6 +34,7 @@ class Page:
         meanings: of labels that need an explanation.
         context: what a second text is, such as `claim`; empty where there is none.
         group: what a group is, such as `language`; empty where there is none.
+        decision: how the label follows from the probabilities, where it need not be the likeliest one.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Page:
     meanings: dict[str, str] = field(default_factory=dict)
     context: str = ""
     group: str = ""
+    decision: str = ""
 
     def named(self, label: str) -> str:
         """Return a label with its meaning."""
@@ -91,7 +93,7 @@ def build(classify: Classify, page: Page) -> gr.Blocks:
         yield *shown, shades(carried(classify, item))
 
     with gr.Blocks(title=page.title, analytics_enabled=False) as app:
-        gr.Markdown(f"# {page.title}\n\n{page.about}\n\n{ABOUT}")
+        gr.Markdown(f"# {page.title}\n\n{page.about}\n\n{ABOUT} {page.decision}".rstrip())
         text = gr.Textbox(label="Text", lines=3, max_length=5000)
         context = gr.Textbox(label=page.context.capitalize(), visible=bool(page.context))
         group = gr.Textbox(label=page.group.capitalize(), visible=bool(page.group))

@@ -27,6 +27,7 @@ HOW = """# {title}
 {private}Nothing that is typed in is stored or logged. On another machine: `pip install "gradio=={gradio}" -r
 requirements.txt`, then `python app.py`.
 """
+DECIDED = "The label need not be the likeliest one: how probable each label must be was {chosen}."
 PRIVATE = "While the model is private, give the Space a secret `HF_TOKEN` that may read it.\n\n"
 
 
@@ -47,18 +48,21 @@ def check_one_label(name: str, *, gives_sets: bool) -> None:
         raise InputError(f"{name} gives a text several labels, which a demo does not show; use predict.py")
 
 
-def page_fields(task: Task, has_cuts: bool) -> dict:
+def page_fields(task: Task, rule: dict | None) -> dict:
     """Return the fields of `demo_app.Page` for a task.
 
     Args:
-        has_cuts: whether groups have cuts of their own, so that a text's group matters.
+        rule: the content of a `VotingRule`; None: of an earlier version or a classifier, whose likeliest label counts.
     """
+    rule = rule or {}
+    is_weighted = any(weight != 1 for row in rule.get("decision", []) for weight in row)
     return {
         "title": task.name,
         "about": f"Finds {task.about}." if task.about else "",
         "meanings": task.meanings,
         "context": task.context,
-        "group": task.by if has_cuts else "",
+        "group": task.by if rule.get("cuts") else "",
+        "decision": DECIDED.format(chosen=rule["chosen"]) if is_weighted and "chosen" in rule else "",
     }
 
 
@@ -71,7 +75,7 @@ def write_space(folder: Path, model: str, published: Path, task: Task, license: 
     """
     check_one_label(model, gives_sets=task.multi_label is not None)
     config = read_json(published / "config.json")
-    fields = page_fields(task, bool((config.get("rule") or {}).get("cuts")))
+    fields = page_fields(task, config.get("rule"))
     shutil.copyfile(Path(__file__).with_name("demo_app.py"), folder / "app.py")
     write_json(folder / "demo.json", {"model": model, **fields})
     write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements(config)))

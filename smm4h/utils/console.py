@@ -6,11 +6,14 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from smm4h.utils.wording import between_words
 
 LOG_WIDTH = 140  # characters in a line of a log file
 
@@ -29,7 +32,20 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 class PipedConsole(Console):
-    """Console whose reader may leave early: rich's own would end the command with exit code 1 then."""
+    """Console whose reader may leave early: rich's own would end the command with exit code 1 then.
+
+    What is printed with `soft_wrap` stays on one line in a file. In a terminal it is broken between words, where the
+    terminal itself would break numbers and names; a long path is left whole.
+    """
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        if soft_wrap and self.is_terminal:
+            objects = tuple(between_words(one, self.width) if isinstance(one, str) else one for one in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
+    def print_command(self, text: str) -> None:
+        """Print a line with a command, which must stay one line to be copied."""
+        super().print(text, markup=False, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError from None

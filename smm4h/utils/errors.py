@@ -5,10 +5,13 @@ import errno
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+
+from smm4h.utils.wording import between_words
 
 GRACE_SECONDS = 5  # that other ranks wait for rank 0 to print an error
 ASK_AGAIN = 75  # exit code of a job that was stopped from outside: EX_TEMPFAIL of sysexits.h, "try again later"
@@ -141,6 +144,12 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
+def print_error(message: object) -> None:
+    """Print a message on stderr: a line in a file, and in a terminal lines that are broken between words."""
+    text = f"error: {message}"
+    print(between_words(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text, file=sys.stderr)
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's main; turn an error that the user can mend into its message on stderr and exit code 2.
 
@@ -155,7 +164,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except JobFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(1)
     except BrokenPipeError:  # `| head` closed the pipe: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -174,5 +183,5 @@ def run_main(main: Callable[[], None]) -> None:
             sys.exit(1)
         if not is_main_process:
             time.sleep(GRACE_SECONDS)
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
         sys.exit(2)

@@ -1,6 +1,7 @@
-"""Words beside a number, in the singular where the number is one."""
+"""Words beside a number, in the singular where the number is one, and lines of whole words."""
 
 import re
+import textwrap
 
 NOUN = re.compile(r"\b(tweet|row|label|id|cell|piece|formula|field|record|line|file|run)s\b")
 OF_ONE = (  # what a clause says of several, and of one
@@ -41,3 +42,9 @@ def of_one(what: str) -> str:
     for several, one in FURTHER:
         rest = several.sub(one, rest)
     return first + rest
+
+
+def between_words(text: str, width: int) -> str:
+    """Return a text whose lines are broken between words to `width` characters; a word that is longer stays whole."""
+    lines = text.split("\n")
+    return "\n".join(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines)

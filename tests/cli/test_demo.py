@@ -14,7 +14,7 @@ from smm4h.data.readers.formats import read_tsv
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.reporting.export import Unpublished
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
-from smm4h.reporting.space import GRADIO, write_space
+from smm4h.reporting.space import GRADIO, page_fields, write_space
 from smm4h.utils.errors import InputError
 
 gradio = pytest.importorskip("gradio", reason="gradio makes the demo's page; it comes with the extra `demo`")
@@ -55,6 +55,16 @@ def test_a_words_weight_is_what_the_labels_probability_loses_without_it():
     assert dict(shades(pieces))["pain"] == 1
     long = carried(classify, {"text": "word " * (EXPLAINED + 5)})
     assert len([weight for _, weight in long if weight is not None]) == EXPLAINED
+
+
+def test_the_page_says_where_the_likeliest_label_need_not_win(tuned_job):
+    job = FinishedJob.read(tuned_job.folder)
+    rule = job.rule.to_dict()
+    said = page_fields(job.task, rule)["decision"]
+    assert said == f"The label need not be the likeliest one: how probable each label must be was {job.rule.chosen}."
+    plain = {**rule, "decision": [[1.0] * len(row) for row in rule["decision"]]}
+    assert page_fields(job.task, plain)["decision"] == page_fields(job.task, None)["decision"] == ""
+    assert said in json.dumps(demo.build_app(str(tuned_job.folder)).get_config_file())
 
 
 def test_an_empty_text_is_refused_on_the_page(tuned_job):

@@ -1,12 +1,20 @@
 """New tweets against the labelled ones: other word pieces are warned of, chance is not."""
 
 import random
+from dataclasses import replace
 
 from conftest import INVENTED
 from transformers import AutoTokenizer
 
 from smm4h.cli import predict
-from smm4h.inference.new_tweets.profile import WordPieces, profile_of
+from smm4h.inference.new_tweets.profile import (
+    TweetProfile,
+    WordPieces,
+    histogram_of_lengths,
+    histogram_of_shares,
+    profile_of,
+    vocabulary_of,
+)
 from smm4h.inference.new_tweets.reference import Reference
 
 KNOWN = ["my", "son", "was", "with", "the", "baby", "and", "is", "born", "today", "again"]
@@ -46,3 +54,23 @@ def test_no_draw_of_twenty_of_the_same_source_is_warned_of_and_every_one_of_anot
         assert reference.notices(reference.profile([latin(rng) for _ in range(200)], [])) == []
         (notice,) = reference.notices(reference.profile([cyrillic(rng) for _ in range(30)], []))
         assert PIECES in notice
+
+
+def test_expected_counts_of_one_label_a_tweet_add_up():
+    labelled = TweetProfile(900, {"no": 259, "effect": 206, "suspected": 435}, histogram_of_lengths([]))
+    for n_tweets in (1, 7, 120, 500):
+        expected = Reference(labelled).expected(n_tweets)
+        assert sum(expected.values()) == n_tweets
+        assert all(abs(count - n_tweets * labelled.labels[label] / 900) < 1 for label, count in expected.items())
+    of_several = TweetProfile(900, {"pain": 600, "sleep": 700}, histogram_of_lengths([]))
+    assert Reference(of_several).expected(9) == {"pain": 6, "sleep": 7}
+
+
+def test_the_labelled_tweets_themselves_are_suspected():
+    rng = random.Random(2)
+    texts = [f"{latin(rng)} {cyrillic(rng, 4)}" for _ in range(300)]
+    vocabulary, unknown = vocabulary_of(texts)
+    reference = Reference(replace(profile_of(texts), words=histogram_of_shares(unknown)), vocabulary)
+    (notice,) = reference.notices(reference.profile(texts, []))
+    assert "are these the labelled tweets themselves?" in notice
+    assert reference.notices(reference.profile([f"{latin(rng)} {cyrillic(rng, 4)}" for _ in range(300)], [])) == []

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from smm4h.utils.console import make_console, print_table
+from smm4h.utils.console import PipedConsole, make_console, print_table
 
 SCORES = ["95 %", "precision", "recall"]
 GROUPS = [[""], ["out of fold f1", *SCORES], ["test f1", *SCORES]]
@@ -39,6 +39,27 @@ def test_a_part_wider_than_the_terminal_goes_on_below_and_long_names_take_two_li
         assert text.count(cell) == 2  # once a part
     assert "…" not in text
     assert text.count("n" * 25) >= 1
+
+
+def test_a_terminal_shows_whole_words_and_a_file_whole_lines():
+    path = "/" + "a_folder/" * 12
+    text = (
+        f"Expected f1 of the final vote on 500 test tweets: 0.566, between 0.432 and 0.692, see {path} and more of it"
+    )
+    shown = {}
+    for width, is_terminal in ((80, True), (30, True), (80, False)):
+        stream = io.StringIO()
+        to = PipedConsole(file=stream, width=width, force_terminal=is_terminal, color_system=None, highlight=False)
+        to.print(text, markup=False, soft_wrap=True)
+        to.print_command(text)
+        shown[width, is_terminal] = stream.getvalue().splitlines()
+        assert shown[width, is_terminal][-1] == text
+    assert shown[80, False] == [text, text]
+    for width in (80, 30):
+        *lines, _ = shown[width, True]
+        assert " ".join(lines).split() == text.split()
+        assert len(lines) > 2
+        assert max(len(line) for line in lines if path not in line) <= width
 
 
 def test_a_pipe_is_no_terminal_where_colours_are_forced(monkeypatch, capfd):

@@ -68,7 +68,7 @@ def differences(labelled: TweetProfile, new: TweetProfile) -> list[Difference]:
     found = label_differences(labelled, new) if labelled.labels else []
     compared = [(labelled.lengths, new.lengths, _lengths_in_words)]
     if labelled.words is not None and new.words is not None:
-        compared.append((labelled.words, new.words, _shares_in_words("of a tweet's words are in no labelled tweet")))
+        compared.append((labelled.words, new.words, _unknown_in_words))
     for name in labelled.pieces:
         if name in new.pieces:
             words = f"of a tweet's word pieces are unknown to {name} or parts of words"
@@ -90,11 +90,21 @@ def _lengths_in_words(labelled: np.ndarray, new: np.ndarray) -> str:
 
 def _shares_in_words(what: str):
     def in_words(labelled: np.ndarray, new: np.ndarray) -> str:
-        bins = np.arange(N_SHARES + 1) / N_SHARES
-        means = [percent(float(counts @ bins) / counts.sum()) for counts in (new, labelled)]
+        means = [percent(_mean_share(counts)) for counts in (new, labelled)]
         return f"about {means[0]} {what}, of the labelled ones' {means[1]}"
 
     return in_words
+
+
+def _unknown_in_words(labelled: np.ndarray, new: np.ndarray) -> str:
+    words = _shares_in_words("of a tweet's words are in no labelled tweet")(labelled, new)
+    are_known = _mean_share(new) < _mean_share(labelled) / 4
+    return f"{words} (are these the labelled tweets themselves?)" if are_known else words
+
+
+def _mean_share(counts: np.ndarray) -> float:
+    """Return the mean of a histogram (N_SHARES + 1,) of shares."""
+    return float(counts @ (np.arange(N_SHARES + 1) / N_SHARES)) / counts.sum()
 
 
 def median_bin(counts: np.ndarray) -> int:

@@ -59,17 +59,20 @@ class Reference:
             return []
         return [f"these tweets are not like the labelled ones: {'; '.join(found)}; scores may not hold for them"]
 
-    def expected(self, n_tweets: int) -> dict[str, float]:
-        """Return how many of some tweets would get each label, were they like the labelled ones."""
-        shares = self.labelled.labels.items()
-        return {label: n_tweets * count / self.labelled.n_tweets for label, count in shares}
+    def expected(self, n_tweets: int) -> dict[str, int]:
+        """Return how many of some tweets would get each label, were they like the labelled ones; one each: all."""
+        counts = np.array(list(self.labelled.labels.values()), dtype=float)
+        expected = n_tweets * counts / self.labelled.n_tweets
+        if counts.sum() == self.labelled.n_tweets:  # one label a tweet: rounded so that they add up
+            expected = np.diff(np.floor(np.cumsum(expected) + 0.5), prepend=0)
+        return dict(zip(self.labelled.labels, np.rint(expected).astype(int).tolist(), strict=True))
 
 
 def summary(new: TweetProfile, reference: Reference | None, task: Task) -> str:
     """Return the line of counts: how many tweets got each label, and how many were to be expected."""
 
-    def listed(counts: Mapping[str, float]) -> str:
-        return ", ".join(f"{task.named(label)}: {counts.get(label, 0):,.0f}" for label in task.labels)
+    def listed(counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{task.named(label)}: {counts.get(label, 0):,}" for label in task.labels)
 
     line = f"{new.n_tweets:,} tweets, {listed(new.labels)}"
     expected = reference.expected(new.n_tweets) if reference else {}
