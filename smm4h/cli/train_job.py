@@ -35,7 +35,7 @@ from smm4h.parallel.pool import make_pool, raise_for_failures
 from smm4h.parallel.progress import state_summary, state_table
 from smm4h.parallel.verification import all_damages
 from smm4h.reporting.leak_check.fingerprints import TweetFingerprints
-from smm4h.reporting.terminal import print_evaluation, print_promise, print_pseudo_label_counts, print_scores
+from smm4h.reporting.terminal import print_decision, print_evaluation, print_pseudo_label_counts, print_scores
 from smm4h.training.run_data import RunData, prepare_run_data
 from smm4h.training.tracking import check_trackers
 from smm4h.utils.console import console, silence_libraries
@@ -342,12 +342,13 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
     print_scores(leaderboard.scores, leaky, job.task)
     if evaluation is not None:
         print_evaluation(evaluation, job.task.measure)
-        print_promise(read_json(plan.ensemble_file).get("promise"))
+        finished = FinishedJob.read(plan.output_dir)
+        print_decision(finished)
         if unadjusted := unadjusted_note(plan, FittedEnsemble.read(plan.ensemble_file).rule):
             console.print(f"note: {unadjusted}", markup=False, soft_wrap=True)
         from smm4h.reporting.html_report import write_report  # matplotlib would hold up the first step
 
-        write_report(FinishedJob.read(plan.output_dir))
+        write_report(finished)
 
 
 def print_next_steps(plan: Plan) -> None:

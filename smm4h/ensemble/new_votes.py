@@ -16,7 +16,7 @@ from smm4h.data.outputs.label_files import read_labels, write_labels
 from smm4h.data.outputs.labels import in_order_of
 from smm4h.data.outputs.submissions import parts_of, read_sources, submission_files, write_submission_file
 from smm4h.data.readers.tables import Finding
-from smm4h.ensemble.decisions.operating_points import promise_of
+from smm4h.ensemble.decisions.operating_points import aim_of, promise_of
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
@@ -61,6 +61,11 @@ class Vote:
         if self.ensemble is None:
             return None
         return promise_of(self.config.decision, self.ensemble.out_of_fold["confusion"], self.config.objective.positive)
+
+    @property
+    def aim(self) -> dict[str, Any] | None:
+        """What the decision reaches, where it is for costs or for another measure than the metric."""
+        return None if self.ensemble is None else aim_of(self.config.decision, self.ensemble.out_of_fold, self.task)
 
     def member_votes(self) -> dict[str, np.ndarray]:
         """Return each member's class indices (n_tweets,): of files their labels, of a job's members by its decision."""

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from smm4h.config.decision import parse_decision
 from smm4h.config.plans.plan import Plan, fold_runs, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
+from smm4h.ensemble.decisions.operating_points import aim_of
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
 from smm4h.ensemble.scoring import FINAL, LEAKY
@@ -116,6 +118,12 @@ class FinishedJob:
     def final(self) -> dict[str, Scores | None]:
         """The scores of the vote of all members."""
         return self.scores[FINAL]
+
+    @property
+    def aim(self) -> dict[str, Any] | None:
+        """What the decision reaches out of fold, where it is for costs or for another measure than the metric."""
+        asked = self.asked.get("decision")
+        return aim_of(parse_decision(asked), self.final["out_of_fold"], self.task) if asked else None
 
     @property
     def rule(self) -> VotingRule:

@@ -19,7 +19,7 @@ from smm4h.models.voting import VotingRule, binary_threshold
 from smm4h.reporting import figures
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.hub import display_name
-from smm4h.reporting.terminal import expected_text, per_thousand, promise_text
+from smm4h.reporting.terminal import decision_text, expected_text, per_thousand
 from smm4h.utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -85,7 +85,7 @@ def _content(job: FinishedJob) -> dict:
         "group_names": sorted(job.final["out_of_fold"].get("groups", {})),
         "expected": expected,
         "expected_text": expected_text(expected, job.task.measure) if expected else "",
-        "promise_text": promise_text(job.promise) if job.promise else "",
+        "decision_text": decision_text(job),
         "sections": [section for section in SECTIONS if section[0] != "members" or "without" in evaluation],
         "vote": FINAL,
         "score_parts": parts,

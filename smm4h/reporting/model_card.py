@@ -26,7 +26,7 @@ from smm4h.models.word_models import SAFE
 from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import command_of, environment, pictures_of, rule_text, shown_word
 from smm4h.reporting.hub import display_name, is_hub_name
-from smm4h.reporting.terminal import expected_text, promise_text
+from smm4h.reporting.terminal import decision_text, expected_text
 from smm4h.utils.files import read_json, write_atomically, write_text
 
 SHOWN_ELSEWHERE = {
@@ -281,7 +281,7 @@ def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:
         confusion=job.confusion("out_of_fold"),
         confusion_where="out of fold",
         decision=f"The vote: {rule_text(job, job.with_models.rule)}"
-        + (f"\n\nPromised: {promise_text(job.promise)}" if job.promise else ""),
+        + (f"\n\n{'Promised: ' if job.promise else ''}{told}" if (told := decision_text(job)) else ""),
         members=members,
         shared=shared,
         training_note=runs_note(plan),

@@ -171,10 +171,27 @@ def promise_text(promise: dict[str, Any]) -> str:
     return f"{text} {promise['words']}".strip()
 
 
-def print_promise(promise: dict[str, Any] | None) -> None:
-    """Print what a decision for a target promises; of any other one nothing."""
-    if promise:
-        console.print(promise_text(promise), markup=False, soft_wrap=True)
+def decision_text(result: FinishedJob | Vote) -> str:
+    """Return what a decision promises or reaches beside the metric, in a sentence or two; empty where that says it."""
+    if result.promise:
+        return promise_text(result.promise)
+    return _aim_text(result.aim) if result.aim else ""
+
+
+def _aim_text(aim: dict[str, Any]) -> str:
+    if "unflagged" not in aim:
+        return f"{aim['aim']}: out of fold it is {aim['value']:.3f} ({format_interval(aim['interval'])})."
+    value, low, high, unflagged = (f"{cost:,.0f}" for cost in (aim["value"], *aim["interval"], aim["unflagged"]))
+    return (
+        f"{aim['aim']}: out of fold the errors on 1,000 tweets cost {value} ({low} to {high}); they would cost "
+        f"{unflagged} if no tweet were flagged."
+    )
+
+
+def print_decision(result: FinishedJob | Vote) -> None:
+    """Print what a decision promises or reaches, if it is for more than the metric."""
+    if text := decision_text(result):
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
@@ -184,7 +201,7 @@ def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
     console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})", markup=False)
     if expected := job.appraisal.get("expected"):
         console.print(expected_text(expected, measure), markup=False, soft_wrap=True)
-    print_promise(job.promise)
+    print_decision(job)
     print_operating_points(job.appraisal.get("operating_points", []))
     for notice in notices:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
@@ -253,7 +270,7 @@ def print_vote(vote: Vote, output: Path) -> None:
         score, measure = vote.ensemble.out_of_fold, vote.task.measure
         interval = format_interval(score["interval"])
         console.print(f"out of fold, {measure} {score[measure]:.3f} ({interval})", markup=False)
-    print_promise(vote.promise)
+    print_decision(vote)
     for notice in vote.notices:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
     console.print(f"written to {output}", markup=False, soft_wrap=True)

@@ -125,8 +125,8 @@ def test_no_vote_is_fitted_on_label_files(tmp_path, call, flags):
     [
         ("recall>=0.8", "recall>=0.8: out of fold it is 0."),
         ("flagged<=0.1", "flagged<=0.1: out of fold it is 0."),
-        ("missed: 20, false: 1", "out of fold, f1"),
-        ("f2", "out of fold, f1"),
+        ("missed: 20, false: 1", "missed: 20, false: 1: out of fold the errors on 1,000 tweets cost "),
+        ("f2", "f2: out of fold it is 0."),
         ("1: 4, 2: 2", "out of fold, f1"),
     ],
 )

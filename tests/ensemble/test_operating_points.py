@@ -9,7 +9,8 @@ from sklearn.metrics import fbeta_score
 
 from smm4h import metrics
 from smm4h.config.decision import Costs, LeastCost, Target, Threshold, Tuned, Weights, parse_decision
-from smm4h.ensemble.decisions.operating_points import operating_points, promise_of, shares_of
+from smm4h.config.task import Columns, Task
+from smm4h.ensemble.decisions.operating_points import aim_of, operating_points, promise_of, shares_of
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.metrics import confusion_matrix
 from smm4h.models.voting import METHODS, binary_threshold
@@ -157,3 +158,17 @@ def test_a_threshold_and_weights_by_hand_are_used_as_they_stand(method):
     first = metrics.Objective(metrics.f1, (0,))
     of_first = VotingConfig(first, method, Threshold(0.98)).fit_rule(["a"], probs, gold)
     assert np.array_equal(of_first.predict(probs) == 0, probs[0][:, 0] >= 0.98)
+
+
+def test_what_costs_and_another_measure_reach_is_told_as_it_is_counted_by_hand():
+    task = Task("t", ["no", "yes"], ["yes"], "f1", Columns(["text"], ["label"]))
+    gold, predicted = np.repeat([0, 0, 1, 1], [850, 50, 20, 80]), np.repeat([0, 1, 0, 1], [850, 50, 20, 80])
+    score = task.score(gold, predicted)
+    cost = aim_of(LeastCost(Costs(20, 1)), score, task)
+    assert (cost["value"], cost["unflagged"]) == pytest.approx((20 * 20 + 50, 20 * 100))
+    assert 250 < cost["interval"][0] < 450 < cost["interval"][1] < 650
+    f2 = aim_of(Tuned("f2"), score, task)
+    assert f2["value"] == pytest.approx(fbeta_score(gold, predicted, beta=2))
+    assert f2["interval"][0] < f2["value"] < f2["interval"][1]
+    for other in (Tuned(), Tuned("f1"), Target("recall", 0.9), Threshold(0.3)):
+        assert aim_of(other, score, task) is None

@@ -1,15 +1,24 @@
 """Operating points: what a recall costs in precision and in tweets to read, and what a target can promise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from smm4h.config.decision import SIDES, Decision, Target
+from smm4h.config.decision import SIDES, Costs, Decision, LeastCost, Target, Tuned
+from smm4h.config.task import Task
 from smm4h.ensemble.decisions.fit import adjust_for_averaging
 from smm4h.ensemble.fitting import VotingConfig
-from smm4h.metrics import confusion_matrix, least_shown, sample_interval
+from smm4h.metrics import (
+    bootstrap_interval,
+    confusion_matrix,
+    find_measure,
+    least_shown,
+    sample_interval,
+    saved_cost,
+)
 
 RECALLS = (0.8, 0.9, 0.95)  # of the table of operating points
 
@@ -58,6 +67,34 @@ def promise_of(target: Decision, confusion: np.ndarray, positive: Sequence[int])
         return None
     share = shares_of(confusion, positive)[target.quantity]
     return {"target": str(target), **share, "words": _doubts(target, share)}
+
+
+def aim_of(decision: Decision, score: Mapping[str, Any], task: Task) -> dict[str, Any] | None:
+    """Return what a decision for costs, or for another measure than the metric, reaches; None for any other one.
+
+    Args:
+        score: the result of `Task.score` for nested predictions.
+
+    Returns `aim`, `value` and its bootstrap `interval`. Costs are those of the errors of 1,000 tweets; beside them
+    stands `unflagged`, the costs if no tweet were flagged. None, too, for tasks of several labels a tweet, of which the
+    matrix does not tell which pairs belong together.
+    """
+    confusion, positive = np.array(score["confusion"]), list(task.objective.positive)
+    if task.multi_label:
+        return None
+    if isinstance(decision, LeastCost) and decision.costs is not None:
+        measure = partial(_costs_of_1000, costs=decision.costs)
+        further = {"unflagged": 1000 * decision.costs.missed * float(confusion[positive].sum() / confusion.sum())}
+    elif isinstance(decision, Tuned) and decision.measure not in (None, task.measure) and task.average == "pooled":
+        measure, further = find_measure(decision.measure), {}
+    else:
+        return None
+    value, interval = float(measure(confusion, positive)), list(bootstrap_interval(confusion, measure, positive))
+    return {"aim": str(decision), "value": value, "interval": interval, **further}
+
+
+def _costs_of_1000(confusion: np.ndarray, positive: Sequence[int], *, costs: Costs) -> np.ndarray:
+    return -1000 * saved_cost(confusion, positive, missed=costs.missed, false=costs.false)
 
 
 def _doubts(target: Target, share: dict[str, Any]) -> str:
