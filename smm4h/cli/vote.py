@@ -84,8 +84,8 @@ def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:
 def save(arguments: argparse.Namespace) -> None:
     """Make the asked rule the job's own, and print what it promises."""
     from smm4h.config.plans.subtask_jobs import SubtaskJobs
-    from smm4h.ensemble.fitted_ensemble import unadjusted_note, voting_config
-    from smm4h.ensemble.new_votes import POOLED
+    from smm4h.ensemble.fitted_ensemble import asked_config, unadjusted_note
+    from smm4h.ensemble.new_votes import rule_notices
     from smm4h.ensemble.subtask_votes import score_subtasks, write_joint_submission
     from smm4h.inference.finished_job import FinishedJob
     from smm4h.inference.saved_rule import JobParts, save_rule
@@ -98,12 +98,11 @@ def save(arguments: argparse.Namespace) -> None:
     parts = JobParts.of_folder(folder)
     if arguments.gold:
         parts = parts.with_gold(arguments.gold, arguments.encoding)
+    notes = rule_notices(parts.plan, asked_config(parts.plan, parts.job.task, asked_of(arguments)))
     save_rule(parts, asked_of(arguments))
     job = FinishedJob.read(folder)
     write_report(job)
-    is_pooled = voting_config(parts.plan, parts.job.task).pools_groups
-    notes = [POOLED if is_pooled else None, unadjusted_note(job.plan, job.rule)]
-    print_saved_rule(job, [*parts.notices, *filter(None, notes)])
+    print_saved_rule(job, [*parts.notices, *filter(None, [*notes, unadjusted_note(job.plan, job.rule)])])
     if jobs := SubtaskJobs.around(folder):
         score_subtasks(jobs)
         for path in write_joint_submission(jobs):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.plans.plan import read_plan
+from smm4h.config.plans.plan import Plan, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
@@ -26,9 +26,24 @@ from smm4h.ensemble.member_predictions import (
     out_of_fold_predictions,
     predictions_from_files,
 )
+from smm4h.models.voting import METHODS
 from smm4h.utils.errors import InputError, nearest
 
 POOLED = "one decision for all groups: cuts by group are for tuned, an F-beta and costs"
+OTHER_MEAN = (
+    "a number by hand applies to the mean of the models' probabilities; the job's rule so far, and the thresholds in "
+    "its report, are of the mean of their log odds, where the same number flags other tweets"
+)
+
+
+def rule_notices(plan: Plan, config: VotingConfig) -> list[str]:
+    """Return what to know of a rule that is asked for beside a job's own."""
+    notices = [POOLED] if config.pools_groups else []
+    by_probability = config.decision.by_hand and not METHODS[config.method].is_fitted
+    has_rule = plan.ensemble_file.exists() and plan.derived.damage_of(plan.ensemble_file) is None
+    if by_probability and has_rule and FittedEnsemble.read(plan.ensemble_file).rule.mean == "log_odds":
+        notices.append(OTHER_MEAN)
+    return notices
 
 
 @dataclass(frozen=True)
@@ -44,16 +59,12 @@ class Vote:
     config: VotingConfig | None = None  # how they vote; files have none
     gold: np.ndarray | None = None  # (n_labelled,) class indices of the labelled tweets; files have none
     sources: Sequence[tuple[str, int]] = ()  # of the tweets, and how many in a row are from each
+    notices: Sequence[str] = ()  # what to know of the rule beside its name
 
     def read_gold(self, path: Path, encoding: str | None = None) -> tuple[np.ndarray, Sequence[Finding]]:
         """Return the gold class indices (n_tweets,) of a label file of the same tweets, joined by id, and findings."""
         gold = in_order_of(read_labels(path, self.task, encoding), self.predictions.ids, "the vote")
         return gold.classes_in(self.task.space), gold.findings
-
-    @property
-    def notices(self) -> list[str]:
-        """What to know of the rule beside its name."""
-        return [POOLED] if self.config is not None and self.config.pools_groups else []
 
     @property
     def promise(self) -> dict[str, Any] | None:
@@ -64,7 +75,7 @@ class Vote:
 
     @property
     def aim(self) -> dict[str, Any] | None:
-        """What the decision reaches, where it is for costs or for another measure than the metric."""
+        """What the decision reaches, where it is by hand, for costs or for another measure than the metric."""
         return None if self.ensemble is None else aim_of(self.config.decision, self.ensemble.out_of_fold, self.task)
 
     def member_votes(self) -> dict[str, np.ndarray]:
@@ -166,7 +177,8 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     rule = ensemble.rule
     description = f"{rule.method} vote" + (f", ties to the {rule.ties}" if rule.method == "hard" else "")
     predicted, sources = ensemble.predict(predictions), read_sources(plan)
-    return Vote(predictions, predicted, description, task, ensemble, runs, config, gold, sources)
+    notices = rule_notices(plan, config)
+    return Vote(predictions, predicted, description, task, ensemble, runs, config, gold, sources, notices)
 
 
 def vote_of_files(

@@ -121,7 +121,7 @@ class FinishedJob:
 
     @property
     def aim(self) -> dict[str, Any] | None:
-        """What the decision reaches out of fold, where it is for costs or for another measure than the metric."""
+        """What the decision reaches out of fold beside the metric; see `operating_points.aim_of`."""
         asked = self.asked.get("decision")
         return aim_of(parse_decision(asked), self.final["out_of_fold"], self.task) if asked else None
 

@@ -179,6 +179,10 @@ def decision_text(result: FinishedJob | Vote) -> str:
 
 
 def _aim_text(aim: dict[str, Any]) -> str:
+    if "shares" in aim:
+        found, right = (_with_interval(aim["shares"][quantity]) for quantity in ("recall", "precision"))
+        flagged = per_thousand(aim["shares"]["flagged"])
+        return f"{aim['aim']}: out of fold recall {found}, precision {right}, to read of 1,000 tweets {flagged}."
     if "unflagged" not in aim:
         return f"{aim['aim']}: out of fold it is {aim['value']:.3f} ({format_interval(aim['interval'])})."
     value, low, high, unflagged = (f"{cost:,.0f}" for cost in (aim["value"], *aim["interval"], aim["unflagged"]))

@@ -129,6 +129,8 @@ def test_a_vote_with_a_target_says_that_it_leaves_the_cuts_out(job, tmp_path, ca
     assert result.code == 0, result.err
     assert "note: one decision for all groups: cuts by group are for tuned, an F-beta and costs" in result.out
     assert "soft vote of 1 on 90 tweets (0: " in result.out
+    result = call(vote.main, job / "out", "--decision", "0.3", "--output", tmp_path / "h.tsv")
+    assert "note: a number by hand applies to the mean of the models' probabilities" in result.out
     assert "one decision" not in call(vote.main, job / "out", "--output", tmp_path / "own.tsv").out
 
 

@@ -127,7 +127,7 @@ def test_no_vote_is_fitted_on_label_files(tmp_path, call, flags):
         ("flagged<=0.1", "flagged<=0.1: out of fold it is 0."),
         ("missed: 20, false: 1", "missed: 20, false: 1: out of fold the errors on 1,000 tweets cost "),
         ("f2", "f2: out of fold it is 0."),
-        ("1: 4, 2: 2", "out of fold, f1"),
+        ("1: 4, 2: 2", "1: 4, 2: 2, 3: 1: out of fold recall "),
     ],
 )
 def test_a_job_votes_by_any_decision(tuned_job, call, tmp_path, decision, says):

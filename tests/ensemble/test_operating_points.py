@@ -170,5 +170,7 @@ def test_what_costs_and_another_measure_reach_is_told_as_it_is_counted_by_hand()
     f2 = aim_of(Tuned("f2"), score, task)
     assert f2["value"] == pytest.approx(fbeta_score(gold, predicted, beta=2))
     assert f2["interval"][0] < f2["value"] < f2["interval"][1]
-    for other in (Tuned(), Tuned("f1"), Target("recall", 0.9), Threshold(0.3)):
+    by_hand = aim_of(Threshold(0.3), score, task)["shares"]
+    assert [by_hand[name]["value"] for name in ("recall", "precision", "flagged")] == [0.8, 80 / 130, 0.13]
+    for other in (Tuned(), Tuned("f1"), Target("recall", 0.9), parse_decision("argmax")):
         assert aim_of(other, score, task) is None

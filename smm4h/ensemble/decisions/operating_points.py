@@ -70,18 +70,21 @@ def promise_of(target: Decision, confusion: np.ndarray, positive: Sequence[int])
 
 
 def aim_of(decision: Decision, score: Mapping[str, Any], task: Task) -> dict[str, Any] | None:
-    """Return what a decision for costs, or for another measure than the metric, reaches; None for any other one.
+    """Return what a decision by hand, for costs, or for another measure than the metric reaches; None for another one.
 
     Args:
         score: the result of `Task.score` for nested predictions.
 
-    Returns `aim`, `value` and its bootstrap `interval`. Costs are those of the errors of 1,000 tweets; beside them
+    Returns `aim`, and of a decision by hand its `shares`, see `shares_of`, of another one `value` and its bootstrap
+    `interval`. Costs are those of the errors of 1,000 tweets; beside them
     stands `unflagged`, the costs if no tweet were flagged. None, too, for tasks of several labels a tweet, of which the
     matrix does not tell which pairs belong together.
     """
     confusion, positive = np.array(score["confusion"]), list(task.objective.positive)
     if task.multi_label:
         return None
+    if decision.by_hand and len(positive) < task.n_classes:
+        return {"aim": str(decision), "shares": shares_of(confusion, positive)}
     if isinstance(decision, LeastCost) and decision.costs is not None:
         measure = partial(_costs_of_1000, costs=decision.costs)
         further = {"unflagged": 1000 * decision.costs.missed * float(confusion[positive].sum() / confusion.sum())}
