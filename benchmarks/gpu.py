@@ -9,6 +9,7 @@ ceilings       matrix products in the training's precision, and copies
 steps          training, in one process: a stock Trainer, our plain path, ours
 bytes          the same runs twice, and killed and resumed: are their predictions the same bytes?
 side_by_side   `--runs_per_device` 1, 2, 4, 8
+streams        `--streams_per_device` 1, 2, 4, 8 of one process
 job            the paper's 45 runs on as many tweets as task 5 has, from the command to the zip; where the steps say
                that the time left is too short, fewer steps a run, and the whole is worked out from them
 predict        predict.py on 200,000 tweets by one model of each of the job's members
@@ -259,13 +260,29 @@ def same_bytes(bench: Bench) -> dict:
 
 
 def side_by_side(bench: Bench) -> dict:
-    """Return the tweets a second of the same runs by the number of runs on a device, start-up included."""
-    rows, n_runs = {}, len(bench.size.some_members) * len(bench.size.some_folds)
+    """Train the same runs with 1, 2, ... processes on a device."""
+    return at_a_time(bench, "--runs_per_device")
+
+
+def streams(bench: Bench) -> dict:
+    """Train the same runs with 1, 2, ... streams of one process."""
+    return at_a_time(bench, "--streams_per_device")
+
+
+def at_a_time(bench: Bench, flag: str) -> dict:
+    """Return the tweets a second by the number of runs at a time, start-up included, and whether answers are equal."""
+    rows, n_runs, alone = {}, len(bench.size.some_members) * len(bench.size.some_folds), None
     for k in bench.size.per_device:
         if bench.seconds_left < 2 * max([START, *(row["seconds"] for row in rows.values())]):
             break
-        seconds = bench.run(*bench.some_runs(bench.folder / f"{k}-a-device"), "--runs_per_device", k)
-        rows[k] = {"seconds": seconds, "tweets/s": n_runs * 16 * bench.size.max_steps / seconds}
+        output = bench.folder / f"{flag.strip('-')}-{k}"
+        seconds = bench.run(*bench.some_runs(output), flag, k)
+        alone = alone or answers(output)
+        rows[k] = {
+            "seconds": seconds,
+            "tweets/s": n_runs * 16 * bench.size.max_steps / seconds,
+            "bytes of the first": answers(output) == alone,
+        }
     return {"rows": rows}
 
 
@@ -316,6 +333,7 @@ PARTS: dict[str, Callable[[Bench], dict]] = {
     "steps": steps,
     "bytes": same_bytes,
     "side_by_side": side_by_side,
+    "streams": streams,
     "job": whole_job,
     "predict": predict,
     "joint": joint,

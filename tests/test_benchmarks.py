@@ -22,7 +22,7 @@ def test_the_speed_benchmark_measures_all_contenders_phases_and_predictions():
 
 
 def test_the_benchmark_of_a_gpu_runs_its_parts_and_finds_the_same_bytes(tmp_path):
-    parts = ["ceilings", "steps", "bytes", "job", "predict", "joint"]  # without the one that trains the runs of `bytes`
+    parts = ["ceilings", "steps", "bytes", "streams", "job", "predict", "joint"]  # `side_by_side` does as `streams`
     words = ["--tiny", "--minutes", 60, "--parts", *parts, "--output", tmp_path / "found.json"]
     result = python("benchmarks/gpu.py", *words)
     assert result.code == 0, result.err
@@ -31,6 +31,7 @@ def test_the_benchmark_of_a_gpu_runs_its_parts_and_finds_the_same_bytes(tmp_path
     assert not [part for part in found if "failed" in found[part]], found
     assert all(row["tweets/s"] > 0 for row in found["steps"]["rows"].values())
     assert (found["bytes"]["files"], found["bytes"]["twice"], found["bytes"]["killed and resumed"]) == (2, True, True)
+    assert found["streams"]["rows"]["2"]["bytes of the first"]
     assert (found["job"]["runs"], found["job"]["zip"]) == (2, True)
     assert re.search(r"^predict +tweets/s +\d", result.out, re.MULTILINE), result.out
 

@@ -15,6 +15,15 @@ from smm4h.models.cleaning import NORMALIZERS, emoji_namer
 from smm4h.utils.errors import InputError, nearest
 from smm4h.utils.files import check_is_file, check_is_input, check_output_folder, is_same_file
 
+# Settings that change a whole process, and their values that do not; the cache of quantised weights knows no streams.
+OF_THE_PROCESS = {
+    "report_to": ([], ["none"]),
+    "full_determinism": (False,),
+    "tf32": (None,),
+    "torch_compile": (False,),
+    "quantise": (None,),
+}
+
 
 def check_range(name: str, value: Any, where: str) -> None:
     """Raise `InputError` for a number outside its setting's range."""
@@ -238,6 +247,7 @@ def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None
             raise InputError(f"--{flag} {value}: at least one tweet must be kept")
     if settings.runs_per_device < 1:
         raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
+    _check_streams(settings, members)
     _check_pseudo(settings, members)
     _check_push(settings, members)
     if pseudo and settings.pseudo_from == "vote" and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
@@ -245,6 +255,22 @@ def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None
             f"--pseudo_fraction {settings.pseudo_fraction}: {settings.n_folds} folds get different tweets, "
             f"so each can get {1 / settings.n_folds:.3g} of them at most"
         )
+
+
+def _check_streams(settings: JobSettings, members: list[Member]) -> None:
+    """Raise `InputError` where runs of one process would change each other through what the process has once."""
+    if settings.streams_per_device == 1:
+        return
+    flag = f"--streams_per_device {settings.streams_per_device}"
+    if settings.parallel == "data":
+        raise InputError(f"{flag} trains several runs at a time, and --parallel data one; leave one of them out")
+    for member in members:
+        for name, harmless in OF_THE_PROCESS.items():
+            if getattr(member.args, name) not in harmless:
+                raise InputError(
+                    f"{flag}: member {member.name} has {name}, which works for one run of a process at a time; leave "
+                    "one of them out, or train several with --runs_per_device"
+                )
 
 
 def _check_push(settings: JobSettings, members: list[Member]) -> None:

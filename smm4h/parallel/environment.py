@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -95,13 +96,35 @@ def check_sharding(launch: LaunchEnvironment, job: Job) -> None:
         )
 
 
+def check_streams(launch: LaunchEnvironment, job: Job) -> None:
+    """Raise `InputError` where each process would train several runs at a time, and all train one."""
+    if job.settings.streams_per_device > 1 and is_joint_training(launch, job.settings):
+        raise InputError(
+            f"--streams_per_device {job.settings.streams_per_device}: this launch trains one run at a time, by all "
+            "processes; leave the flag out"
+        )
+
+
+def streams_each(settings: JobSettings, places: Sequence[str | None], use_cpu: bool) -> int:
+    """Return how many runs each worker trains at a time; raise `InputError` for a device without CUDA's streams."""
+    import torch
+
+    if settings.streams_per_device > 1 and None in places and not use_cpu and torch.accelerator.is_available():
+        raise InputError(
+            f"--streams_per_device {settings.streams_per_device}: runs have streams of their own on GPUs that CUDA "
+            f"uses, not on {torch.accelerator.current_accelerator().type}; leave the flag out"
+        )
+    return settings.streams_per_device
+
+
 def become_coordinator_or_peer(launch: LaunchEnvironment, job: Job) -> None:
     """Make this process a peer in joint training, or the coordinator of workers of its own.
 
     A coordinator starts the fork server, unless the job trains nothing, and drops the launcher's variables first.
-    Raises `InputError` where `check_sharding` does.
+    Raises `InputError` where `check_sharding` and `check_streams` do.
     """
     check_sharding(launch, job)
+    check_streams(launch, job)
     signal.signal(signal.SIGTERM, _stop)
     if is_joint_training(launch, job.settings):
         return

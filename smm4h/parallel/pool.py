@@ -24,7 +24,7 @@ from smm4h.config.plans.run import Run
 from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server
-from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, threads_each
+from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, streams_each, threads_each
 from smm4h.parallel.progress import JobProgress
 from smm4h.parallel.run_state import (
     RUN_FAILED,
@@ -261,7 +261,9 @@ class WorkerPool:
 
     def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.runs, self.data = launch, list(runs), data
-        places = devices(launch, job.members[0].args.use_cpu) * job.settings.runs_per_device
+        use_cpu = job.members[0].args.use_cpu
+        places = devices(launch, use_cpu) * job.settings.runs_per_device
+        self.n_streams = streams_each(job.settings, places, use_cpu)
         self.shares = share_out(self.runs, places, has_cpu_worker=launch.local_rank == 0)
         self.threads = threads_each(launch, len(self.shares), job.settings.threads_per_worker)
         self.workers: list[Worker] = []
@@ -275,7 +277,8 @@ class WorkerPool:
 
     def _start(self, device: str | None, runs: Sequence[Run]) -> Worker:
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        arguments = (device, self.threads, runs, self.data, theirs)
+        n_streams = self.n_streams if any(run.member.has_encoder for run in runs) else 1
+        arguments = (device, self.threads, n_streams, runs, self.data, theirs)
         process = self.context.Process(target=fork_server.run_worker, args=arguments)
         process.start()
         theirs.close()
@@ -342,7 +345,7 @@ class WorkerPool:
         if self.early_deaths >= MAX_EARLY_DEATHS * len(self.workers):
             raise InputError(
                 f"workers die before they can train ({_exit_text(code)}); give them more memory, or start "
-                "fewer (--num_processes, --runs_per_device)"
+                "fewer (--num_processes, --runs_per_device, --streams_per_device)"
             )
 
 

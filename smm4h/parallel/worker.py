@@ -14,7 +14,8 @@ from accelerate import PartialState
 
 from smm4h.config.plans.run import Run
 from smm4h.parallel.environment import set_threads
-from smm4h.parallel.run_state import RUN_FAILED, TICK, Heartbeat, log_event, unfinished
+from smm4h.parallel.run_state import RUN_FAILED, Heartbeat, log_event, unfinished
+from smm4h.parallel.streams import OnlyPlace, Place, Streams
 from smm4h.training.adaptation.adapt import adapt_encoder
 from smm4h.training.run import train_run
 from smm4h.training.run_data import PseudoLabelsRemoved, RunData, keep_best_model
@@ -27,6 +28,7 @@ from smm4h.utils.leases import Lease, LeaseHolder, LeaseLost
 from smm4h.utils.tracebacks import message_of, traceback_of
 
 TAKEN_OVER = "another process took the run over while this one was stopped"
+NEIGHBOUR_FAILED = "another run of the same process failed first"
 CHECK_SECONDS = 1.0  # between two looks of a training at its lease
 
 
@@ -34,12 +36,15 @@ class RunFailed(JobFailed):
     """Raised when a run failed, as its event log records; the worker ends too, since its GPU's state may be corrupt."""
 
 
-def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, parent: Connection) -> None:
+def work(
+    device: str | None, threads: int, n_streams: int, runs: Sequence[Run], data: RunData, parent: Connection
+) -> None:
     """Train runs in a worker process on one device, until all are done or have failed for good.
 
     Args:
         device: value of CUDA_VISIBLE_DEVICES; None where there is no GPU.
         threads: CPU threads.
+        n_streams: runs at a time.
         parent: gets the message of an error that only the user can mend.
 
     Raises SystemExit with `ASK_AGAIN` when stopped, `RUN_FAILED` after a failed run, 2 for an error of the user.
@@ -48,7 +53,11 @@ def work(device: str | None, threads: int, runs: Sequence[Run], data: RunData, p
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     become_worker(device, threads)
     try:
-        train_all(runs, data, device or "cpu", stop)
+        if n_streams == 1:
+            train_all(runs, data, device or "cpu", OnlyPlace(stop))
+        else:
+            streams = Streams(n_streams, stop, on_gpu=device is not None)
+            streams.work(lambda place: train_all(runs, data, device or "cpu", place))
     except Stopped:
         raise SystemExit(ASK_AGAIN) from None
     except RunFailed:
@@ -95,23 +104,29 @@ def acquire_next(runs: Sequence[Run], data: RunData, leases: LeaseHolder) -> tup
     return None
 
 
-def train_all(runs: Sequence[Run], data: RunData, device: str, stop: threading.Event) -> None:
+def train_all(runs: Sequence[Run], data: RunData, device: str, place: Place) -> None:
     """Train the runs in their order, sharing them with other workers, until all are done or have failed for good.
 
-    Raises `Stopped` once `stop` is set, and what `train_and_log` raises.
+    Raises `Stopped` once the place must stop, and what `train_and_log` raises.
     """
     leases = LeaseHolder()
-    while remaining := unfinished(runs):
-        if stop.is_set():
-            raise Stopped
-        if acquired := acquire_next(remaining, data, leases):
-            run, lease = acquired
-            with lease:
-                train_and_log(run, data, device, stop.is_set, lease)
-            if data.keep_models == "best":
-                keep_best_model([r for r in runs if r.member.name == run.member.name], data.best_by)
-        else:
-            stop.wait(TICK)
+    while True:
+        with place.turn():
+            if not (remaining := unfinished(runs)):
+                return
+            if place.must_stop():
+                raise Stopped
+            acquired = acquire_next(place.may_begin(remaining), data, leases)
+            if acquired:
+                run, lease = acquired
+                with lease, place.training(run):
+                    train_and_log(
+                        run, data, device, place.must_stop, lease, has_failed_neighbour=place.has_failed_neighbour
+                    )
+                if data.keep_models == "best":
+                    keep_best_model([r for r in runs if r.member.name == run.member.name], data.best_by)
+        if not acquired:
+            place.rest()
 
 
 def trainer_of(run: Run) -> Callable[..., None]:
@@ -124,7 +139,13 @@ def trainer_of(run: Run) -> Callable[..., None]:
 
 
 def train_and_log(
-    run: Run, data: RunData, device: str, stop: Callable[[], bool], lease: Lease | None, is_main_process: bool = True
+    run: Run,
+    data: RunData,
+    device: str,
+    stop: Callable[[], bool],
+    lease: Lease | None,
+    is_main_process: bool = True,
+    has_failed_neighbour: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a run and log its events; a lost lease is logged and otherwise ignored, with all errors that follow it.
 
@@ -133,6 +154,7 @@ def train_and_log(
         stop: returns True once the process must stop.
         lease: the run's; None in processes other than the main one of a joint training.
         is_main_process: whether this process writes the heartbeat and the events.
+        has_failed_neighbour: returns whether another run of this process has failed, so that errors are not this one's.
 
     Raises `Stopped`, `RunFailed`, or the error that only the user can mend.
     """
@@ -174,6 +196,9 @@ def train_and_log(
                 if PartialState().num_processes == 1:
                     return
                 raise Stopped from error  # the others wait for this process: all of them must end
+            if has_failed_neighbour():
+                log("stopped", error=NEIGHBOUR_FAILED)
+                raise Stopped from error
             if user_message(error):
                 log("stopped", error=user_message(error))
                 raise

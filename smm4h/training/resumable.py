@@ -18,6 +18,7 @@ from smm4h.config.job import Member
 from smm4h.data.dataset import column
 from smm4h.models.predictors import best_precision
 from smm4h.training import checkpoints
+from smm4h.training.captured.turns import pass_on
 from smm4h.training.optim import RAdam
 from smm4h.training.sampler import ClassSampling, ResumableBatchSampler
 from smm4h.utils.errors import InputError, Stopped
@@ -110,6 +111,12 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, callbacks=[watch] if best is None else [best, watch], **kwargs)
         self.sampling, self.run_directory, self.facts = sampling, run_directory, facts
         self.best, self.watch = best, watch
+        watch.takes_turns = self.takes_turns
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether other runs of the process have turns between two steps, or only before and after this run."""
+        return self.args.device.type == "cpu"
 
     @abstractmethod
     def training_rows(self) -> TorchDataset:
@@ -204,7 +211,7 @@ class RunMonitor(TrainerCallback):
         self.saved = self.started = time.perf_counter()
         self.seconds_before = 0.0  # of training, in processes that were interrupted
         self.first_step: float | None = None
-        self.training = self.stopping = self.due = False
+        self.training = self.stopping = self.due = self.takes_turns = False
 
     def training_seconds(self) -> float:
         """Return the seconds of training so far, interrupted processes included."""
@@ -230,6 +237,12 @@ class RunMonitor(TrainerCallback):
         self.due = control.should_save or is_time or self.stopping
         last_of_epoch = state.global_step >= state.max_steps or float(state.epoch).is_integer()
         control.should_save = self.due and not last_of_epoch
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let other runs of this process have their turns."""
+        if self.takes_turns:
+            pass_on()
 
     def _report_and_see(self, state) -> bool:
         """Report the step; return whether this process has lost the run's lease."""
@@ -255,6 +268,7 @@ class RunMonitor(TrainerCallback):
         """
         if not self.training and any_process(args, self.stop())[0]:
             raise Stopped
+        self._pass_on()
 
 
 def any_process(args: RunArguments, *flags: bool) -> tuple[bool, ...]:

@@ -117,6 +117,13 @@ def test_members_may_name_baselines_too():
         ),
         (["--save_strategy", "best"], "choose no, epoch or steps"),
         (["--runs_per_device", "0"], "at least one run"),
+        (["--streams_per_device", "0"], "--streams_per_device 0 is out of its range"),
+        (["--streams_per_device", "2", "--parallel", "data"], "several runs at a time, and --parallel data one"),
+        (
+            ["--streams_per_device", "2", "--report_to", "wandb"],
+            "member bigru-42 has report_to, which works for one run",
+        ),
+        (["--streams_per_device", "2", "--tf32", "false"], "member bigru-42 has tf32, which works for one run"),
         (["--train_sampling_strategy", "batch_rebalance"], "choose random, group_by_length or sequential"),
         (["stray"], "unrecognized arguments: stray"),
     ],

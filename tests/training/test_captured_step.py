@@ -14,6 +14,7 @@ from smm4h.config.job import Member
 from smm4h.models.batching import PaddingCollator
 from smm4h.models.padding_free.attention import RaggedAttention
 from smm4h.models.padding_free.encoder import PaddingFreeEncoder
+from smm4h.training.captured import step as captured_step
 from smm4h.training.captured.rows import TrainingTweets
 from smm4h.training.captured.step import CapturedStep
 from smm4h.training.captured.trainer import can_capture
@@ -175,3 +176,13 @@ def test_a_step_is_captured_unless_it_needs_a_value_on_the_host_or_more_than_eac
     own = {name: settings[name] for name in ("bigru_input",) if name in settings}
     model = small_classifier(tmp_path, settings["head"], **own)
     assert can_capture(Member("m", settings), model.head, longest) is is_captured
+
+
+def test_graphs_of_runs_on_streams_of_their_own_are_recorded_there_and_share_no_workspace(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: "default")
+    monkeypatch.setattr(captured_step, "_side_stream", lambda: "side")
+    recorded = []
+    for current in ("default", "first", "second"):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda current=current: current)
+        recorded.append(captured_step._recording_stream())
+    assert recorded == ["side", "first", "second"]

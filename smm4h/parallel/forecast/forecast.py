@@ -131,6 +131,7 @@ class Forecaster:
         """Return what the missing runs of a plan take, whose members are among those that were measured."""
         runs, n_workers = missing_runs(plan), self.workers.n
         n_here = len(self.workers.devices) * self.workers.n_processes
+        n_streams = job.settings.streams_per_device  # the runs of a worker are counted one after the other, at most
         if not self.measured:
             return Forecast(self.guess, len(runs), n_workers, was_measured=False)
         size = self.size.with_folds(job.settings.n_folds)
@@ -145,10 +146,10 @@ class Forecaster:
             n_workers=n_workers,
             was_measured=True,
             disk=kept_bytes(runs, of_run, job) + self._prediction_bytes(runs, size, teachers),
-            disk_meanwhile=largest(working, n_workers),
+            disk_meanwhile=largest(working, n_workers * n_streams),
             memory=shared_memory() * self.workers.n_processes
-            + largest((one.memory for one in of_run.values()), n_here),
-            gpu_memory=largest((one.gpu_memory for one in of_run.values()), job.settings.runs_per_device),
+            + largest((one.memory for one in of_run.values()), n_here * n_streams),
+            gpu_memory=largest((one.gpu_memory for one in of_run.values()), job.settings.runs_per_device * n_streams),
         )
 
     def _of(self, run: Run) -> Measured:
@@ -259,5 +260,8 @@ def shortages(forecast: Forecast, folder: Path) -> list[str]:
         )
     available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     if forecast.memory > available:
-        lines.append(f"only {size_text(available)} of memory are free; train fewer runs at a time (--runs_per_device)")
+        lines.append(
+            f"only {size_text(available)} of memory are free; train fewer runs at a time (--runs_per_device, "
+            "--streams_per_device)"
+        )
     return lines

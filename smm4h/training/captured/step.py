@@ -28,8 +28,18 @@ _warm: set[tuple] = set()  # what this process has computed once, so that its ke
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    """Return the stream on which graphs are recorded; one, since cuBLAS keeps a workspace for each."""
+    """Return a stream beside the default one, on which nothing can be recorded."""
     return torch.cuda.Stream()
+
+
+def _recording_stream() -> torch.cuda.Stream:
+    """Return the stream on which graphs are recorded that will be replayed on the current one.
+
+    One, since cuBLAS keeps a workspace for each, which the graphs' products use; and not that of runs which are
+    replayed on another stream at the same time, whose products would write to the same workspace.
+    """
+    current = torch.cuda.current_stream()
+    return _side_stream() if current == torch.cuda.default_stream() else current
 
 
 @cache
@@ -47,7 +57,7 @@ class Graph:
     """
 
     def __init__(self, compute: Callable[[], None], kind: tuple, pool: tuple[int, int]) -> None:
-        self.graph, side = torch.cuda.CUDAGraph(), _side_stream()
+        self.graph, side = torch.cuda.CUDAGraph(), _recording_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             if kind not in _warm:

@@ -52,6 +52,10 @@ class CapturedTrainer(TweetTrainer):
         encoder = self.model.encoder_override
         self.step = CapturedStep(self.model, encoder, tweets, self._mean_loss, self.args.max_grad_norm)
 
+    @property
+    def takes_turns(self) -> bool:
+        return True
+
     def _mean_loss(self, outputs, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of a whole step."""
         divisor = self.loss_on_device.normalizer(targets)
