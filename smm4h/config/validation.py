@@ -108,6 +108,7 @@ def check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(f"{where}name an encoder: --model_name_or_path dmis-lab/biobert-base-cased-v1.1, or a folder")
     if member.args.checkpoint == "best" and member.args.eval_strategy == "no":
         raise InputError(f"{where}checkpoint best needs --eval_strategy epoch or steps; or choose --checkpoint last")
+    _check_evaluations(member, where)
     if member.args.refit and member.has_encoder and member.args.checkpoint == "best":
         raise InputError(
             f"{where}refit holds no tweets out that could choose an epoch; choose --checkpoint last, or --refit false"
@@ -132,6 +133,17 @@ def check_member(member: Member, task: Task, where: str) -> None:
         )
     if member.args.max_seq_length < 4:
         raise InputError(f"{where}--max_seq_length {member.args.max_seq_length} leaves no room for a tweet")
+
+
+def _check_evaluations(member: Member, where: str) -> None:
+    """Raise `InputError` where the best epoch is asked for, and the last one is over before any is scored."""
+    args = member.args
+    is_short = args.max_steps <= 0 and not args.min_steps and args.eval_delay > args.num_train_epochs
+    if member.has_encoder and args.checkpoint == "best" and args.eval_strategy == "epoch" and is_short:
+        raise InputError(
+            f"{where}--eval_delay {args.eval_delay:g} leaves none of {args.num_train_epochs:g} epochs to be scored; "
+            "lower it, or train more epochs"
+        )
 
 
 OUTSIDE_PARTS = ("out_of_fold", "test", "unlabelled")

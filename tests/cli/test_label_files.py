@@ -5,6 +5,7 @@ import datetime
 import gzip
 import re
 import zipfile
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow as pa
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from tweet_files import UNLABELLED_HEADER, write_labels
 
 from smm4h.cli import pseudo_label, vote
+from smm4h.config.task import Columns
+from smm4h.config.task_file import read_task
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.label_files import write_labels as write_label_file
+from smm4h.utils.errors import InputError
 
 COMMA_IDS = ['1,5"', "2"]
 
@@ -338,3 +342,14 @@ def test_a_file_of_tweets_is_no_label_file(tmp_path, call):
     result = call(vote.main, tmp_path / "t.tsv", "--output", tmp_path / "v.tsv")
     assert result.code == 2
     assert "t.tsv, line 1: no column Class or class or label among tweet_id, text" in result.err
+
+
+def test_gold_beside_texts_without_ids_is_asked_for_their_numbers(tmp_path):
+    """Texts taken for ids would be those of no tweet, and the order of two files need not be the same."""
+    task = replace(read_task(TASK5), columns=Columns(["post text"], ["ade"]))
+    path = tmp_path / "gold.csv"
+    path.write_text("post text,ade\na b c,1\nd e f,3\n")
+    with pytest.raises(InputError, match="are numbered from 0; add a column with these numbers"):
+        read_labels(path, task)
+    path.write_text("id,post text,ade\n0,a b c,1\n1,d e f,3\n")
+    assert read_labels(path, task).ids.to_pylist() == ["0", "1"]

@@ -158,7 +158,9 @@ def test_last_needs_no_evaluation_and_best_does(prepare_job):
 
 
 def test_a_run_that_is_never_scored_is_refused(prepare_job):
-    job = prepare_job(eval_delay=1000)
+    with pytest.raises(InputError, match="--eval_delay 1000 leaves none of 1 epochs to be scored"):
+        prepare_job(eval_delay=1000)
+    job = prepare_job(eval_delay=1000, eval_strategy="steps", eval_steps=1)
     with pytest.raises(InputError, match=r"not scored in its \d+ steps; lower --eval_delay"):
         train_run(job.runs[0], job.data)
     assert not job.runs[0].is_done()

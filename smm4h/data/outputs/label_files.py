@@ -220,7 +220,8 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
         raise InputError(
             f"{table.path}, line 1: no header here; the first line must name the columns, such as tweet_id and Class"
         )
-    if len(names) == 2 and not is_found and not TEXT_NAMES & {name.casefold() for name in names}:
+    texts = {*TEXT_NAMES, *(name.casefold() for name in (task.columns.text if task else ()))}
+    if len(names) == 2 and not is_found and not texts & {name.casefold() for name in names}:
         id_name = names[1] if label_name == names[0] else names[0]
         label_name = names[1] if id_name == names[0] else names[0]
     elif not is_found:
@@ -228,7 +229,10 @@ def _label_columns(table: Table, task: Task | None) -> tuple[str, str | None, li
         if id_name is not None and task is not None:
             wanted.append(f"{PROBABILITY}{task.labels[0]} and one more of each label")
         header = f" among {', '.join(names)}" if looks_like_header(names) and len(names) < 20 else ""
-        raise InputError(f"{table.path}, line 1: no column {' or '.join(wanted)}{header}; name one of its columns so")
+        remedy = "name one of its columns so"
+        if id_name is None and task is not None and not task.columns.id:
+            remedy = "the task's tweets have no ids and are numbered from 0; add a column with these numbers"
+        raise InputError(f"{table.path}, line 1: no column {' or '.join(wanted)}{header}; {remedy}")
     for name in (id_name, label_name, *classes):
         if names.count(name) > 1:
             shown = name if len(name) <= LONGEST_NAME else "the same"
