@@ -168,7 +168,9 @@ def explain_tweets(arguments: argparse.Namespace, predictor, task, rows: Sequenc
 
     tweets = pick_tweets(blocks, rows, arguments.explain)
     if not tweets:
-        console.print("--explain: no tweet got a rare label, so there is nothing to explain", markup=False)
+        console.print(
+            "--explain: no tweet with a word in it got a rare label, so there is nothing to explain", markup=False
+        )
         return
     n_texts = count_variants(tweets)
     console.print(

@@ -14,6 +14,8 @@ from conftest import job_words, recipe_of, train_here
 
 import smm4h
 from smm4h.cli import predict, publish
+from smm4h.data.streaming import Block
+from smm4h.inference.new_tweets.explanation import pick_tweets
 from smm4h.utils.derived import DerivedFiles
 
 TASK = """\
@@ -292,6 +294,11 @@ def test_the_word_that_decides_is_found(word_job, published_words, tmp_path, cal
     refused = call(predict.main, *words)  # what was explained before is not replaced either
     assert refused.code == 2
     assert "is there already" in refused.err
+
+
+def test_texts_without_a_word_and_copies_are_not_explained():
+    blocks = [Block(0, ["a", "b", "c"], ["", "  \n", "two words"]), Block(1, ["d", "e"], ["two words", "😷"])]
+    assert [tweet.id for tweet in pick_tweets(blocks, [0, 1, 3, 2, 4], 3)] == ["d", "e"]
 
 
 def test_a_published_ensemble_expects_what_the_job_does_and_has_its_names(published_words, tmp_path, call):

@@ -112,7 +112,7 @@ def certainty(space: LabelSpace, classes: np.ndarray, probabilities: np.ndarray,
 
 
 def pick_tweets(blocks: Iterable[Block], rows: Sequence[int], count: int) -> list[Tweet]:
-    """Return the first tweets with different texts of some rows of an input, at most `count`.
+    """Return the first tweets with different texts, of a word or more, of some rows of an input; at most `count`.
 
     Args:
         rows: numbers of tweets from 0, the most wanted first.
@@ -126,7 +126,8 @@ def pick_tweets(blocks: Iterable[Block], rows: Sequence[int], count: int) -> lis
         first += len(block.ids)
     distinct: dict[str, Tweet] = {}
     for row in rows:
-        distinct.setdefault(found[row].text, found[row])
+        if PART.search(found[row].text):  # else there is nothing to leave out
+            distinct.setdefault(found[row].text, found[row])
     return list(distinct.values())[:count]
 
 
