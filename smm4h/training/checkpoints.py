@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from smm4h.config.plans.run import Run
 from smm4h.config.versions import is_same_code
 from smm4h.data.outputs.predictions import is_complete
+from smm4h.training.captured.turns import aside
 from smm4h.utils.durable import damages, listing, read_checked_json, remove, sync_tree, write_checked_json
 from smm4h.utils.files import check_fence, sync_names
 from smm4h.utils.leases import LeaseLost
@@ -40,13 +41,19 @@ def leave_own_folder(folder: Path) -> None:
     """Remove this process's own folder; a complete checkpoint in it goes back to the run's, if the lease is held."""
     with suppress(LeaseLost, OSError):
         for checkpoint in folder.glob("*/checkpoint-*[0-9]"):
-            move_into_place(checkpoint, folder.parent / checkpoint.name)
+            sync_tree(checkpoint)  # not aside: others must not go on before the error that may have led here is noted
+            _move(checkpoint, folder.parent / checkpoint.name)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def move_into_place(folder: Path, target: Path) -> None:
     """Move a complete folder to its place, instead of one that is there already."""
-    sync_tree(folder)
+    with aside():
+        sync_tree(folder)
+    _move(folder, target)
+
+
+def _move(folder: Path, target: Path) -> None:
     check_fence()
     if target.exists():
         remove(target)
@@ -60,12 +67,10 @@ def mark_complete(folder: Path, content: Mapping[str, Any]) -> None:
     Args:
         content: what a resumed run needs to know and to compare; see `completion_record`.
     """
-    sync_tree(folder)  # or a power cut may keep the mark and lose the content of the files
-    write_checked_json(folder / COMPLETE_FILE, {**content, "files": _listing(folder)})
-
-
-def _listing(folder: Path) -> dict[str, Any]:
-    return listing(folder, [folder], without=[COMPLETE_FILE])
+    with aside():
+        sync_tree(folder)  # or a power cut may keep the mark and lose the content of the files
+        files = listing(folder, [folder], without=[COMPLETE_FILE])
+    write_checked_json(folder / COMPLETE_FILE, {**content, "files": files})
 
 
 def publish(folder: Path, run_directory: Path) -> None:

@@ -43,6 +43,7 @@ from smm4h.models.padding_free.encoder import supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.adapters import add_member_adapter, convert_saved, end_adapter, has_adapter, load_trained, quantised
 from smm4h.training.captured.trainer import CapturedTrainer, is_captured
+from smm4h.training.captured.turns import aside
 from smm4h.training.checkpoints import (
     RunFiles,
     TrainingResult,
@@ -293,7 +294,8 @@ def _train(
 
     def publish() -> None:
         (own / "trained" / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains local paths
-        trained.files.update(listing(own, [own / "trained"]))
+        with aside():
+            trained.files.update(listing(own, [own / "trained"]))
         checkpoints.move_into_place(own / "trained", run.trained_model)
         write_training_result(run, trained)
         checkpoints.remove_all(run.directory)

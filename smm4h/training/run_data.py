@@ -29,6 +29,7 @@ from smm4h.data.tokenization import token_table, tokenise
 from smm4h.metrics import rare_average_precision
 from smm4h.training import checkpoints
 from smm4h.training.adaptation.texts import file_part, prepare_texts
+from smm4h.training.captured.turns import aside
 from smm4h.training.checkpoints import ResultFiles
 from smm4h.utils.durable import listing, remove, write_checked_json
 from smm4h.utils.errors import InputError
@@ -238,7 +239,8 @@ def kind_of(task: Task) -> dict[str, str]:
 
 def write_done(run: Run, record: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
     """Write DONE, with what made the run and the list of its files, and remove what is not needed any more."""
-    model = listing(run.directory, [run.model]) if run.model.is_dir() else {}
+    with aside():
+        model = listing(run.directory, [run.model]) if run.model.is_dir() else {}
     made_by = {"fingerprint": run.fingerprint, OWN: own_version()}
     write_checked_json(run.done_file, {**made_by, **record, "files": {**files, **model}})
     remove_intermediate_files(run)

@@ -18,7 +18,7 @@ from smm4h.parallel.streams import OnlyPlace, Streams
 from smm4h.parallel.worker import RunFailed, train_all
 from smm4h.training import run as training_run
 from smm4h.training.captured.trainer import can_capture
-from smm4h.training.captured.turns import Queue, Turn, begin_turns, pass_on
+from smm4h.training.captured.turns import Queue, Turn, aside, begin_turns, pass_on
 from smm4h.utils.errors import InputError, Stopped
 
 SOME = {"members": ["bigru-42", "last2-pooler-42"], "n_folds": 2, "num_train_epochs": 2}
@@ -142,6 +142,34 @@ def test_what_a_process_has_once_is_each_threads_own_between_two_of_its_steps():
     assert drawn["a"] == drawn["b"] == drawn["c"]
     assert len(set(drawn["a"])) == 20
     assert "".join(drawn["order"]) == "".join(drawn["order"][:3]) * 20
+
+
+def test_others_go_on_while_a_thread_flushes_its_files():
+    queue, is_flushing, has_gone_on, found = Queue(), threading.Event(), threading.Event(), {}
+
+    def save() -> None:
+        turn = Turn(queue, None)
+        begin_turns(turn)
+        with turn:
+            torch.manual_seed(5)
+            with aside():
+                is_flushing.set()
+                found["others went on"] = has_gone_on.wait(20)
+            found["drawn after it"] = torch.rand(1).item()
+
+    def go_on() -> None:
+        with Turn(queue, None):
+            torch.manual_seed(6)
+            has_gone_on.set()
+
+    threads = [threading.Thread(target=save), threading.Thread(target=go_on)]
+    threads[0].start()
+    assert is_flushing.wait(20)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    torch.manual_seed(5)
+    assert found == {"others went on": True, "drawn after it": torch.rand(1).item()}
 
 
 def test_a_threads_graphs_draw_from_a_random_generator_of_its_own(monkeypatch):

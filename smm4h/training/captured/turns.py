@@ -5,6 +5,7 @@ run has the bytes that it has alone.
 
 - Between two calls of `pass_on` nothing runs but one thread, so that whatever begins and ends there, a recording, a
   checkpoint, a comparison, is as in a process with one run.
+- Beside that thread, others at most hash their run's files and flush them to the disk (`aside`).
 - What lives longer and belongs to the process is kept by `HostState` and put back before a thread goes on: random
   generators, and what accelerate knows of the run. What PyTorch keeps for each thread needs no care: the current
   stream, grad mode, autocast.
@@ -15,6 +16,8 @@ run has the bytes that it has alone.
 import random
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -130,3 +133,17 @@ def pass_on() -> None:
     """Let each run of this process that waits have a turn, then go on; to be called between two steps."""
     if (turn := _turn.get()) is not None:
         turn.pass_on()
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Let the other runs of this process go on during a `with` block that does nothing but hash and flush files."""
+    turn = _turn.get()
+    if turn is None:
+        yield
+        return
+    turn.__exit__()
+    try:
+        yield
+    finally:
+        turn.__enter__()
