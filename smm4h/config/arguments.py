@@ -215,7 +215,7 @@ class JobSettings:
     )
     runs_per_device: int = setting(1, "runs trained side by side on each GPU, or on the CPU", MACHINES, effect=False)
     streams_per_device: int = setting(
-        1, "runs that each worker trains at a time, each on a CUDA stream", MACHINES, ge=1, le=16, effect=False
+        1, "runs that each worker trains at a time, each on a CUDA stream", ge=1, le=16, effect=False
     )
     threads_per_worker: int = setting(0, "CPU threads of each worker (0: cores shared out evenly)", ge=0, effect=False)
     save_minutes: float = setting(5.0, "minutes between two checkpoints of a run (0: none)", MACHINES, effect=False)
