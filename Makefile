@@ -11,7 +11,7 @@ ENCODER ?= $$($(BIN)/python quickstart/encoder.py)
 OUTPUT ?= runs/quickstart
 # Workers side by side: the machine's cores, at most four.
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
-# More flags for the job, such as FLAGS="--num_train_epochs 1". Of the 27 models, each member's best one is kept;
+# More flags for the job, such as FLAGS="--num_train_epochs 8". Of the 27 models, each member's best one is kept;
 # FLAGS="--keep_models all" keeps all of them.
 FLAGS ?=
 # Test files, one by one to whichever process is free, in the order of tests/conftest.py.
