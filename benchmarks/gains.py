@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import quality
@@ -118,18 +117,9 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--task", required=True)
-    add("--data_dir", type=Path, required=True)
-    add("--model_name_or_path", required=True)
-    add("--tweets", type=int, default=500, help="labelled tweets")
-    add("--test_tweets", type=int, default=2000, help="test tweets, at most")
-    add("--pool_tweets", type=int, default=5000, help="unlabelled tweets, at most")
-    add("--share", type=float, help="share of the rare labels (default: as it is)")
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the draws")
-    add("--output_dir", type=Path, required=True)
-    add("flags", nargs="*", help="behind --: flags for all jobs")
+    parser = quality.jobs_parser(__doc__, tweets=500, test_tweets=2000)
+    parser.add_argument("--pool_tweets", type=int, default=5000, help="unlabelled tweets, at most")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the draws")
     return parser.parse_args()
 
 

@@ -59,18 +59,24 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draws_parser(description: str, test_tweets: int) -> argparse.ArgumentParser:
-    """Return a parser with the flags of `draw_rows`, of a vote, and of where predictions are kept."""
+def tweets_parser(description: str, tweets: int, test_tweets: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags of what is drawn, and of where results are kept."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--task", required=True)
     add("--data_dir", type=Path, required=True)
-    add("--tweets", type=int, default=1000, help="labelled tweets")
+    add("--tweets", type=int, default=tweets, help="labelled tweets")
     add("--test_tweets", type=int, default=test_tweets, help="test tweets, at most")
     add("--share", type=float, help="share of the rare labels (default: as it is)")
-    add("--draws", type=int, default=20)
-    add("--method", default="soft")
     add("--output_dir", type=Path, required=True)
+    return parser
+
+
+def draws_parser(description: str, test_tweets: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags of `draw_rows`, of a vote, and of where predictions are kept."""
+    parser = tweets_parser(description, 1000, test_tweets)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--method", default="soft")
     return parser
 
 

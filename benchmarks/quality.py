@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
+from promises import tweets_parser
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
 from smm4h.config.arguments import BASELINE_CLEANING
@@ -61,21 +62,21 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = jobs_parser(__doc__, tweets=3000, test_tweets=4000)
     add = parser.add_argument
-    add("--task", required=True)
-    add("--data_dir", type=Path, required=True)
-    add("--model_name_or_path", required=True)
-    add("--tweets", type=int, default=3000, help="labelled tweets")
-    add("--test_tweets", type=int, default=4000, help="test tweets, at most")
-    add("--share", type=float, help="share of the rare labels (default: as it is)")
     add("--seed", type=int, default=1)
     recipes = ["recipes/rare.yaml", "recipes/smm4h2020.yaml"]
     add("--recipes", nargs="*", default=recipes, help="the first is compared; none: TF-IDF alone")
     add("--no_stock", action="store_true", help="leave the stock fine-tuning out: its fp32 takes longest")
-    add("--output_dir", type=Path, required=True)
-    add("flags", nargs="*", help="behind --: flags for all recipes")
     return parser.parse_args()
+
+
+def jobs_parser(description: str, tweets: int, test_tweets: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags of `draw` and of jobs that are trained on what is drawn."""
+    parser = tweets_parser(description, tweets, test_tweets)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("flags", nargs="*", help="behind --: flags for all jobs")
+    return parser
 
 
 def draw(arguments: argparse.Namespace, task: Task, pool_tweets: int = 0) -> np.ndarray:

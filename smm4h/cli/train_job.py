@@ -23,7 +23,7 @@ from smm4h.data.outputs.submissions import write_shape
 from smm4h.data.readers.tables import Finding
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.data.tokenization import check_encoders, has_token_table, token_findings
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, saved_rule_note, unadjusted_note
+from smm4h.ensemble.fitted_ensemble import saved_rule_note, unadjusted_note
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.new_tweets.reference import write_profile
@@ -344,7 +344,7 @@ def print_summary(plan: Plan, job: Job, splits: Splits, test_gold: np.ndarray | 
         print_evaluation(evaluation, job.task.measure)
         finished = FinishedJob.read(plan.output_dir)
         print_decision(finished)
-        if unadjusted := unadjusted_note(plan, FittedEnsemble.read(plan.ensemble_file).rule):
+        if unadjusted := unadjusted_note(plan, finished.rule):
             console.print(f"note: {unadjusted}", markup=False, soft_wrap=True)
         from smm4h.reporting.html_report import write_report  # matplotlib would hold up the first step
 
