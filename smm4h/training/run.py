@@ -43,7 +43,7 @@ from smm4h.models.padding_free.encoder import supports_padding_free
 from smm4h.training import checkpoints
 from smm4h.training.adapters import add_member_adapter, convert_saved, end_adapter, has_adapter, load_trained, quantised
 from smm4h.training.captured.trainer import CapturedTrainer, is_captured
-from smm4h.training.captured.turns import aside
+from smm4h.training.captured.turns import Beside
 from smm4h.training.checkpoints import (
     RunFiles,
     TrainingResult,
@@ -148,7 +148,10 @@ def train_run(
     Raises `Stopped` after saving on a stop, and `InputError` for settings that the user must correct.
     """
     with own_folder(run) as own:
-        while not _run_once(run, data, own, report, stop, on_trained):
+        is_complete = False
+        while not is_complete:
+            with Beside() as saving:
+                is_complete = _run_once(run, data, own, report, stop, on_trained, saving)
             _free_memory()
 
 
@@ -170,11 +173,12 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> bool:
+def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained, saving: Beside) -> bool:
     """Complete a run's missing steps; return False if the run collapsed and must be trained with another seed.
 
     Args:
         own: folder of this process alone, for what is unfinished.
+        saving: makes the trained weights durable while they predict.
     """
     started_at = time.perf_counter()
     pseudo = data.pseudo_labels(run)
@@ -184,7 +188,7 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
     trained = broadcast_from_main(read_training_result(run))
     if trained is None:
         may_collapse = run.member.args.retrain_collapsed and not collapsed
-        trained = _train(run, trainer, data.task, len(part), may_collapse=may_collapse)
+        trained = _train(run, trainer, data.task, len(part), saving, may_collapse=may_collapse)
         if trained is None:
             trainer.accelerator.free_memory()
             return False
@@ -194,13 +198,18 @@ def _run_once(run: Run, data: RunData, own: Path, report, stop, on_trained) -> b
         trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = False  # their wrappers serve training only
     predicting_since = time.perf_counter()
     written = RunFiles(run, trained)
+
+    def write_after_saving(write: Callable[[], None]) -> None:
+        saving.wait()
+        checkpoints.on_main_process(write)
+
     write_results(
         run,
         data,
         lambda part, tweets: predict_proba(trainer, tweets, trainer.best.logits if part == HELD_OUT else None),
         {**trained.facts, "pseudo_tweets": 0 if pseudo is None else len(pseudo.rows)},
         written,
-        in_one_process=checkpoints.on_main_process,
+        in_one_process=write_after_saving,
         broadcast=broadcast_from_main,
     )
 
@@ -259,9 +268,9 @@ def broadcast_from_main(value: Any) -> Any:
 
 
 def _train(
-    run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, *, may_collapse: bool
+    run: Run, trainer: "TweetTrainer", task: Task, training_tweets: int, saving: Beside, *, may_collapse: bool
 ) -> TrainingResult | None:
-    """Train the remaining steps, restore the best epoch, and save its weights.
+    """Train the remaining steps, restore the best epoch, and save its weights, which `saving` completes.
 
     Returns None for a run that `may_collapse` and did: COLLAPSED is then written, and the run must be trained with
     another seed. Raises `InputError` where no evaluation was made to choose from.
@@ -294,13 +303,15 @@ def _train(
 
     def publish() -> None:
         (own / "trained" / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains local paths
-        with aside():
-            trained.files.update(listing(own, [own / "trained"]))
+        trained.files = listing(own, [own / "trained"])
         checkpoints.move_into_place(own / "trained", run.trained_model)
         write_training_result(run, trained)
         checkpoints.remove_all(run.directory)
 
-    checkpoints.on_main_process(publish)
+    if trainer.args.world_size == 1:
+        saving.begin(publish)
+    else:
+        checkpoints.on_main_process(publish)
     return trained
 
 

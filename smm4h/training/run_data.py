@@ -200,11 +200,13 @@ def write_results(
     maker |= kind_of(data.task)
     labelled = token_table(data.token_folder, "labelled", run.member)
     held_out = labelled.select(np.flatnonzero(data.held_out(run)))
-    parts = [] if run.is_refit else [(HELD_OUT, run.held_out_file, held_out)]
+    parts = []  # those first that are computed: the best evaluation has seen the held-out tweets already
     if data.has_test:
         parts.append(("test", run.test_file, token_table(data.token_folder, "test", run.member)))
     if data.pool == "unlabelled" and run.member.name in data.teachers:
         parts.append(("unlabelled", run.unlabelled_file, token_table(data.token_folder, "unlabelled", run.member)))
+    if not run.is_refit:
+        parts.append((HELD_OUT, run.held_out_file, held_out))
     for name, path, tweets in parts:
         part_maker = {**maker, "part": name}
         if broadcast(written.is_whole(path, part_maker)):

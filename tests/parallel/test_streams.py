@@ -1,5 +1,6 @@
 """Runs that share a process, each in a thread of its own: the bytes that they have alone, whatever befalls them."""
 
+import contextvars
 import json
 import os
 import random
@@ -18,8 +19,10 @@ from smm4h.parallel.streams import OnlyPlace, Streams
 from smm4h.parallel.worker import RunFailed, train_all
 from smm4h.training import run as training_run
 from smm4h.training.captured.trainer import can_capture
-from smm4h.training.captured.turns import Queue, Turn, aside, begin_turns, pass_on
+from smm4h.training.captured.turns import Beside, Queue, Turn, aside, begin_turns, pass_on
 from smm4h.utils.errors import InputError, Stopped
+from smm4h.utils.files import check_fence, fenced
+from smm4h.utils.leases import LeaseLost
 
 SOME = {"members": ["bigru-42", "last2-pooler-42"], "n_folds": 2, "num_train_epochs": 2}
 LEARNS = {"learning_rate": 0.02, "adam_beta2": 0.8}
@@ -92,13 +95,13 @@ def test_runs_of_one_process_have_the_bytes_that_they_have_alone_also_stopped_an
 
 
 def test_a_run_that_fails_stops_its_neighbours_and_is_tried_again_without_them(prepare_job):
-    hopeless = {**SOME, **LEARNS, "num_train_epochs": 1, "n_folds": 2, "max_grad_norm": 0}
-    alone, together = prepare_job("alone", **hopeless), prepare_job("together", **hopeless)
+    unclipped = {**SOME, **LEARNS, "max_grad_norm": 0}
+    alone, together = prepare_job("alone", **unclipped), prepare_job("together", **unclipped)
     good = [run for run in wanted(alone) if run.fold == 0]
     expected = train_alone(alone, good)
     runs = [run for run in wanted(together) if run.fold == 0]
     other = next(run for run in wanted(together) if run.fold == 1)
-    bad = replace(other, member=other.member.with_settings(learning_rate=1e30))
+    bad = replace(other, member=other.member.with_settings(learning_rate=1e30, num_train_epochs=1))
     for _ in range(3):
         with pytest.raises(RunFailed, match="the run has diverged"):
             train_in_streams(together, [bad, *runs])
@@ -170,6 +173,34 @@ def test_others_go_on_while_a_thread_flushes_its_files():
         thread.join()
     torch.manual_seed(5)
     assert found == {"others went on": True, "drawn after it": torch.rand(1).item()}
+
+
+def test_what_is_done_beside_a_run_has_its_fence_and_no_turn_and_ends_with_it():
+    begin_turns(Turn(Queue(), None))
+    may_end, seen = threading.Event(), []
+
+    def check() -> None:
+        seen.append("fence")
+
+    def move() -> None:
+        pass_on()  # of a turn that nobody has taken: it would never come
+        check_fence()
+        may_end.wait(20)
+        seen.append("moved")
+        raise LeaseLost("lost")
+
+    def run(error: type[Exception] | None) -> None:
+        with fenced(check), Beside() as saving:
+            saving.begin(move)
+            may_end.set()
+            if error:
+                raise error("of the run itself")
+
+    for error, raised in ((None, LeaseLost), (ValueError, ValueError)):
+        with pytest.raises(raised):
+            contextvars.copy_context().run(run, error)
+        assert seen == ["fence", "moved"]
+        seen.clear()
 
 
 def test_a_threads_graphs_draw_from_a_random_generator_of_its_own(monkeypatch):

@@ -11,6 +11,7 @@ from smm4h.training import checkpoints
 from smm4h.training.run import train_run
 from smm4h.training.run_data import remove_intermediate_files
 from smm4h.utils.errors import Stopped
+from smm4h.utils.files import fenced
 from smm4h.utils.leases import LeaseHolder, LeaseLost
 
 LONG = {"num_train_epochs": 2, "per_device_train_batch_size": 8}  # 48 tweets: 6 steps an epoch
@@ -165,6 +166,49 @@ def test_a_run_that_another_process_took_over_changes_nothing_any_more(prepare_j
     assert not list(run.directory.glob(".*"))
 
 
+def train_while_weights_wait(job, check) -> None:
+    """Train a job's first run; `check` is called, in its thread, before the trained weights are moved into place.
+
+    It gets an event that says that the run has begun to predict.
+    """
+    own_thread, trained, predicts = threading.current_thread(), threading.Event(), threading.Event()
+
+    def fence() -> None:
+        if threading.current_thread() is not own_thread:
+            check(predicts)
+
+    def look() -> bool:
+        if trained.is_set():
+            predicts.set()
+        return False
+
+    with fenced(fence):
+        train_run(job.runs[0], job.data, stop=look, on_trained=trained.set)
+
+
+def test_a_run_predicts_while_its_weights_are_written_to_the_disk(prepare_job):
+    at_once, later, waited = prepare_job("at_once"), prepare_job("later"), []
+    train_run(at_once.runs[0], at_once.data)
+    train_while_weights_wait(later, lambda predicts: waited.append(predicts.wait(20)))
+    assert waited
+    assert all(waited)
+    assert files_of(later.runs[0]) == files_of(at_once.runs[0])
+
+
+def test_a_run_whose_weights_could_not_be_saved_writes_no_predictions(prepare_job):
+    job = prepare_job()
+
+    def lose(predicts) -> None:
+        raise LeaseLost("lost while the weights were saved")
+
+    with pytest.raises(LeaseLost, match="while the weights were saved"):
+        train_while_weights_wait(job, lose)
+    run = job.runs[0]
+    assert not any(path.exists() for path in (run.held_out_file, run.trained_file, run.done_file))
+    train_run(run, job.data)
+    assert run.is_done()
+
+
 @pytest.mark.parametrize("lost", ["predictions", "one part", "metrics", "only DONE"])
 def test_a_run_killed_after_training_is_not_trained_again(prepare_job, lost):
     """Each case is what a SIGKILL leaves at some point after the last step."""
@@ -205,13 +249,14 @@ def test_intermediate_files_of_a_finished_run_are_removed(prepare_job):
 
 @pytest.mark.parametrize("damage", [flip_a_bit, lambda path: path.write_bytes(b"")], ids=["flipped", "empty"])
 def test_damaged_files_of_a_half_finished_run_are_made_again(prepare_job, damage):
-    """The run was stopped when it had predicted its held-out tweets, and not yet the test tweets."""
-    undisturbed, stopped = prepare_job("undisturbed"), prepare_job("stopped")
+    """The run was stopped when it had predicted the test tweets, and not yet its held-out ones."""
+    last = {"checkpoint": "last", "eval_strategy": "no"}  # or an evaluation would have predicted the held-out tweets
+    undisturbed, stopped = prepare_job("undisturbed", **last), prepare_job("stopped", **last)
     train_run(undisturbed.runs[0], undisturbed.data)
     run = stopped.runs[0]
-    for name, is_trained_again in (("held_out.parquet", False), ("TRAINED", True), ("trained/model.safetensors", True)):
+    for name, is_trained_again in (("test.parquet", False), ("TRAINED", True), ("trained/model.safetensors", True)):
         with pytest.raises(Stopped):
-            train_run(run, stopped.data, stop=run.held_out_file.exists)
+            train_run(run, stopped.data, stop=run.test_file.exists)
         damage(run.directory / name)
         assert list(unfinished_damages(run)) or not is_trained_again
         assert (train_to_the_end(run, stopped.data) is not None) == is_trained_again

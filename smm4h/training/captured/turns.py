@@ -5,7 +5,7 @@ run has the bytes that it has alone.
 
 - Between two calls of `pass_on` nothing runs but one thread, so that whatever begins and ends there, a recording, a
   checkpoint, a comparison, is as in a process with one run.
-- Beside that thread, others at most hash their run's files and flush them to the disk (`aside`).
+- Beside that thread, others at most hash their run's files, flush them to the disk and move them (`aside`, `Beside`).
 - What lives longer and belongs to the process is kept by `HostState` and put back before a thread goes on: random
   generators, and what accelerate knows of the run. What PyTorch keeps for each thread needs no care: the current
   stream, grad mode, autocast.
@@ -16,9 +16,10 @@ run has the bytes that it has alone.
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,3 +148,33 @@ def aside() -> Iterator[None]:
         yield
     finally:
         turn.__enter__()
+
+
+class Beside:
+    """Hashes, flushes and moves files of a run in a thread of its own, while the run goes on.
+
+    The thread has the run's context, its fence above all, but no turns. A `with` block ends when the thread has ended.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1)
+        self._begun: Future | None = None
+
+    def begin(self, action: Callable[[], None]) -> None:
+        context = copy_context()
+        context.run(_turn.set, None)
+        self._begun = self._executor.submit(context.run, action)
+
+    def wait(self) -> None:
+        """Return when what was begun is done; raise what it raised."""
+        if self._begun is not None:
+            with aside():
+                self._begun.result()
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        self._executor.shutdown()
+        if kind is None:
+            self.wait()
