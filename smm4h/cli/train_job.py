@@ -28,7 +28,8 @@ from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_p
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.new_tweets.reference import write_profile
 from smm4h.parallel.environment import LaunchEnvironment
-from smm4h.parallel.forecast.forecast import Forecaster, missing_runs, shortages
+from smm4h.parallel.forecast.forecast import Forecast, Forecaster, missing_runs, shortages
+from smm4h.parallel.forecast.gpu_memory import within_gpu_memory
 from smm4h.parallel.forecast.limit import budget_notices, within_time_limit
 from smm4h.parallel.forecast.probe import NoForecast
 from smm4h.parallel.pool import make_pool, raise_for_failures
@@ -91,7 +92,7 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
             free_abandoned(plan.output_dir)
         data = prepare_output_dir(plan, job, splits, launch, notices)
         if launch.is_main_process:
-            print_forecast(prepared, launch)
+            job = fitting_on_gpus(job, print_forecast(prepared, launch))
         with make_pool(launch, job, plan, data) as pool:
             pool.train(partial(make_pseudo_labels, plan=plan, job=job, splits=splits, launch=launch))
             data.check_claimed()
@@ -116,18 +117,30 @@ def apply_time_limit(job: Job, splits: Splits, launch: LaunchEnvironment) -> tup
     return replace(limited, notices=notices), splits if same_folds else load_splits(limited), forecaster
 
 
-def print_forecast(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
-    """Print how long the missing runs take, and what they take of disk and memory; or why nobody can tell."""
+def print_forecast(prepared: PreparedJob, launch: LaunchEnvironment) -> Forecast | None:
+    """Print how long the missing runs take, and what they take of disk and memory; or why nobody can tell.
+
+    Returns what was printed; None where there is no forecast.
+    """
     job, plan = prepared.job, prepared.plan
     if not missing_runs(plan):
-        return
+        return None
     try:
         forecaster = prepared.forecaster or Forecaster.of_job(plan, job, prepared.splits, launch)
     except NoForecast as error:
-        return console.print(f"no forecast: {error}", markup=False, soft_wrap=True)
+        console.print(f"no forecast: {error}", markup=False, soft_wrap=True)
+        return None
     forecast = forecaster.forecast(plan, job)
     for line in (str(forecast), *(f"note: {line}" for line in shortages(forecast, plan.output_dir))):
         console.print(line, markup=False, soft_wrap=True)
+    return forecast
+
+
+def fitting_on_gpus(job: Job, forecast: Forecast | None) -> Job:
+    """Return the job with as many runs at a time as a GPU holds by its forecast, at most those that are asked for."""
+    if forecast is None:
+        return job
+    return replace(job, settings=within_gpu_memory(job.settings, forecast.gpu))
 
 
 def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> None:

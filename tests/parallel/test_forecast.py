@@ -10,13 +10,14 @@ import pytest
 from conftest import job_words, recipe_of
 
 from smm4h.cli import train
+from smm4h.cli.train_job import fitting_on_gpus
 from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line
 from smm4h.data.splits import load_splits
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.forecast import forecast as module
 from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost
-from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan
+from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan, shortages
 from smm4h.parallel.forecast.limit import planned_within, smaller_jobs, within_time_limit
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.training.run import _trainer
@@ -121,6 +122,28 @@ def test_kept_models_and_checkpoints_are_counted(paper_job, splits):
     assert half.disk - none.disk == pytest.approx(45 * MEASURED.model_bytes / 2)
     assert every.disk_meanwhile == 4 * MEASURED.model_bytes  # weights, best ones, and two moments
     assert forecast(save_minutes=0).disk_meanwhile == MEASURED.model_bytes
+
+
+def test_no_more_runs_at_a_time_than_a_gpu_holds(paper_job, splits, tmp_path):
+    def trained_at_a_time(runs, streams, gpu_total) -> tuple[tuple[int, int], str]:
+        asked = replace(paper_job.settings, runs_per_device=runs, streams_per_device=streams)
+        job = replace(paper_job, settings=asked)
+        of_gpu = {"gpu_memory": 5_000_000_000, "gpu_total": gpu_total}
+        forecast = forecaster_of(job, splits, **of_gpu).forecast(plan_of(job, splits), job)
+        fitting = fitting_on_gpus(job, forecast).settings
+        notes = [line for line in shortages(forecast, tmp_path) if "GPU" in line]
+        return (fitting.runs_per_device, fitting.streams_per_device), "".join(notes)
+
+    assert trained_at_a_time(3, 2, 80_000_000_000) == ((3, 2), "")
+    assert trained_at_a_time(3, 2, 24_000_000_000) == (
+        (3, 1),
+        "a GPU has 24 GB of memory, which 6 runs at a time would exceed; at most 4 are trained on it "
+        "(--runs_per_device, --streams_per_device)",
+    )
+    assert trained_at_a_time(4, 1, 12_000_000_000)[0] == (2, 1)
+    assert trained_at_a_time(1, 8, 12_000_000_000)[0] == (1, 2)
+    assert trained_at_a_time(2, 2, 4_000_000_000)[0] == (1, 1)  # its error comes from the run itself
+    assert trained_at_a_time(2, 2, 0) == ((2, 2), "")
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ class Measured:
         model_bytes: of the kept weights with their tokenizer.
         memory: that a worker takes beyond what it is forked with, at its peak.
         gpu_memory: likewise, of a GPU; 0 without one.
+        gpu_total: memory that the GPU has.
     """
 
     preparation: float
@@ -53,6 +54,7 @@ class Measured:
     model_bytes: int
     memory: int
     gpu_memory: int = 0
+    gpu_total: int = 0
     fits: tuple[tuple[int, float], ...] = ()
 
 

@@ -26,6 +26,7 @@ from smm4h.parallel.forecast.costs import (
     run_seconds,
     working_bytes,
 )
+from smm4h.parallel.forecast.gpu_memory import GpuMemory
 from smm4h.parallel.forecast.probe import NoForecast, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.wording import counted
@@ -68,6 +69,8 @@ class Forecast:
         disk: that stays.
         disk_meanwhile: more, while runs are trained.
         memory: of all workers, with what they share.
+        gpu: of a GPU.
+        runs_of_a_gpu: that are trained on it at a time.
     """
 
     seconds: float
@@ -77,13 +80,15 @@ class Forecast:
     disk: float = 0.0
     disk_meanwhile: float = 0.0
     memory: float = 0.0
-    gpu_memory: float = 0.0
+    gpu: GpuMemory = GpuMemory()
+    runs_of_a_gpu: int = 1
 
     def __str__(self) -> str:
         runs = f"{counted(self.n_runs, 'run')} by {counted(self.n_workers, 'worker')}"
         if not self.was_measured:
             return f"forecast: a minute or less for {runs}; so short a job is not measured before"
-        gpu = f", {size_text(self.gpu_memory)} of each GPU" if self.gpu_memory else ""
+        of_gpu = self.gpu.taken_by(self.runs_of_a_gpu)
+        gpu = f", {size_text(of_gpu)} of each GPU" if of_gpu else ""
         return (
             f"forecast: about {about(self.seconds)} for {runs}; disk {size_text(self.disk)}, and "
             f"{size_text(self.disk_meanwhile)} more meanwhile; memory {size_text(self.memory)}{gpu}"
@@ -149,7 +154,10 @@ class Forecaster:
             disk_meanwhile=largest(working, n_workers * n_streams),
             memory=shared_memory() * self.workers.n_processes
             + largest((one.memory for one in of_run.values()), n_here * n_streams),
-            gpu_memory=largest((one.gpu_memory for one in of_run.values()), job.settings.runs_per_device * n_streams),
+            gpu=GpuMemory.of(
+                (one.gpu_memory for one in of_run.values()), max(one.gpu_total for one in self.measured.values())
+            ),
+            runs_of_a_gpu=job.settings.runs_per_device * n_streams,
         )
 
     def _of(self, run: Run) -> Measured:
@@ -250,7 +258,7 @@ def free_disk(folder: Path) -> int:
 
 
 def shortages(forecast: Forecast, folder: Path) -> list[str]:
-    """Return a line for disk and for memory, where the forecast is more than there is."""
+    """Return a line for disk, for memory and for that of a GPU, where the forecast is more than there is."""
     needed, free = forecast.disk + forecast.disk_meanwhile, free_disk(folder)
     lines = []
     if needed > free:
@@ -263,5 +271,11 @@ def shortages(forecast: Forecast, folder: Path) -> list[str]:
         lines.append(
             f"only {size_text(available)} of memory are free; train fewer runs at a time (--runs_per_device, "
             "--streams_per_device)"
+        )
+    asked, fitting = forecast.runs_of_a_gpu, forecast.gpu.n_fitting(forecast.runs_of_a_gpu)
+    if fitting < asked:
+        lines.append(
+            f"a GPU has {size_text(forecast.gpu.total)} of memory, which {asked} runs at a time would exceed; at most "
+            f"{fitting} are trained on it (--runs_per_device, --streams_per_device)"
         )
     return lines

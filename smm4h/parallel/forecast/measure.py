@@ -78,9 +78,11 @@ def measure(runs: Sequence[Run], sample: Dataset, task: Task) -> list[Measured]:
             run = replace(asked, fold=0, directory=directory, fingerprint="probe", adaptation=None)
             run.directory.mkdir(parents=True)
             before = _resident()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
             of_kind = _measure_encoder if run.member.has_encoder else _measure_words
             measured = of_kind(run, data, is_first=number == 0)
-            results.append(replace(measured, memory=max(0, _peak() - before), gpu_memory=_gpu_peak()))
+            results.append(replace(measured, memory=max(0, _peak() - before), **_of_gpu()))
             _free_memory()
         return results
 
@@ -178,6 +180,9 @@ def _peak() -> int:
     return max(_resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def _gpu_peak() -> int:
-    """Return the most bytes of the GPU that this process has had."""
-    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+def _of_gpu() -> dict[str, int]:
+    """Return the most bytes of the GPU that this process has had since its peak was reset, and how many there are."""
+    if not torch.cuda.is_available():
+        return {}
+    total = torch.cuda.get_device_properties(0).total_memory
+    return {"gpu_memory": torch.cuda.max_memory_reserved(), "gpu_total": total}
