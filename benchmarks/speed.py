@@ -39,8 +39,10 @@ from smm4h.data.splits import load_splits
 from smm4h.data.tokenization import longest_first, token_table
 from smm4h.models.predictors import has_bf16
 from smm4h.parallel.environment import LaunchEnvironment, set_threads, threads_each
-from smm4h.training.run import _trainer, build_model, predict_proba, training_part
-from smm4h.training.run_data import prepare_run_data
+from smm4h.training.building.model import build_model
+from smm4h.training.building.run_trainer import make_trainer
+from smm4h.training.run_data import prepare_run_data, training_part
+from smm4h.training.trainer import predict_proba
 from smm4h.utils.console import silence_libraries
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +127,7 @@ class World:
         """Return a trainer of the run with other settings, which trains without evaluations."""
         member = self.run.member.with_settings(eval_strategy="no", checkpoint="last", **settings)
         run = replace(self.run, member=member)
-        return _trainer(run, self.data, self.run.directory, self.part, lambda step, steps: None, lambda: False)
+        return make_trainer(run, self.data, self.run.directory, self.part, lambda step, steps: None, lambda: False)
 
 
 def encoder_folder(shape: str, folder: Path, encoder: str | None = None) -> str:

@@ -442,12 +442,12 @@ class PreparedJob:
 
     def trainer(self, n_tweets: int):
         """Return the first run's trainer, on its first training tweets."""
-        from smm4h.training.run import _trainer
+        from smm4h.training.building.run_trainer import make_trainer
         from smm4h.training.run_data import training_part
 
         dataset = training_part(self.runs[0], self.data, None).select(range(n_tweets))
         own = self.runs[0].directory / "own"
-        return _trainer(self.runs[0], self.data, own, dataset, lambda step, steps: None, lambda: False)
+        return make_trainer(self.runs[0], self.data, own, dataset, lambda step, steps: None, lambda: False)
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import SequentialSampler
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
+from smm4h.data.tokenization import longest_first
+from smm4h.models.batching import probabilities_of
 from smm4h.training.adapters import has_adapter, is_saved_alone, trained_weights
 from smm4h.training.losses import IGNORED, Loss
 from smm4h.training.resumable import ResumableTrainer
@@ -206,3 +208,21 @@ class BestEpoch(TrainerCallback):
         self.history, self.best, self.logits = content["history"], content["best"], None
         if self.best is not None:
             self.weights = load_file(checkpoint / self.WEIGHTS)
+
+
+def predict_proba(trainer: Trainer, tokens: Dataset, logits: np.ndarray | None = None) -> np.ndarray:
+    """Return the model's probabilities (n_tweets, n_classes) in the order of `tokens`.
+
+    Batches contain tweets of similar length, which saves padding.
+
+    Args:
+        logits: (n_tweets, n_classes) of the tweets, the longest first; None: they are computed.
+    """
+    order = longest_first(tokens)
+    if logits is None:
+        logits = trainer.predict(input_columns(tokens.select(order))).predictions
+    problem_type = trainer.accelerator.unwrap_model(trainer.model).config.problem_type
+    probs = probabilities_of(torch.from_numpy(logits).double(), problem_type).float().numpy()
+    restored = np.empty_like(probs)
+    restored[order] = probs
+    return restored

@@ -20,7 +20,7 @@ from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost
 from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan, shortages
 from smm4h.parallel.forecast.limit import planned_within, smaller_jobs, within_time_limit
 from smm4h.parallel.forecast.size import JobSize, planned_steps
-from smm4h.training.run import _trainer
+from smm4h.training.building.run_trainer import make_trainer
 from smm4h.training.run_data import training_part
 from smm4h.utils.errors import InputError
 
@@ -60,7 +60,7 @@ def test_steps_are_those_that_the_trainer_plans(prepare_job, tmp_path, tiny_enco
     prepared = prepare_job(**flags)
     run = prepared.runs[0]
     part = training_part(run, prepared.data, None)
-    trainer = _trainer(run, prepared.data, tmp_path / "own", part, lambda step, steps: None, lambda: False)
+    trainer = make_trainer(run, prepared.data, tmp_path / "own", part, lambda step, steps: None, lambda: False)
     n_batches = len(trainer.get_train_dataloader())
     planned = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
     job = read_command_line(job_words(tiny_encoder, tmp_path / "out", **flags))

@@ -17,7 +17,7 @@ from conftest import history, job_words, start, train_words, wait_for
 from smm4h.parallel.environment import streams_each
 from smm4h.parallel.streams import OnlyPlace, Streams
 from smm4h.parallel.worker import RunFailed, train_all
-from smm4h.training import run as training_run
+from smm4h.training.building import run_trainer
 from smm4h.training.captured.trainer import can_capture
 from smm4h.training.captured.turns import Beside, Queue, Turn, aside, begin_turns, pass_on
 from smm4h.utils.errors import InputError, Stopped
@@ -76,7 +76,7 @@ def path(request, monkeypatch) -> dict:
     """Return the flags of a path that a training's steps take; captured ones are computed on a CPU."""
     if request.param == "captured":
         monkeypatch.setattr(
-            training_run, "is_captured", lambda member, _, head, longest: can_capture(member, head, longest)
+            run_trainer, "is_captured", lambda member, _, head, longest: can_capture(member, head, longest)
         )
     return {**SOME, **LEARNS, "packed": request.param != "plain"}
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from smm4h.training import run as training_run
+from smm4h.training.building import run_trainer
+from smm4h.training.building.model import build_model
 from smm4h.training.captured.trainer import CapturedTrainer, can_capture
-from smm4h.training.run import build_model, train_run
+from smm4h.training.run import train_run
 from smm4h.training.trainer import TweetTrainer
 from smm4h.utils.errors import Stopped
 
@@ -23,10 +24,8 @@ def capture_on_cpu(monkeypatch):
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr(
-        training_run, "is_captured", lambda member, _, head, longest: can_capture(member, head, longest)
-    )
-    monkeypatch.setattr(training_run, "CapturedTrainer", Noted)
+    monkeypatch.setattr(run_trainer, "is_captured", lambda member, _, head, longest: can_capture(member, head, longest))
+    monkeypatch.setattr(run_trainer, "CapturedTrainer", Noted)
     return made
 
 
@@ -85,7 +84,7 @@ def test_a_checkpoint_of_the_other_kind_is_left_alone_and_the_run_trained_anew(
     job = prepare_job(**LEARNS)
     run, made = run_of(job, "last3-42"), []
     for captured, stop_at in ((first_is_captured, 4), (not first_is_captured, None)):
-        monkeypatch.setattr(training_run, "is_captured", lambda *_, captured=captured: captured)
+        monkeypatch.setattr(run_trainer, "is_captured", lambda *_, captured=captured: captured)
         arguments = run, job.data, lambda step, _: made.append(step), lambda at=stop_at: made[-1:] == [at]
         if stop_at is None:
             train_run(*arguments)
@@ -125,7 +124,7 @@ def test_trackers_and_callbacks_are_told_what_a_plain_run_tells_them(
     pytest.importorskip("tensorboard")
     plain, logs, heard = [], [], []
 
-    class NotedCaptured(training_run.CapturedTrainer):
+    class NotedCaptured(run_trainer.CapturedTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             heard.append(Heard(self))
@@ -136,8 +135,8 @@ def test_trackers_and_callbacks_are_told_what_a_plain_run_tells_them(
             plain.append(self)
             heard.append(Heard(self))
 
-    monkeypatch.setattr(training_run, "CapturedTrainer", NotedCaptured)
-    monkeypatch.setattr(training_run, "TweetTrainer", NotedPlain)
+    monkeypatch.setattr(run_trainer, "CapturedTrainer", NotedCaptured)
+    monkeypatch.setattr(run_trainer, "TweetTrainer", NotedPlain)
     settings = {"report_to": "tensorboard", "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
     settings |= {"max_steps": 3, "classifier_dropout": 0, "max_grad_norm": 0}
     for captured, made in ((True, capture_on_cpu), (False, plain)):

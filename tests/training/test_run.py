@@ -17,17 +17,14 @@ from smm4h.config.recipe import read_command_line
 from smm4h.config.task_file import read_task
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.training import run as training_run
+from smm4h.training.building.model import build_model, is_padding_free
+from smm4h.training.building.scoring import TaskMetric
+from smm4h.training.losses import loss_of
 from smm4h.training.resumable import run_arguments
-from smm4h.training.run import (
-    TaskMetric,
-    build_model,
-    is_padding_free,
-    loss_of,
-    predict_proba,
-    train_run,
-)
+from smm4h.training.run import train_run
 from smm4h.training.run_data import training_part
 from smm4h.training.sampler import ClassSampling
+from smm4h.training.trainer import predict_proba
 from smm4h.utils.errors import InputError
 
 

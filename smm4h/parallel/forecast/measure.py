@@ -21,8 +21,10 @@ from smm4h.data.folds import fold_column, write_folds
 from smm4h.data.tokenization import tokenise
 from smm4h.parallel.forecast.costs import Measured
 from smm4h.training.adaptation.adapt import masked_trainer
-from smm4h.training.run import _free_memory, _trainer, predict_proba
+from smm4h.training.building.run_trainer import make_trainer
+from smm4h.training.run import free_memory
 from smm4h.training.run_data import RunData, training_part
+from smm4h.training.trainer import predict_proba
 from smm4h.training.words.baselines import WordModel, fit_member, labels_of_part, save_baseline
 from smm4h.training.words.fitting import CLASSIFIERS, fit_counts, fit_net
 from smm4h.utils.derived import DerivedFiles
@@ -83,7 +85,7 @@ def measure(runs: Sequence[Run], sample: Dataset, task: Task) -> list[Measured]:
             of_kind = _measure_encoder if run.member.has_encoder else _measure_words
             measured = of_kind(run, data, is_first=number == 0)
             results.append(replace(measured, memory=max(0, _peak() - before), **_of_gpu()))
-            _free_memory()
+            free_memory()
         return results
 
 
@@ -107,7 +109,7 @@ def timed_member(member: Member) -> Member:
 
 def _measure_encoder(run: Run, data: RunData, *, is_first: bool) -> Measured:
     run, timer = replace(run, member=timed_member(run.member)), StepTimer()
-    part, trainer_for = training_part(run, data, None), masked_trainer if run.is_adaptation else _trainer
+    part, trainer_for = training_part(run, data, None), masked_trainer if run.is_adaptation else make_trainer
     if is_first:  # a process's first trainer also loads what all later ones find loaded
         trainer_for(run, data, run.directory / "first", part, timer, lambda: False)
     started = time.perf_counter()

@@ -27,9 +27,10 @@ from smm4h.training.adaptation.masked_models import (
 )
 from smm4h.training.adaptation.masking import MaskedTrainer, RepeatableMasking, masked_loss
 from smm4h.training.adaptation.texts import texts_of
+from smm4h.training.building.model import allows_padding_free
 from smm4h.training.checkpoints import ResultFiles
 from smm4h.training.resumable import RunMonitor, run_arguments
-from smm4h.training.run import adopt_checkpoint, allows_padding_free, machine_of, own_folder, train_to_the_end
+from smm4h.training.run import adopt_checkpoint, machine_of, own_folder, train_to_the_end
 from smm4h.training.run_data import RunData, write_done
 from smm4h.utils.files import write_json
 
