@@ -388,7 +388,9 @@ class TweetClassifier(PreTrainedModel):
         knows_types = "token_type_ids" in known_inputs
         # A decoder keeps keys and values of each token, to write on.
         self.keeps_keys = isinstance(self.head, LastToken) and "use_cache" in known_inputs
-        self.takes_token_types = knows_types and getattr(encoder_config, "type_vocab_size", 2) > 1
+        # A decoder without types of its own, as GPT-2, would add the embeddings of its first two word pieces instead.
+        n_types = getattr(encoder_config, "type_vocab_size", 0 if isinstance(self.head, LastToken) else 2)
+        self.takes_token_types = knows_types and n_types > 1
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.head.width, config.num_labels)
         if loaded:  # the pretrained weights must stay: initialise the other parts only

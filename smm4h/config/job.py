@@ -116,7 +116,12 @@ class Member:
 
         A mistake is named in the error's text.
         """
-        return None if self.args.adapter is None else parse_adapter(self.args.adapter, self.args.quantise)
+        return parse_adapter(self.args.adapter, self.args.quantise) if self.asks_for_adapter else None
+
+    @property
+    def asks_for_adapter(self) -> bool:
+        """Whether the member names an adapter, right or wrong."""
+        return self.args.adapter is not None and self.args.adapter.lower() not in WITHOUT
 
     @property
     def saves_adapter_alone(self) -> bool:
@@ -130,7 +135,7 @@ class Member:
         Raises ValueError, as `adapter` does.
         """
         asked = self.args.adapt
-        without = asked is None or asked.lower() in NO_ADAPTATION or not self.has_encoder
+        without = asked is None or asked.lower() in WITHOUT or not self.has_encoder
         return None if without else parse_adaptation(asked)
 
     def class_weights(self) -> str | dict[str, float] | None:
@@ -144,9 +149,10 @@ class Member:
         return {str(label): float(weight) for label, weight in weights.items()}
 
 
-NO_ADAPTATION = ("none", "false")  # in the row of a member that does without what `shared:` says
+WITHOUT = ("none", "false")  # in the row of a member that does without what `shared:` says
+ALL_LINEAR = "all-linear"  # peft's name for all linear layers, which no target_modules means here
 ADAPTER_SAVES = ("merged", "adapter")
-ADAPTER_BOUNDS = {"r": (int, 1, 4096), "alpha": (float, 0, 1e6), "dropout": (float, 0, 0.99)}
+ADAPTER_BOUNDS = {"r": (int, 1, 4096), "alpha": (float, 1e-3, 1e6), "dropout": (float, 0, 0.99)}
 ADAPTATION_BOUNDS = {
     "epochs": (float, 0.01, 1e4),
     "learning_rate": (float, 1e-9, 1),
@@ -167,8 +173,9 @@ def parse_adapter(text: str, quantise: str | None = None) -> Adapter:
     if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
         raise ValueError("write lora, or a mapping such as {kind: lora, r: 16}")
     _check_names(given, Adapter)
-    modules = given.get("target_modules", ())
-    modules = (modules,) if isinstance(modules, str) else tuple(modules)
+    modules = given.get("target_modules") or ()
+    modules = (modules,) if isinstance(modules, str) else tuple(map(str, modules))
+    modules = () if modules == (ALL_LINEAR,) else modules
     save = given.get("save", "adapter" if quantise else "merged")
     if save not in ADAPTER_SAVES:
         raise ValueError(f"save {save}: choose {' or '.join(ADAPTER_SAVES)}")

@@ -83,7 +83,7 @@ def check_packages(job: Job) -> None:
     if any("bertweet" in member.args.cleaning for member in job.members):
         emoji_namer()
     for member in job.members:
-        if member.args.adapter and find_spec("peft") is None:
+        if member.asks_for_adapter and find_spec("peft") is None:
             raise InputError(f'{job.where(member)}adapter needs the package peft; pip install ".[adapters]"')
         if member.args.quantise:
             _check_quantisation(member, job.where(member))
@@ -168,7 +168,7 @@ def check_outside(member: Member, where: str) -> None:
 
 
 def _check_adapter(member: Member, where: str) -> None:
-    if member.args.adapter is None:
+    if not member.asks_for_adapter:
         if member.args.quantise:
             raise InputError(
                 f"{where}quantise {member.args.quantise} freezes the weights, so that only an adapter could learn; "
@@ -181,7 +181,9 @@ def _check_adapter(member: Member, where: str) -> None:
         reason = " ".join(str(error).split()) if type(error) is ValueError else "write lora, or {kind: lora, r: 16}"
         raise InputError(f"{where}adapter {member.args.adapter}: {reason}") from None
     if not member.has_encoder:
-        raise InputError(f"{where}adapter {adapter.kind} is one of an encoder; leave it out of this member's row")
+        raise InputError(
+            f"{where}adapter {adapter.kind} is one of an encoder; write adapter: none in this member's row"
+        )
 
 
 def _check_adaptation(member: Member, where: str) -> None:

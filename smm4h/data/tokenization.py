@@ -76,10 +76,13 @@ def load_tokenizer(member: Member) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None and member.args.head == "last_token":
         tokenizer.pad_token = tokenizer.eos_token  # decoders have none; no head reads what stands there
     if tokenizer.pad_token_id is None:
-        raise InputError(
-            f"--model_name_or_path {name}: its tokenizer has no padding token; choose --head last_token for a decoder, "
-            "or a BERT-like encoder"
+        is_decoder = member.args.head == "last_token"
+        way_out = (
+            "nor an end of text; name one in its tokenizer_config.json"
+            if is_decoder
+            else "and this head reads no decoder; choose --head last_token for a decoder, or a BERT-like encoder"
         )
+        raise InputError(f"--model_name_or_path {name}: its tokenizer has no padding token, {way_out}")
     tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side = longest, "right", "right"
     return tokenizer
 

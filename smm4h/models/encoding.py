@@ -12,6 +12,9 @@ TRUNCATIONS = ("head", "tail", "head_tail", "windows")
 HEAD_SHARE = 4  # head_tail keeps a quarter of its tokens from the head: Sun et al. 2019, section 5.3.1, 128 of 510
 OVERLAP_SHARE = 4  # neighbouring windows have a quarter of their tokens in common
 Row = dict[str, list[int]]
+Parts = tuple[
+    list[list[int]], list[list[int]]
+]  # of a text: special tokens before, between, after; tokens of both texts
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,11 @@ class TextEncoder:
         """
         if contexts is None and self.truncation == "head":
             return self._heads(texts)
-        pair = () if contexts is None else (list(contexts),)
         if not texts:
             return [], CutTweets(0, 0, self.max_length)
-        encoded = self.tokenizer(list(texts), *pair, truncation=False, return_special_tokens_mask=True, verbose=False)
-        parts = [
-            self._split(ids, mask, contexts is not None)
-            for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-        ]
+        parts = self._parts(texts, contexts)
         rows = [self._row(*part, has_context=contexts is not None) for part in parts]
-        lengths = [len(ids) for ids in encoded["input_ids"]]
+        lengths = [sum(map(len, special)) + sum(map(len, tokens)) for special, tokens in parts]
         cut = [length for length, (_, is_cut) in zip(lengths, rows, strict=True) if is_cut]
         return [row for row, _ in rows], CutTweets(len(cut), max(cut, default=0), self.max_length)
 
@@ -75,9 +73,30 @@ class TextEncoder:
         cut = CutTweets(len(too_long), max(too_long, default=0), self.max_length)
         return [{"input_ids": ids} for ids in token_ids], cut
 
-    def _split(
-        self, ids: list[int], is_special: list[int], has_context: bool
-    ) -> tuple[list[list[int]], list[list[int]]]:
+    def _parts(self, texts: Sequence[str], contexts: Sequence[str] | None) -> list[Parts]:
+        """Return what `_split` does of each text, not truncated.
+
+        Where the tokenizer has nothing of its own between two texts, as those of Qwen and GPT-2 have not, a line break
+        stands there: nobody could else tell where the first one ends.
+        """
+        if contexts is not None and self._pair_template[1] == 0:
+            tokens, (separator,) = self._without_special(contexts), self._without_special(["\n"])
+            return [
+                ([before, separator, after], [text, second])
+                for ((before, _, after), (text, _)), second in zip(self._parts(texts, None), tokens, strict=True)
+            ]
+        pair = () if contexts is None else (list(contexts),)
+        encoded = self.tokenizer(list(texts), *pair, truncation=False, return_special_tokens_mask=True, verbose=False)
+        return [
+            self._split(ids, mask, contexts is not None)
+            for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+        ]
+
+    def _without_special(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of texts without any that the tokenizer adds."""
+        return self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+    def _split(self, ids: list[int], is_special: list[int], has_context: bool) -> Parts:
         """Return the special tokens before, between and after the texts, and the tokens of both texts.
 
         Args:

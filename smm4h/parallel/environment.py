@@ -87,7 +87,7 @@ def is_joint_training(launch: LaunchEnvironment, settings: JobSettings) -> bool:
 
 def check_sharding(launch: LaunchEnvironment, job: Job) -> None:
     """Raise `InputError` for members that the sharding of the accelerate config has never trained."""
-    adapted = next((member for member in job.members if member.args.adapter), None)
+    adapted = next((member for member in job.members if member.asks_for_adapter), None)
     if launch.sharded == "FSDP" and adapted is not None:
         raise InputError(
             f"{job.where(adapted)}nobody has trained an adapter under FSDP, which shards its weights and the frozen "

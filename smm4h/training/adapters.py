@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from heads import AdapterError, TweetClassifier, add_lora, quantisation, weights_checksum
-from smm4h.config.job import Adapter, Member
+from smm4h.config.job import ALL_LINEAR, Adapter, Member
 from smm4h.utils.errors import InputError
 
 WEIGHTS = "model.safetensors"
@@ -34,7 +34,7 @@ def add_adapter(encoder: PreTrainedModel, adapter: Adapter) -> None:
     They are drawn from torch's random numbers, in float32 whatever the encoder's own dtype is. An adapted encoder
     computes what it did before, until the adapter is trained.
     """
-    add_lora(encoder, adapter.r, adapter.alpha, adapter.dropout, adapter.target_modules or "all-linear")
+    add_lora(encoder, adapter.r, adapter.alpha, adapter.dropout, adapter.target_modules or ALL_LINEAR)
     encoder.enable_input_require_grads()  # or recomputed layers (gradient_checkpointing) would see nothing to train
 
 
@@ -43,6 +43,9 @@ def add_member_adapter(model: TweetClassifier, member: Member) -> None:
     adapter, encoder = member.adapter, model.encoder
     base = base_of(model, member) if member.saves_adapter_alone else None
     add_adapter(encoder, adapter)
+    for name, weights in encoder.named_parameters():
+        if name.startswith(tuple(model.new_parts)) and weights.is_floating_point():
+            weights.requires_grad_(True)  # drawn just now: frozen, they would stay random
     if base is None:
         return
     layers = sorted({name.partition(".lora_A.")[0] for name, _ in encoder.named_parameters() if ".lora_A." in name})

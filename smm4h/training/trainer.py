@@ -21,10 +21,13 @@ from smm4h.training.adapters import has_adapter, is_saved_alone, trained_weights
 from smm4h.training.losses import IGNORED, Loss
 from smm4h.training.resumable import ResumableTrainer
 from smm4h.training.sampler import FILLER
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import write_json
 
 INPUTS = ("input_ids", "second", "windows")  # columns of a token table, as far as it has them
-LAYER, EMBEDDINGS = re.compile(r"encoder\.(?:\w+\.)*?layers?\.(\d+)\."), re.compile(r"encoder\..*embeddings")
+# GPT-2 and its like name layers `h` and embeddings `wte`, most decoders embeddings `embed_tokens`.
+LAYER = re.compile(r"encoder\.(?:\w+\.)*?(?:layers?|h|blocks?)\.(\d+)\.")
+EMBEDDINGS = re.compile(r"encoder\..*(?:embed|wte|wpe)")
 
 
 class TweetTrainer(ResumableTrainer):
@@ -89,6 +92,11 @@ class TweetTrainer(ResumableTrainer):
             return optimizer
         model = self.model if model is None else model
         names, parameters = zip(*model.named_parameters(), strict=True)
+        if not any(map(LAYER.match, names)):
+            raise InputError(
+                f"--layer_decay {self.layer_decay:g}: the encoder has no numbered layers that could learn at different "
+                "rates; leave layer_decay out of its members' rows"
+            )
         depths = dict(zip(map(id, parameters), layer_depths(names), strict=True))
         groups, optimizer.param_groups = optimizer.param_groups, []
         for group in groups:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from smm4h.config import arguments
 from smm4h.models.batching import PaddingCollator
@@ -39,6 +40,30 @@ def test_of_a_long_pair_the_text_is_cut_and_the_second_text_keeps_its_room(token
     assert words(tokenizer, rows[2]) == "[CLS] a b c d e [SEP] a b c d e [SEP]"  # half of the tokens each
     assert [row["second"] for row in rows] == [[10], [4], [7]]
     assert (cut.count, cut.longest, cut.max_length) == (3, 55, 13)
+
+
+@pytest.mark.parametrize("special", [{}, {"bos_token": "[CLS]"}])
+def test_a_line_break_stands_between_two_texts_where_the_tokenizer_has_nothing_of_its_own(special):
+    """As those of Qwen and GPT-2; without it the second text of a long pair would be cut off, and no one told."""
+    byte_level = Tokenizer(models.BPE())
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["[CLS]"])
+    byte_level.train_from_iterator([], trainer)
+    if special:
+        byte_level.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A", pair="[CLS] $A $B:1", special_tokens=[("[CLS]", 0)]
+        )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level, **special)
+    begin = "[CLS]" if special else ""
+    n_begin = len(special)
+    rows, cut = TextEncoder(tokenizer, 13 + n_begin).encode([LETTERS, "ab"], ["my son", "a baby"])
+    assert [tokenizer.decode(row["input_ids"]) for row in rows] == [f"{begin}abcdef\nmy son", f"{begin}ab\na baby"]
+    assert [row["second"] for row in rows] == [[7 + n_begin], [3 + n_begin]]
+    assert (cut.count, cut.longest) == (1, 33 + n_begin)
+    (row,), _ = TextEncoder(tokenizer, 13 + n_begin, "windows").encode([LETTERS], ["my son"])
+    windows = tokenizer.decode(row["input_ids"]).split("\nmy son")
+    assert windows[:2] == [f"{begin}abcdef", f"{begin}fghijk"]
 
 
 def test_texts_alone_are_truncated_as_before(tokenizer):

@@ -84,6 +84,19 @@ def test_an_adapter_trains_beside_frozen_weights(tmp_path):
     assert set(trained_weights(model)) == trained
 
 
+def test_a_row_does_without_the_adapter_of_all_and_all_linear_layers_have_a_name():
+    shared = {"adapter": "{r: 4, target_modules: all-linear}"}
+    assert Member("one", shared).adapter == parse_adapter("{r: 4}")
+    assert Member("one", {**shared, "adapter": "none"}).adapter is None
+
+
+@torch.no_grad()
+def test_a_second_text_gives_gpt2_no_types_that_it_was_not_pretrained_with(tmp_path):
+    model = small_classifier(tmp_path, "last_token", "gpt2")
+    ids, mask = batch(padded="right")
+    assert torch.equal(model(ids, mask, token_type_ids=mask).logits, model(ids, mask).logits)
+
+
 def alone(folder, kind, head="last_token", quantise=None):
     """Return a classifier with random adapter weights beside an encoder in `folder`, to be saved as its adapter."""
     settings = {"adapter": "{r: 2, save: adapter}", "model_name_or_path": str(folder / kind), "quantise": quantise}
@@ -125,6 +138,8 @@ def test_a_pooler_that_the_base_lacks_is_saved_beside_the_adapter(tmp_path):
     config = small_classifier(tmp_path / "other", "last3_pooler", "bert").config
     model = TweetClassifier.from_encoder(str(tmp_path / "bert"), config)
     add_member_adapter(model, member)
+    (pooler,) = {weights.requires_grad for name, weights in model.encoder.named_parameters() if "pooler" in name}
+    assert pooler  # frozen, it would stay as it was drawn
     model.eval().save_pretrained(tmp_path / "saved")
     torch.manual_seed(1)
     loaded = TweetClassifier.from_pretrained(tmp_path / "saved")
@@ -281,8 +296,9 @@ def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_lik
         ("{head: last_token, adapter: prefix}", "adapter prefix: write lora, or a mapping such as {kind: lora, r: 16}"),
         ("{head: last_token, adapter: {rank: 8}}", "there is no rank; it may have kind, r, alpha"),
         ("{head: last_token, adapter: {r: 0}}", "r must be a whole number from 1 to 4096"),
+        ("{head: last_token, adapter: {alpha: 0}}", "alpha must be a number from 0.001 to 1e+06"),
         ("{head: last_token, adapter: {dropout: 2}}", "dropout must be a number from 0 to 0.99"),
-        ("{classifier: tfidf-svm, adapter: lora}", "adapter lora is one of an encoder"),
+        ("{classifier: tfidf-svm, adapter: lora}", "adapter lora is one of an encoder; write adapter: none"),
         ("{head: last_token, adapter: {target_modules: [quary]}}", "it has no linear layer quary; the adapter's "),
         ("{head: last_token, quantise: 4bit}", "only an adapter could learn; write adapter: lora beside it"),
         ("{head: last_token, quantise: 4bit, adapter: {save: merged}}", "merging would round it to the 4bit weights"),

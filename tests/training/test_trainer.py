@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import job_words, recipe_of
 from safetensors.torch import load_file
+from small_encoders import DECODERS, small_classifier
 from torch import nn
 
 from smm4h.cli.train import main
@@ -59,6 +60,18 @@ def test_layers_count_their_depth_from_the_head():
     assert layer_depths(names) == [13, 12, 1, 0, 0]
     assert layer_depths(["encoder.transformer.layer.5.x", "encoder.transformer.layer.0.x"]) == [1, 6]
     assert layer_depths(["encoder.layers.2.x", "encoder.layers.0.x", "head.gru.x"]) == [1, 3, 0]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_count_their_depth_too(tmp_path, kind):
+    model = small_classifier(tmp_path, "last_token", kind)
+    names = dict(model.named_parameters())
+    depths = dict(zip(names, layer_depths(list(names)), strict=True))
+    assert set(depths.values()) == {0, 1, 2, 3, 4}
+    embedding = model.encoder.get_input_embeddings().weight
+    (own,) = (name for name, weights in names.items() if weights is embedding)
+    assert depths[own] == 4
+    assert {depths[name] for name in names if ".0." in name} == {3}
 
 
 @pytest.mark.slow
