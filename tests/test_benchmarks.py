@@ -31,7 +31,7 @@ def test_the_benchmark_of_a_gpu_runs_its_parts_and_finds_the_same_bytes(tmp_path
     assert not [part for part in found if "failed" in found[part]], found
     assert all(row["tweets/s"] > 0 for row in found["steps"]["rows"].values())
     assert (found["bytes"]["files"], found["bytes"]["twice"], found["bytes"]["killed and resumed"]) == (2, True, True)
-    assert found["streams"]["rows"]["2"]["bytes of the first"]
+    assert found["streams"]["rows"]["1 x 2"]["bytes of the first"]
     assert (found["job"]["runs"], found["job"]["zip"]) == (2, True)
     assert re.search(r"^predict +tweets/s +\d", result.out, re.MULTILINE), result.out
 

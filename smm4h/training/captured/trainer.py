@@ -95,6 +95,7 @@ class CapturedTrainer(TweetTrainer):
             self._maybe_log_save_evaluate(self._tr_loss, self.step.norm, model, *later, learning_rate=lr)
 
         self.accelerator.gradient_state._set_sync_gradients(True)
+        optimizer = self.optimizer.optimizer  # accelerate's own looks for a package at each step
         for number, indices in enumerate(self.watch.batches):
             if number < made:
                 continue
@@ -103,7 +104,7 @@ class CapturedTrainer(TweetTrainer):
             self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
             self._tr_loss += self._reported(self.step(indices))
             self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
-            self.optimizer.step()
+            optimizer.step()
             self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
             lr = self._get_learning_rate()  # of this step
             if not isinstance(self.lr_scheduler, STEPPED_BY_EVALUATIONS):
