@@ -6,9 +6,9 @@ python benchmarks/gains.py --task tasks/task2_en.yaml --data_dir DIR --model_nam
 DIR holds the task's official files and the gold labels of its test file. Each draw takes `--tweets` labelled tweets,
 others to test on, and of the rest `--pool_tweets` without their labels. Three jobs are trained on each: the members of
 `recipes/rare.yaml` with learners, `benchmarks/unlabelled.yaml`; the paper's recipe with a learning rate that suits
-small encoders; and `benchmarks/stock.yaml`. A row of the table is a choice of their members and models. `--share` thins
-the rare labels out. The same command again goes on; finished jobs are only scored. Flags behind `--` are given to all
-jobs.
+small encoders; and `benchmarks/stock.yaml`; `--jobs` chooses among them. A row of the table is a choice of members
+and models. `--share` thins the rare labels out. The same command again goes on; finished jobs are only scored. Flags
+behind `--` are given to all jobs.
 """
 
 import argparse
@@ -120,6 +120,7 @@ def read_arguments() -> argparse.Namespace:
     parser = quality.jobs_parser(__doc__, tweets=500, test_tweets=2000)
     parser.add_argument("--pool_tweets", type=int, default=5000, help="unlabelled tweets, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the draws")
+    parser.add_argument("--jobs", nargs="+", choices=RECIPES, default=list(RECIPES), help="that are trained and scored")
     return parser.parse_args()
 
 
@@ -128,11 +129,12 @@ def train_draw(seed: int, task: Task, arguments: argparse.Namespace) -> Draw:
     own = argparse.Namespace(**{**vars(arguments), "seed": seed, "output_dir": arguments.output_dir / str(seed)})
     gold = quality.draw(own, task, own.pool_tweets)
     flags = ["--task", own.task, "--model_name_or_path", own.model_name_or_path, *own.flags]
-    for name, (recipe, *settings) in RECIPES.items():
+    for name in own.jobs:
+        recipe, *settings = RECIPES[name]
         pool = ["--unlabelled_file", own.output_dir / "pool.tsv"] if name == UNLABELLED else []
         words = [*flags, *settings, *pool]
         quality.train_job(quality.ROOT / recipe, own.output_dir / name, own.output_dir, words)
-    return Draw({name: FinishedJob.read(own.output_dir / name) for name in RECIPES}, gold, task, seed)
+    return Draw({name: FinishedJob.read(own.output_dir / name) for name in own.jobs}, gold, task, seed)
 
 
 @dataclass(frozen=True)
@@ -200,19 +202,24 @@ def print_rows(draws: Sequence[Draw], arguments: argparse.Namespace) -> None:
         f"| | test {task.measure} (lowest to highest) | AP | better than one stock fine-tuning by | expected: error |"
     )
     print("|---|---|---|---|---|")
-    by_row = {row.name: [score_row(row, draw) for draw in draws] for row in ROWS}
-    base = by_row[ROWS[-1].name]
+    by_row = {row.name: [score_row(row, draw) for draw in draws] for row in ROWS if row.job in arguments.jobs}
+    base = by_row.get(ROWS[-1].name)
     for name, scores in by_row.items():
-        differences = np.mean([own.samples - one.samples for own, one in zip(scores, base, strict=True)], axis=0)
-        low, high = np.quantile(differences[1:], [0.025, 0.975])
         found = [score.samples[0] for score in scores]
         cells = [
             f"{np.mean(found):.3f} ({min(found):.3f} to {max(found):.3f})",
             f"{np.mean([score.average_precision for score in scores]):.3f}",
-            f"{differences[0]:+.3f} ({low:.3f} to {high:.3f})",
+            difference_cell(scores, base) if base else "-",
             expected_cell([pair for score in scores for pair in score.expected]),
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def difference_cell(scores: Sequence[Score], base: Sequence[Score]) -> str:
+    """Return the mean over draws of the paired difference of two rows, with its interval."""
+    differences = np.mean([own.samples - one.samples for own, one in zip(scores, base, strict=True)], axis=0)
+    low, high = np.quantile(differences[1:], [0.025, 0.975])
+    return f"{differences[0]:+.3f} ({low:.3f} to {high:.3f})"
 
 
 def expected_cell(pairs: Sequence[tuple[float, bool]]) -> str:
