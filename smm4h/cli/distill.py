@@ -45,13 +45,9 @@ def main(words: Sequence[str] | None = None) -> None:
 def distill(arguments: argparse.Namespace) -> None:
     """Train a student, compare it with the ensemble, and write it."""
     from smm4h.data.splits import read_gold
-    from smm4h.inference.distillation import (
-        Distillation,
-        StudentSettings,
-        command_of_job,
-        load_job_splits,
-        one_decision_note,
-    )
+    from smm4h.inference.commanded_job import command_of_job, load_job_splits
+    from smm4h.inference.distilling.distillation import Distillation
+    from smm4h.inference.distilling.student import StudentSettings, one_decision_note
     from smm4h.inference.finished_job import FinishedJob
     from smm4h.reporting.terminal import print_findings
 

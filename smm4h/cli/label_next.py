@@ -54,7 +54,7 @@ def label_next(arguments: argparse.Namespace, device: str, private: Path) -> Non
     """
     from smm4h.data.readers.tables import Findings
     from smm4h.data.streaming import inputs_of, read_blocks
-    from smm4h.inference.distillation import command_of_job, load_job_splits
+    from smm4h.inference.commanded_job import command_of_job, load_job_splits
     from smm4h.inference.finished_job import FinishedJob
     from smm4h.inference.labelling.boundary import rule_for_gain
     from smm4h.inference.labelling.choice import choose, first_of_each

@@ -18,7 +18,7 @@ from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.ensemble.scoring import FINAL, group_rows
-from smm4h.inference.distillation import one_decision_note
+from smm4h.inference.distilling.student import one_decision_note
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.predictor import best_models_notice, runs_with_models
 from smm4h.metrics import format_interval

@@ -11,8 +11,9 @@ from smm4h.data.readers.formats import read_tsv
 from smm4h.ensemble.decisions.thresholds import class_shares
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
 from smm4h.ensemble.member_predictions import read_out_of_fold
-from smm4h.inference import distillation
-from smm4h.inference.distillation import DistillationSet, Student
+from smm4h.inference.distilling.examples import DistillationSet
+from smm4h.inference.distilling.student import Student
+from smm4h.training.resumable import RunArguments
 
 
 def test_targets_are_out_of_fold_and_a_check_sees_no_tweet_of_its_fold_nor_a_duplicate(
@@ -57,7 +58,7 @@ def test_a_student_learns_probabilities(tmp_path, tiny_encoder):
     texts = [f"{'baby' if is_rare else 'the'} {word}" for is_rare, word in zip(rare, letters, strict=True)]
     targets = np.where(rare[:, None], [[0.2, 0.8]], [[0.9, 0.1]])
     task = read_task(ROOT / "tasks" / "task1.yaml")
-    settings = distillation.RunArguments(
+    settings = RunArguments(
         output_dir=str(tmp_path),
         learning_rate=3e-3,
         num_train_epochs=8,
