@@ -22,6 +22,7 @@ from smm4h.config.plans.adaptation import adaptation_run
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Columns, Task
 from smm4h.config.task_file import find_task, read_task
+from smm4h.config.validation import check_length
 from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, silence_libraries
@@ -44,12 +45,11 @@ def main(words: Sequence[str] | None = None) -> None:
     silence_libraries()
     member = member_of(arguments)
 
-    from smm4h.data.dataset import content_hash, read_tweets  # libraries that take seconds to import
+    from smm4h.data.dataset import content_hash  # libraries that take seconds to import
+    from smm4h.data.splits import read_texts
     from smm4h.training.adaptation.adapt import adaptation_notes
 
-    texts, findings = read_tweets(
-        arguments.files, task_of(arguments), labelled=False, encoding=arguments.encoding, ids_may_lack=True
-    )
+    texts, findings = read_texts(arguments.files, task_of(arguments), arguments.encoding, ids_may_lack=True)
     for finding in findings:
         console.print(f" {finding}", markup=False, soft_wrap=True)
     run = run_of(member, arguments, content_hash(texts))
@@ -92,6 +92,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def member_of(arguments: argparse.Namespace) -> Member:
     """Return the settings as those of a member; raise `InputError` for a number out of its bounds."""
+    check_length(arguments.max_seq_length)
     given = json.dumps({name: getattr(arguments, name) for name in SETTINGS})
     try:
         adaptation = parse_adaptation(given)

@@ -85,8 +85,7 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
     """Train what is missing of a job whose input is checked, vote, and report."""
     job, splits, plan = prepared.job, prepared.splits, prepared.plan
     n_extra = splits.extra.counts if splits.extra is not None else []
-    n_adaptation = {file: len(texts) for file, texts in splits.adaptation.items()}
-    with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra, n_adaptation) as notices:
+    with lock_output_dir(plan, job, len(splits.unlabelled or []), n_extra, splits.adaptation_counts()) as notices:
         if launch.is_main_process:
             remove_abandoned(plan.output_dir)
             free_abandoned(plan.output_dir)

@@ -28,12 +28,13 @@ from smm4h.utils.temporaries import private_folder
 LOOKS = 5  # at folders that may vanish meanwhile
 WITHOUT_RESULT = ("attempts.jsonl", "RUNNING")  # files of a run that has not been trained for long
 RESULTS = ("pseudo_labels", "votes", "out_of_fold.parquet", "ensemble.json", "scores.json")
+Counts = Mapping[str, Mapping[str, int]]  # of the texts of files: `texts`, and those that are others', by name
 RECORDS = ("DONE", "TRAINED", "checkpoint-*/SEALED")  # files of a run that name its fingerprint
 
 
 @contextmanager
 def lock_output_dir(
-    plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = (), n_adaptation: Mapping[str, int] | None = None
+    plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int] = (), adapted_to: Counts | None = None
 ) -> Iterator[list[str]]:
     """Create plan.json, or check that an existing one is of this job; yield notices.
 
@@ -44,7 +45,7 @@ def lock_output_dir(
     Args:
         n_unlabelled: number of unlabelled tweets.
         n_extra: number of extra training tweets of each file.
-        n_adaptation: number of texts of each file that encoders are adapted to.
+        adapted_to: number of texts of each file that encoders are adapted to, and how many are whose.
 
     Raises `InputError` with the first difference, where the folder is another recipe's, task's or data's.
     """
@@ -54,7 +55,7 @@ def lock_output_dir(
         raise InputError(f"--output_dir {plan.output_dir} can't be made ({error.strerror})") from None
     lease = _lease_or_plan(plan)
     try:
-        notices = _claim(plan, lambda: _content(plan, job, n_unlabelled, n_extra, n_adaptation or {}), lease)
+        notices = _claim(plan, lambda: _content(plan, job, n_unlabelled, n_extra, adapted_to or {}), lease)
         yield [*notices, *_version_notices(plan, job)]
     finally:
         if lease is not None:
@@ -116,9 +117,7 @@ def _create(path: Path, content: dict[str, Any]) -> None:
         sync_names(path.parent)
 
 
-def _content(
-    plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int], n_adaptation: Mapping[str, int]
-) -> dict[str, Any]:
+def _content(plan: Plan, job: Job, n_unlabelled: int, n_extra: Sequence[int], adapted_to: Counts) -> dict[str, Any]:
     """Return the content of plan.json."""
     content = {
         **plan.identity,
@@ -144,21 +143,25 @@ def _content(
         files = zip(job.settings.extra_train_file, n_extra, strict=True)
         content["extra"] = [_provenance(Path(name), n_tweets) for name, n_tweets in files]
     if plan.adaptations:
-        content["adaptations"] = {run.name: _adaptation(run, plan, job, n_adaptation) for run in plan.adaptations}
+        content["adaptations"] = {run.name: _adaptation(run, plan, job, adapted_to) for run in plan.adaptations}
     return content
 
 
-def _adaptation(run: Run, plan: Plan, job: Job, n_texts: Mapping[str, int]) -> dict[str, Any]:
+def _adaptation(run: Run, plan: Plan, job: Job, counts: Counts) -> dict[str, Any]:
     """Return the provenance of an adapted encoder: its settings, its members, and the file of texts, if there is one.
 
     Args:
-        n_texts: number of texts by file.
+        counts: number of texts by file, and how many of them are those of labelled and of test tweets.
     """
     members = list(dict.fromkeys(one.member.name for one in plan.runs if one.adaptation == run))
     settings = {k: v for k, v in dataclasses.asdict(run.member.adaptation).items() if k != "unlabelled"}
     file = next(m.adaptation.unlabelled for m in job.members if m.name == members[0])
     content = {"encoder": run.member.args.model_name_or_path, "members": members, "settings": settings}
-    return content | ({"unlabelled": _provenance(Path(file), n_texts.get(file))} if file else {})
+    if file is None:
+        return content
+    known = counts.get(file, {})
+    shared = {f"among_{name}": known[name] for name in ("labelled", "test") if name in known}
+    return {**content, "unlabelled": {**_provenance(Path(file), known.get("texts")), **shared}}
 
 
 def _provenance(path: Path, n_tweets: int | None = None) -> dict[str, Any]:

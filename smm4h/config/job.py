@@ -194,6 +194,8 @@ def parse_adaptation(text: str) -> Adaptation:
         if not isinstance(given.get(name, True), bool):
             raise ValueError(f"{name} must be true or false")
     file = given.get("unlabelled")
+    if not isinstance(file, str | None):
+        raise ValueError("unlabelled must name one file, or one folder of files")
     own = {**given, **_numbers(given, ADAPTATION_BOUNDS), "unlabelled": expand_home(str(file)) if file else None}
     adaptation = Adaptation(**own)
     if not (adaptation.unlabelled or adaptation.labelled or adaptation.test):

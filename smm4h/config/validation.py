@@ -131,8 +131,13 @@ def check_member(member: Member, task: Task, where: str) -> None:
         raise InputError(
             f"{where}cleaning {' and '.join(normalizers)} are of different encoders; name the encoder's own"
         )
-    if member.args.max_seq_length < 4:
-        raise InputError(f"{where}--max_seq_length {member.args.max_seq_length} leaves no room for a tweet")
+    check_length(member.args.max_seq_length, where)
+
+
+def check_length(longest: int, where: str = "") -> None:
+    """Raise `InputError` for a longest input that has no room for a text between the tokenizer's own tokens."""
+    if longest < 4:
+        raise InputError(f"{where}--max_seq_length {longest} leaves no room for a tweet")
 
 
 def _check_evaluations(member: Member, where: str) -> None:

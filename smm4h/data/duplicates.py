@@ -109,6 +109,15 @@ def cross_findings(labelled: Dataset, test: Dataset | None, seeds: Sequence[int]
     return findings
 
 
+def shared_texts(texts: Dataset, labelled: Dataset, test: Dataset | None) -> dict[str, int]:
+    """Return how many texts are those of labelled and of test tweets, and how many repeat another, as duplicates do."""
+    keys = pd.Series(normalized_texts(texts))
+    known = keys[keys != ""]
+    tables = {"labelled": labelled, "test": test}
+    shared = {name: known.isin(normalized_texts(of)).sum() for name, of in tables.items() if of is not None}
+    return {name: int(count) for name, count in {**shared, "repeated": known.duplicated().sum()}.items()}
+
+
 def across_folds(labelled: Dataset, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Return which tweets have a duplicate after normalisation, or a tweet of the same user, in another fold.
 

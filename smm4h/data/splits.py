@@ -1,6 +1,6 @@
 """A job's splits: labelled tweets with their folds, test tweets, unlabelled tweets, and gold labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow.compute
 from datasets import Dataset, concatenate_datasets
 
 from smm4h.config.job import Job, TweetFile
+from smm4h.config.task import Task
 from smm4h.data.dataset import (
     check_groups,
     column,
@@ -20,7 +21,7 @@ from smm4h.data.dataset import (
     read_tweets,
     renumbered,
 )
-from smm4h.data.duplicates import cross_findings, leak_groups
+from smm4h.data.duplicates import cross_findings, leak_groups, shared_texts
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
 from smm4h.data.outputs.label_files import read_labels
@@ -41,6 +42,7 @@ class Splits:
     extra: ExtraTweets | None = None  # train, and are never held out
     outside: dict[str, OutsidePredictions] | None = None  # by member: predictions of models from elsewhere
     adaptation: dict[str, Dataset] = field(default_factory=dict)  # by file: texts that encoders are adapted to
+    shared: dict[str, dict[str, int]] = field(default_factory=dict)  # by such a file, see `shared_texts`
 
     @property
     def pool(self) -> Dataset | None:
@@ -64,6 +66,10 @@ class Splits:
     def hashes(self) -> tuple[dict[str, str | None], dict[str, dict[str, str]], dict[str, str]]:
         """Return all content hashes that a plan needs: of the splits, of members from elsewhere, of adaptations."""
         return self.content_hashes(), self.outside_hashes(), self.adaptation_hashes()
+
+    def adaptation_counts(self) -> dict[str, dict[str, int]]:
+        """Return how many texts there are in each file that encoders are adapted to, and whose they are, too."""
+        return {file: {"texts": len(texts), **self.shared[file]} for file, texts in self.adaptation.items()}
 
     def adaptation_hashes(self) -> dict[str, str]:
         """Return the `content_hash` of each file that encoders are adapted to."""
@@ -96,8 +102,9 @@ def load_splits(job: Job) -> Splits:
         labelled, without_label, findings = read_labelled_tweets(files.labelled, job.task, encoding=settings.encoding)
         test, more = read_unlabelled(files.test, job)
         findings += more
-    pool = [TweetFile(Path(settings.unlabelled_file))] if settings.unlabelled_file else []
-    unlabelled, more = read_unlabelled(pool, job)
+    unlabelled, more = None, []
+    if settings.unlabelled_file:
+        unlabelled, more = read_texts([settings.unlabelled_file], job.task, settings.encoding)
     findings += more
     if settings.max_train_samples:
         labels = column(labelled, "label").to_numpy()
@@ -105,15 +112,13 @@ def load_splits(job: Job) -> Splits:
         labelled = renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
         test = renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
+    if unlabelled is not None:
+        findings += pool_findings(shared_texts(unlabelled, labelled, test))
     if settings.unlabelled_rows == "pool" and without_label is not None:
         pool = test if unlabelled is None else unlabelled
         parts = [part for part in (pool, without_label) if part is not None]
         unlabelled = renumbered(concatenate_datasets(parts))
-    if test is None and unlabelled is None and any(member.args.pseudo_labels for member in job.members):
-        raise InputError(
-            "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
-            "such members"
-        )
+    check_pool(test if unlabelled is None else unlabelled, job)
     check_groups(labelled, job.task)
     seeds = sorted({member.args.fold_seed for member in job.members})
     is_grouped = settings.fold_by == "stratified_group"
@@ -122,13 +127,12 @@ def load_splits(job: Job) -> Splits:
     findings += cross_findings(labelled, test, seeds, job.task)
     if (extra := read_extra_tweets(job)) is not None:
         findings += extra_findings(extra, labelled, test, seeds, job)
-    adaptation = {}
+    adaptation, shared = {}, {}
     for file in job.adaptation_files:
-        adaptation[file], more = read_tweets(
-            [file], job.task, labelled=False, encoding=settings.encoding, ids_may_lack=True
-        )
-        findings += more
-    splits = Splits(labelled, test, unlabelled, findings, extra, adaptation=adaptation)
+        adaptation[file], more = read_texts([file], job.task, settings.encoding, ids_may_lack=True)
+        shared[file] = shared_texts(adaptation[file], labelled, test)
+        findings += [*more, *adaptation_findings(file, shared[file], job)]
+    splits = Splits(labelled, test, unlabelled, findings, extra, adaptation=adaptation, shared=shared)
     return replace(splits, outside=read_outside_members(job, splits))
 
 
@@ -154,6 +158,64 @@ def read_outside_members(job: Job, splits: Splits) -> dict[str, OutsidePredictio
         if suspicion := copy_of_gold(member.name, outside[member.name]["out_of_fold"], splits.gold, job.task.space):
             splits.findings.append(Finding("predictions", len(splits.labelled), suspicion))
     return outside
+
+
+def check_pool(pool: Dataset | None, job: Job) -> None:
+    """Raise `InputError` where members learn from pseudo labels, and there is no tweet that could get one."""
+    if not any(member.args.pseudo_labels for member in job.members):
+        return
+    if pool is None:
+        raise InputError(
+            "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
+            "such members"
+        )
+    fraction, chosen = job.settings.pseudo_fraction, job.settings.members
+    are_wanted = any(member.args.pseudo_labels for member in job.members if not chosen or member.name in chosen)
+    if are_wanted and fraction * len(pool) < 1:
+        raise InputError(
+            f"--pseudo_fraction {fraction:g} of {len(pool)} tweets leaves none for a fold's pseudo labels; raise it, "
+            "or name more tweets"
+        )
+
+
+def pool_findings(shared: Mapping[str, int]) -> list[Finding]:
+    """Return what is odd about the tweets of --unlabelled_file.
+
+    Args:
+        shared: see `shared_texts`.
+    """
+    what = {
+        "labelled": "unlabelled tweets have a duplicate among the labelled ones, and are left out where it is held out",
+        "test": "unlabelled tweets have a duplicate among the test tweets, on which their learners may do better",
+        "repeated": "unlabelled tweets repeat another one; each copy is learnt from",
+    }
+    return [Finding("unlabelled", shared[name], what[name]) for name in what if shared.get(name)]
+
+
+def adaptation_findings(file: str, shared: Mapping[str, int], job: Job) -> list[Finding]:
+    """Return what is odd about the texts of a file that encoders are adapted to.
+
+    Args:
+        shared: see `shared_texts`.
+    """
+    using = [member.adaptation for member in job.members if member.adaptation and member.adaptation.unlabelled == file]
+    findings = []
+    for name in ("labelled", "test"):
+        are_kept_out = not all(getattr(adaptation, name) for adaptation in using)
+        but = f", which the encoder reads in spite of {name}: false; take them out of the file" if are_kept_out else ""
+        findings.append(Finding(file, shared.get(name, 0), f"texts have a duplicate among the {name} tweets{but}"))
+    findings.append(Finding(file, shared["repeated"], "texts repeat another one; each copy is read"))
+    return [finding for finding in findings if finding.count]
+
+
+def read_texts(
+    files: Sequence[str | Path], task: Task, encoding: str | None, *, ids_may_lack: bool = False
+) -> tuple[Dataset, list[Finding]]:
+    """Return tweets to learn from without labels, and the findings; raise `InputError` where none has a text."""
+    texts, findings = read_tweets(files, task, labelled=False, encoding=encoding, ids_may_lack=ids_may_lack)
+    if not any(text and not text.isspace() for text in column(texts, "text").to_pylist()):
+        raise InputError(f"{files[0]} has no text in any row; name the right column, or another file")
+    return texts, findings
 
 
 def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | None, list[Finding]]:

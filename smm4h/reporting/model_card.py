@@ -133,8 +133,14 @@ def data_note_of(job: FinishedJob) -> str:
     """Return what a job learnt from beside its labelled tweets, as the end of a sentence about them."""
     note = f", and {sum(file['tweets'] for file in job.extra)} extra training rows" if job.extra else ""
     files = {one["unlabelled"]["sha256"]: one["unlabelled"] for one in job.adaptations if "unlabelled" in one}
+    if not files:
+        return note
+    names = {"labelled": "among_labelled", "test": "among_test"}
+    counts = {name: sum(file.get(key, 0) for file in files.values()) for name, key in names.items()}
+    shared = " and ".join(f"{count} duplicates of {name} tweets" for name, count in counts.items() if count)
     n_texts = sum(file["tweets"] for file in files.values())
-    return note + (f", and {n_texts} unlabelled texts that encoders were adapted to" if files else "")
+    with_others = f" ({shared} among them)" if shared else ""
+    return f"{note}, and {n_texts} unlabelled texts{with_others} that encoders were adapted to"
 
 
 def _members(members: Sequence[Member]) -> tuple[list[tuple[str, str, str]], str]:

@@ -73,6 +73,13 @@ def print_pseudo_label_counts(title: str, counts: Mapping[str, dict[str, Any]]) 
         for fold, row in counts.items()
     ]
     print_table(title, [[""], *([name] for name in names)], rows)
+    if without := [fold for fold, row in counts.items() if not any(row["accepted"].values())]:
+        console.print(
+            f"note: no pseudo label is accepted for {', '.join(without)}, whose learners have the labelled tweets "
+            "alone; name more tweets, or accept less certain labels (--pseudo_confidence, --pseudo_agreement)",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_evaluation(evaluation: dict[str, Any], measure: str) -> None:

@@ -3,7 +3,7 @@
 import re
 import textwrap
 
-NOUN = re.compile(r"\b(tweet|row|label|id|cell|piece|formula|field|record|line|file|run)s\b")
+NOUN = re.compile(r"\b(tweet|text|row|label|id|cell|piece|formula|field|record|line|file|run)s\b")
 OF_ONE = (  # what a clause says of several, and of one
     (re.compile(r"\bare twins\b"), "is a twin"),
     (re.compile(r"\bare errors\b"), "is an error"),
@@ -13,6 +13,7 @@ OF_ONE = (  # what a clause says of several, and of one
     (re.compile(r"\bwere\b"), "was"),
     (re.compile(r"\bhave\b"), "has"),
     (re.compile(r"\btrain\b"), "trains"),
+    (re.compile(r"\brepeat\b"), "repeats"),
     (re.compile(r"\bend in\b"), "ends in"),
 )
 FURTHER = ((re.compile(r"^([;,] )they were\b"), r"\1it was"), (re.compile(r"\bcompare them\b"), "compare it"))

@@ -26,7 +26,8 @@ def test_a_folder_of_another_job_is_refused_and_left_alone(copied_job, call, tmp
         lines = "tweet_id\tuser_id\tclass\ttweet\n" + "".join(f"{i}\t1\t{i % 2}\ttweet {i}\n" for i in range(80))
         for part in ("training", "validation"):
             (tmp_path / f"task2_en_{part}.tsv").write_text(lines)
-        (tmp_path / "task2_en_test_participant.tsv").write_text("tweet_id\tuser_id\ttweet\tcreated_at\n1\t1\tx\ty\n")
+        tests = "".join(f"{i}\t1\tx\ty\n" for i in range(10))  # enough for the pseudo labels of a fold
+        (tmp_path / "task2_en_test_participant.tsv").write_text(f"tweet_id\tuser_id\ttweet\tcreated_at\n{tests}")
         flags[-1] = tmp_path
     before = all_files(copied_job.folder)
     result = call(main, *copied_job.words, *flags)

@@ -1,6 +1,7 @@
 """Splits from users' own files and data sets."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def load_rows_without_label(tmp_path, encoder, **flags):
     )
     words = [recipe, "--task", "tasks/own_data.yaml", "--train_file", tmp_path / "train.csv", "--n_folds", 2]
     words += ["--test_file", tmp_path / "test.csv", "--model_name_or_path", encoder, "--output_dir", tmp_path / "out"]
-    words += [word for flag, value in flags.items() for word in (f"--{flag}", value)]
+    words += [word for flag, value in {"pseudo_fraction": 0.5, **flags}.items() for word in (f"--{flag}", value)]
     return load_splits(read_command_line([str(word) for word in words]))
 
 
@@ -92,6 +93,40 @@ def test_rows_without_a_label_are_left_out_or_pooled(tiny_encoder, tmp_path):
     assert column(pooled.pool, "row").to_pylist() == [0, 1, 2, 3, 4]
     assert pooled.content_hashes()["labelled"] == left_out.content_hashes()["labelled"]
     assert len(pooled.labelled) == len(left_out.labelled) == 10
+
+
+def test_tweets_to_learn_from_that_are_labelled_or_test_tweets_or_repeated_are_counted(tiny_encoder, tmp_path):
+    more = ["id,text", "30,@ann TWEET 1", "31,tweet 2", "32,A http://t.co/x", *(f"{n},new" for n in (33, 34)), "35,"]
+    (tmp_path / "more.csv").write_text("\n".join(more))
+    adapt = json.dumps({"unlabelled": str(tmp_path / "more.csv"), "labelled": False})
+    splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / "more.csv", adapt=adapt)
+    counts = {finding.what: finding.count for finding in splits.findings if finding.where == "unlabelled"}
+    assert [(re.split("[,:;]", what)[0], count) for what, count in counts.items()] == [
+        ("unlabelled tweets have a duplicate among the labelled ones", 2),
+        ("unlabelled tweets have a duplicate among the test tweets", 1),
+        ("unlabelled tweets repeat another one", 1),
+    ]
+    of_file = [str(finding) for finding in splits.findings if finding.what.startswith("texts ")]
+    assert [line.partition(": ")[2] for line in of_file] == [
+        "2 texts have a duplicate among the labelled tweets, which the encoder reads in spite of labelled: false; take "
+        "them out of the file",
+        "1 text has a duplicate among the test tweets",
+        "1 text repeats another one; each copy is read",
+    ]
+    (own,) = splits.adaptation_counts().values()
+    assert own == {"texts": 6, "labelled": 2, "test": 1, "repeated": 1}
+
+
+def test_a_pool_that_leaves_a_fold_no_tweet_or_has_no_text_is_refused_before_training(tiny_encoder, tmp_path):
+    for fraction in (0.25, 0):  # of three test tweets
+        with pytest.raises(InputError, match="of 3 tweets leaves none for a fold's pseudo labels; raise it"):
+            load_rows_without_label(tmp_path, tiny_encoder, pseudo_fraction=fraction, pseudo_from="unseen")
+    (tmp_path / "blank.csv").write_text("id,text\n30,\n31, \n")
+    with pytest.raises(InputError, match=r"blank\.csv has no text in any row"):
+        load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / "blank.csv")
+    adapt = json.dumps({"unlabelled": str(tmp_path / "blank.csv")})
+    with pytest.raises(InputError, match=r"blank\.csv has no text in any row"):
+        load_rows_without_label(tmp_path, tiny_encoder, adapt=adapt)
 
 
 @pytest.mark.parametrize("n_kept", [None, 2])

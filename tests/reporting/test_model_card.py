@@ -2,11 +2,12 @@
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
 
-from smm4h.reporting.model_card import command_of
+from smm4h.reporting.model_card import command_of, data_note_of
 
 
 def test_the_card_has_scores_sections_and_figures(published_job):
@@ -59,3 +60,13 @@ def test_the_card_says_what_a_reader_of_the_weights_can_learn(published_job):
         m["classifier"] != "encoder" for m in members
     )
     assert "older version" not in limits
+
+
+def test_the_card_says_how_many_texts_of_an_adaptation_are_labelled_or_test_tweets():
+    file = {"file": "pool.tsv", "sha256": "1", "tweets": 200, "among_labelled": 30, "among_test": 4}
+    other = {"file": "of_earlier_versions.tsv", "sha256": "2", "tweets": 50}
+    job = SimpleNamespace(extra=(), adaptations=[{"unlabelled": file}, {"unlabelled": file}, {"unlabelled": other}, {}])
+    shared = "30 duplicates of labelled tweets and 4 duplicates of test tweets among them"
+    assert data_note_of(job) == f", and 250 unlabelled texts ({shared}) that encoders were adapted to"
+    job.adaptations = [{"unlabelled": other}]
+    assert data_note_of(job) == ", and 50 unlabelled texts that encoders were adapted to"

@@ -235,6 +235,7 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
     (adaptation,) = plan["adaptations"].values()
     assert adaptation["members"] == ["encoder"]
     assert (adaptation["unlabelled"]["file"], adaptation["unlabelled"]["tweets"]) == (pool.name, 200)
+    assert (adaptation["unlabelled"]["among_labelled"], adaptation["unlabelled"]["among_test"]) == (0, 0)
     assert call(publish.main, output, "--to_folder", tmp_path / "published").code == 0
     card = (tmp_path / "published" / "README.md").read_text()
     assert "adapted before by masked words of unlabelled, labelled and test texts" in card
@@ -262,6 +263,7 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
         ("{labelled: false, test: false}", "it has no texts; name a file (unlabelled)"),
         ("lots", "write a mapping such as {unlabelled: more.tsv, epochs: 1}"),
         ("{unlabelled: nowhere.tsv}", "nowhere.tsv is not there"),
+        ("{unlabelled: [a.tsv, b.tsv]}", "unlabelled must name one file, or one folder of files"),
     ],
 )
 def test_an_adaptation_that_cannot_be_is_refused_in_a_sentence(tiny_encoder, tmp_path, call, given, message):
@@ -298,5 +300,7 @@ def test_an_encoder_is_adapted_by_a_command_of_its_own(tiny_encoder, tmp_path, c
     assert "adapted otherwise" in other.err
     refused = call(adapt.main, *words[:3], tmp_path, "--use_cpu")
     assert refused.code == 2
+    too_short = call(adapt.main, *words[:3], tmp_path / "short", "--max_seq_length", 3)
+    assert (too_short.code, too_short.err) == (2, "error: --max_seq_length 3 leaves no room for a tweet\n")
     checked = call(main, *job_words(tmp_path / "own" / "model", tmp_path / "out", data_dir=INVENTED), "--check")
     assert checked.code == 0, checked.err

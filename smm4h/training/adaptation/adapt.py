@@ -42,11 +42,11 @@ def adaptation_notes(adaptations: Iterable[Run]) -> list[str]:
 
     Raises `InputError` for an encoder that can't.
     """
+    headless = [run.member.args.model_name_or_path for run in adaptations if check_adaptable(run.member)]
     return [
-        f"{run.member.args.model_name_or_path} has no trained head for masked words; a new one is drawn, and learns "
-        "beside the encoder that is adapted; that has done harm, so compare scores with those of the encoder as it is"
-        for run in adaptations
-        if check_adaptable(run.member)
+        f"{name} has no trained head for masked words; a new one is drawn, and learns beside the encoder that is "
+        "adapted; that has done harm, so compare scores with those of the encoder as it is"
+        for name in dict.fromkeys(headless)
     ]
 
 
