@@ -27,7 +27,7 @@ from smm4h.models.cleaning import CLEANING_NAMES
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.utils.console import console, silence_libraries
 from smm4h.utils.durable import read_checked_json, remove
-from smm4h.utils.errors import ASK_AGAIN, InputError, Stopped
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import check_is_input, check_output_folder, read_json
 
 TEXT_COLUMNS = ["text", "tweet", "post", "sentence"]  # of files without a task; the first that a file has
@@ -151,7 +151,7 @@ def is_made(run: Run, *, overwrite: bool) -> bool:
 
 
 def adapt(run: Run, texts) -> None:
-    """Adapt the encoder, and remove the texts' token ids in the end; raise SystemExit where the process was stopped."""
+    """Adapt the encoder, and remove the texts' token ids in the end; raise `Stopped` where the process was stopped."""
     from smm4h.training.adaptation.adapt import adapt_encoder
     from smm4h.training.adaptation.texts import file_part, prepare_texts
     from smm4h.training.run_data import RunData
@@ -169,9 +169,6 @@ def adapt(run: Run, texts) -> None:
             lease.check()
             display.show(run.directory.name, step, steps)
 
-        try:
-            adapt_encoder(run, data, report, stop_on_sigterm())
-        except Stopped:
-            raise SystemExit(ASK_AGAIN) from None
+        adapt_encoder(run, data, report, stop_on_sigterm())
         remove(folder)
         remove(DerivedFiles(run.directory).records_file)

@@ -34,6 +34,7 @@ from smm4h.utils.durable import Hashes, hash_files
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import PIPE, beside, private_mode, sync, sync_names, write_atomically, write_json
 from smm4h.utils.leases import LeaseHolder
+from smm4h.utils.wording import of_one
 
 ABOUT = "about.json"
 CUT_KEY = b"cut"  # of a block's metadata: the tweets that were cut, by member
@@ -277,11 +278,11 @@ class PartialPredictions:
             for member, counted in cuts.items():
                 cut = CutTweets(**counted)
                 total[member] = total[member] + cut if member in total else cut
-        return [
-            f"{cut.count} tweets are longer than the {cut.max_length} tokens that {member} reads and were cut; the "
-            f"longest has {cut.longest}"
-            for member, cut in total.items()
-        ]
+        notes = []
+        for member, cut in total.items():
+            what = f"tweets are longer than the {cut.max_length} tokens that {member} reads and were cut"
+            notes.append(f"{cut.count} {of_one(what) if cut.count == 1 else what}; the longest has {cut.longest}")
+        return notes
 
 
 def pooled_groups(rule: VotingRule, groups: Sequence[str] | None) -> dict[str, int]:

@@ -27,6 +27,7 @@ from smm4h.reporting.figures import Picture
 from smm4h.reporting.html_report import command_of, environment, pictures_of, rule_text, shown_word
 from smm4h.reporting.hub import display_name, is_hub_name
 from smm4h.reporting.terminal import decision_text, expected_text
+from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_atomically, write_text
 
 SHOWN_ELSEWHERE = {
@@ -241,9 +242,20 @@ def adapter_notes(runs: Iterable[Run]) -> list[str]:
 
 
 def local_bases(runs: Iterable[Run]) -> list[str]:
-    """Return the names of base models that adapters stand beside and nobody can load from the Hub."""
-    bases = [run.member.args.model_name_or_path for run in runs if run.member.saves_adapter_alone]
-    return list(dict.fromkeys(display_name(name) for name in bases if not is_hub_name(name)))
+    """Return the names of base models that adapters stand beside and nobody can load from the Hub.
+
+    Raises `InputError` for two of one name, which could not lie beside each other in what is published.
+    """
+    saved = [run.model / "config.json" for run in runs if run.member.saves_adapter_alone and run.model.is_dir()]
+    bases = [read_json(path)["adapter"]["base"] for path in saved]
+    folders = list(dict.fromkeys(base["name"] for base in bases if base["is_local"]))
+    names = [display_name(folder) for folder in folders]
+    if alike := [folder for folder in folders if names.count(display_name(folder)) > 1]:
+        raise InputError(
+            f"adapters stand beside different models whose folders have one name ({', '.join(alike)}), by which they "
+            "are found; publish them with save: merged, or give these folders other names before the job"
+        )
+    return names
 
 
 def ensemble_card(job: FinishedJob, name: str, license: str | None) -> Card:

@@ -114,6 +114,9 @@ def silence_libraries() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, warns that it found no GPU
     # Parameters that share one memory (training.captured) do not lie in cuDNN's order, which costs a GRU little here.
     warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+    # Settings and layers that are what was asked for: transformers renames one, and peft sees to the other itself.
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated")
+    warnings.filterwarnings("ignore", "fan_in_fan_out is set to False but the target module is `Conv1D`")
     transformers_logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a package that would only make it faster
     transformers_logging.disable_progress_bar()

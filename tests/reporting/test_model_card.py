@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
-from smm4h.reporting.model_card import command_of, data_note_of
+from smm4h.config.job import Member
+from smm4h.config.plans.run import Run
+from smm4h.reporting.model_card import command_of, data_note_of, local_bases
+from smm4h.utils.errors import InputError
 
 
 def test_the_card_has_scores_sections_and_figures(published_job):
@@ -70,3 +73,17 @@ def test_the_card_says_how_many_texts_of_an_adaptation_are_labelled_or_test_twee
     assert data_note_of(job) == f", and 250 unlabelled texts ({shared}) that encoders were adapted to"
     job.adaptations = [{"unlabelled": other}]
     assert data_note_of(job) == ", and 50 unlabelled texts that encoders were adapted to"
+
+
+def test_base_models_of_adapters_are_named_by_their_folders_and_two_of_one_name_are_refused(tmp_path):
+    def run(member, base) -> Run:
+        folder = tmp_path / member / "fold-0"
+        (folder / "model").mkdir(parents=True)
+        config = {"adapter": {"base": {"name": base, "is_local": base.startswith("/")}}}
+        (folder / "model" / "config.json").write_text(json.dumps(config))
+        return Run(Member(member, {"adapter": "{save: adapter}"}), 0, folder, "")
+
+    runs = [run("one", "/a/llama"), run("two", "/b/qwen"), run("three", "/a/llama"), run("four", "org/llama")]
+    assert local_bases(runs) == ["llama", "qwen"]
+    with pytest.raises(InputError, match=r"folders have one name \(/a/llama, /b/llama\)"):
+        local_bases([*runs, run("five", "/b/llama")])
