@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
-from smm4h.config.decision import parse_decision
+from smm4h.config.decision import EXAMPLES, parse_decision
 from smm4h.config.task_file import find_task
 from smm4h.models.voting import METHODS, TIES
 from smm4h.utils.errors import InputError
@@ -116,8 +116,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("inputs", nargs="+", type=Path, help=f"the output folder of a job, or {files}")
     methods = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     add("--method", type=one_of(tuple(METHODS)), help=f"how to vote ({methods}; default: the job's; of files, hard)")
-    choices = 'argmax, tuned, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs, 0.3, "LABEL: 4, LABEL: 2"'
-    add("--decision", type=a_decision, help=f"which label probabilities give (default: as in the job): {choices}")
+    add("--decision", type=a_decision, help=f"which label probabilities give (default: as in the job): {EXAMPLES}")
     add("--ties", type=one_of(TIES), help="who wins a tie (default: highest mean probability, or lowest class)")
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
     formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"

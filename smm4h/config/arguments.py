@@ -178,8 +178,8 @@ class JobSettings:
     )
     decision: str = setting(
         "argmax",
-        'the label: argmax; fitted out of fold: tuned, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs; '
-        'by hand: 0.3, "LABEL: 4"',
+        'the label: argmax; fitted out of fold: tuned, pulled, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", '
+        'costs; by hand: 0.3, "LABEL: 4"',
         VOTE,
         parse=canonical_decision,
     )

@@ -14,7 +14,7 @@ from smm4h.utils.errors import InputError, nearest
 TARGET = re.compile(r"(\w+)\s*(>=|<=|=>|=<|≥|≤|>|<|=)\s*([\d.]+)\s*(%?)")
 SIDES = {"recall": ">=", "precision": ">=", "flagged": "<="}  # what may be promised, and from which side
 COSTS = ("missed", "false")
-EXAMPLES = 'argmax, tuned, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs, 0.3, "LABEL: 4"'
+EXAMPLES = 'argmax, tuned, pulled, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs, 0.3, "LABEL: 4"'
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,19 @@ class Tuned(Decision):
 
     def __str__(self) -> str:
         return self.measure or "tuned"
+
+
+@dataclass(frozen=True)
+class Pulled(Tuned):
+    """Class weights under which the task's metric is highest, pulled half-way to as many positive tweets as there are.
+
+    For metrics that weigh precision and recall alike, whose best cut predicts about as many.
+    """
+
+    OF: ClassVar[tuple[str, ...]] = ("f1", "macro_f1_positive")  # the metrics
+
+    def __str__(self) -> str:
+        return "pulled"
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ def parse_decision(text: str) -> Decision:
     return Threshold(threshold)
 
 
-NAMED: dict[str, Decision] = {"argmax": Argmax(), "tuned": Tuned(), "costs": LeastCost()}
+NAMED: dict[str, Decision] = {"argmax": Argmax(), "tuned": Tuned(), "pulled": Pulled(), "costs": LeastCost()}
 
 
 def _target(quantity: str, sign: str, number: str, percent: str) -> Target:
@@ -199,6 +212,8 @@ def check_set_decision(decision: Decision, where: str = "--decision") -> None:
         raise InputError(
             f"{where} {decision}: {what} for tasks of one label a tweet, and this one is multi-label; {choices}"
         )
+    if isinstance(decision, Pulled):
+        raise InputError(f"{where} {decision}: a cut for each label is tuned, and none is pulled; {choices}")
     if isinstance(decision, Tuned) and decision.measure in MEASURES and decision.measure != "f1":
         raise InputError(f"{where} {decision}: a multi-label task is tuned for its own metric or an F-beta; {choices}")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smm4h.config.decision import Costs, Decision, check_decision, check_set_decision
+from smm4h.config.decision import Costs, Decision, Pulled, check_decision, check_set_decision
 from smm4h.metrics import (
     OF_ALL_LABELS,
     Measure,
@@ -245,6 +245,12 @@ class Task:
 
     def checked_decision(self, decision: Decision) -> Decision:
         """Return a decision with the task's costs filled in; raise `InputError` where the task can't have it."""
+        if isinstance(decision, Pulled) and self.measure not in Pulled.OF:
+            measures = " and ".join(Pulled.OF)
+            raise InputError(
+                f"--decision {decision}: {self.measure} does not weigh precision and recall of the positive labels "
+                f"alike, as {measures} do; choose tuned"
+            )
         if not self.multi_label:
             return check_decision(decision, self.labels, self.positive, self.costs)
         check_set_decision(decision)

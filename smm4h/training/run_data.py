@@ -312,7 +312,7 @@ def prepare_run_data(plan: Plan, job: Job, splits: Splits) -> RunData:
         keep_models=job.settings.keep_models,
         keep_models_in=job.settings.keep_models_in,
         keep_baselines=job.settings.keep_baselines,
-        best_by="average_precision" if job.settings.decision == "tuned" else job.task.measure,
+        best_by="average_precision" if job.settings.decision in ("tuned", "pulled") else job.task.measure,
         save_minutes=job.settings.save_minutes,
         extra_file=None if splits.extra is None else plan.extra_file,
         outside_folder=plan.outside_folder if splits.outside else None,

@@ -1,11 +1,14 @@
 """What a user may ask of the decision: spellings, and what a task can't have."""
 
+from dataclasses import replace
+
 import pytest
 
 from smm4h.config.decision import (
     Argmax,
     Costs,
     LeastCost,
+    Pulled,
     Target,
     Threshold,
     Tuned,
@@ -24,6 +27,7 @@ THREE, RARE = ["1", "2", "3"], ["1", "2"]
     [
         ("argmax", Argmax()),
         ("tuned", Tuned()),
+        ("pulled", Pulled()),
         ("f2", Tuned("f2")),
         ("macro_f1", Tuned("macro_f1")),
         ("recall>=0.9", Target("recall", 0.9)),
@@ -111,3 +115,11 @@ def test_other_costs_and_measures_are_refused_with_their_line(tmp_path, more, me
     path.write_text(TASK + more)
     with pytest.raises(InputError, match=message):
         read_task(path)
+
+
+@pytest.mark.parametrize(("measure", "multi_label"), [("macro_f1", False), ("accuracy", False), ("f1", True)])
+def test_a_decision_is_pulled_for_f1_of_one_label_a_tweet_only(measure, multi_label):
+    task = replace(read_task("tasks/task5.yaml"), measure=measure, multi_label=multi_label)
+    with pytest.raises(InputError, match="choose tuned"):
+        task.checked_decision(Pulled())
+    assert read_task("tasks/task5.yaml").checked_decision(Pulled()) == Pulled()

@@ -7,7 +7,8 @@ import pytest
 from simulated import RARE, TWO_RARE, binary, three_classes
 
 from smm4h import metrics
-from smm4h.ensemble.decisions.thresholds import match_class_shares, tune_class_weights
+from smm4h.config.decision import Pulled, Tuned
+from smm4h.ensemble.decisions.thresholds import class_shares, match_class_shares, pulled_to_gold, tune_class_weights
 from smm4h.ensemble.fitting import fit_rule
 from smm4h.models.voting import METHODS, binary_threshold, decide
 
@@ -39,6 +40,31 @@ def test_class_weights_can_be_tuned_for_any_metric(metric):
     weights = tune_class_weights(probs, gold, objective.measure, objective.positive, n_samples=10)
     tuned = objective.score(gold, decide(probs, weights), 3)
     assert tuned >= objective.score(gold, probs.argmax(axis=1), 3)
+
+
+def test_a_tuned_cut_is_pulled_half_way_to_as_many_positive_tweets_as_there_are():
+    probs, gold = three_classes()
+    weights = np.array([4.0, 2.0, 1.0]) / 2
+    pulled = pulled_to_gold(probs, weights, gold, (0, 1))
+    shares = [class_shares(labels, 3) for labels in (decide(probs, weights), gold, decide(probs, pulled))]
+    assert shares[2][:2] == pytest.approx(np.sqrt(shares[0] * shares[1])[:2], abs=0.002)
+    assert np.log(pulled).mean() == pytest.approx(0.0, abs=1e-9)
+    nobody = np.array([1e-5, 1e-5, 1e10])
+    assert np.array_equal(pulled_to_gold(probs, nobody, gold, (0, 1)), nobody)
+
+
+@pytest.mark.parametrize("method", ["soft", "hard"])
+def test_a_pulled_decision_by_few_rare_tweets_is_better_on_other_tweets_than_a_tuned_one(method):
+    new, new_gold = binary(seed=1000, n_tweets=20_000, share=0.1)
+
+    def score_of(seed: int, decision) -> float:
+        probs, gold = binary(seed=seed, n_tweets=300, share=0.1)
+        rule = fit_rule(probs, gold, ["a"], RARE, method=method, decision=decision)
+        return RARE.score(new_gold, rule.predict(new), 2)
+
+    tuned, pulled = (np.array([score_of(seed, kind) for seed in range(30)]) for kind in (Tuned(), Pulled()))
+    assert pulled.mean() > tuned.mean() + 0.002
+    assert pulled.min() > tuned.min()
 
 
 def test_a_class_without_tweets_breaks_no_tuning():

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from smm4h.config.decision import Argmax, Costs, Decision, LeastCost, Target, Threshold, Tuned, Weights
+from smm4h.config.decision import Argmax, Costs, Decision, LeastCost, Pulled, Target, Threshold, Tuned, Weights
 from smm4h.ensemble.decisions.thresholds import (
     CUTS,
     N_SAMPLES,
@@ -14,6 +14,7 @@ from smm4h.ensemble.decisions.thresholds import (
     class_shares,
     flag_path,
     match_class_shares,
+    pulled_to_gold,
     scaled,
     stepped_path,
     tune_class_weights,
@@ -57,7 +58,11 @@ def _class_weights(
             return np.tile([weight for _, weight in by_label], (len(rule.decision), 1))
         case Target():
             return target_weights(rule, probabilities, gold, objective, [decision], groups)[0]
-    return _tuned(rule, probabilities, gold, objective_of(decision, objective), n_samples, groups)
+    tuned = _tuned(rule, probabilities, gold, objective_of(decision, objective), n_samples, groups)
+    if not isinstance(decision, Pulled):
+        return tuned
+    parts = zip(tuned, parts_of(rule, probabilities), strict=True)
+    return np.stack([pull_decision(weights, part, gold, objective, groups) for weights, part in parts])
 
 
 def objective_of(decision: Decision, objective: Objective) -> Objective:
@@ -75,6 +80,8 @@ def reason(decision: Decision) -> str:
     match decision:
         case Tuned(str(measure)):
             return f"tuned out of fold for {measure}"
+        case Pulled():
+            return "tuned out of fold for the measure, and pulled half-way to the share of the labelled tweets"
         case LeastCost(costs):
             return f"tuned out of fold for the least cost ({costs})"
         case Target("flagged", bound):
@@ -139,6 +146,12 @@ def tune_decision(
     cells = objective.cells(gold, groups, probabilities.shape[1])
     sample = probabilities[cells.kept], gold[cells.kept]
     return tune_class_weights(*sample, cells.measure, objective.positive, n_samples=n_samples, rows=cells.rows)
+
+
+def pull_decision(weights: np.ndarray, probabilities: np.ndarray, gold: np.ndarray, objective: Objective, groups):
+    """Return tuned class weights (n_classes,), pulled to the shares of the tweets that are scored."""
+    kept = objective.cells(gold, groups, probabilities.shape[1]).kept
+    return pulled_to_gold(probabilities[kept], weights, gold[kept], objective.positive)
 
 
 def tune_cuts(

@@ -95,6 +95,32 @@ def tune_group_cuts(
     return cuts
 
 
+def pulled_to_gold(
+    probabilities: np.ndarray, weights: np.ndarray, gold: np.ndarray, positive: Sequence[int]
+) -> np.ndarray:
+    """Return class weights (n_classes,) between tuned ones and those that predict as many positive tweets as there are.
+
+    The share of each positive class becomes the geometric mean of the share that `weights` predict and of the gold one.
+    A tuned cut follows the accidents of few rare tweets, while the best one of a measure that weighs precision and
+    recall alike predicts about as many as there are; docs/rare-classes.md has the figures.
+
+    Args:
+        probabilities: (n_tweets, n_classes).
+        gold: class indices (n_tweets,).
+        positive: indices of the positive classes.
+    """
+    n_classes = probabilities.shape[1]
+    given, shares = (class_shares(labels, n_classes) for labels in (decide(probabilities, weights), gold))
+    positive = [label for label in positive if given[label] and shares[label]]
+    others = np.setdiff1d(np.arange(n_classes), positive)
+    if not positive or not given[others].sum():
+        return weights
+    pulled = given.copy()
+    pulled[positive] = np.sqrt(given[positive] * shares[positive])
+    pulled[others] *= (1 - pulled[positive].sum()) / given[others].sum()
+    return match_class_shares(probabilities, weights, pulled)
+
+
 def class_shares(predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the share (n_classes,) of tweets that are predicted as each class, given class indices (n_tweets,)."""
     return np.bincount(predicted, minlength=n_classes) / len(predicted)

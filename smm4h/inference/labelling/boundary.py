@@ -1,6 +1,6 @@
 """The decision that the expected gain of a label is measured to, which need not be the one in use."""
 
-from smm4h.config.decision import Argmax, Tuned, parse_decision
+from smm4h.config.decision import Argmax, Pulled, Tuned, parse_decision
 from smm4h.config.task import Task
 from smm4h.ensemble.fitted_ensemble import voting_config
 from smm4h.inference.new_tweets.chosen_members import choose_members
@@ -16,7 +16,7 @@ def rule_for_gain(predictor: EnsemblePredictor, task: Task) -> tuple[VotingRule,
     fewer than by chance, and 28 by the cut that is tuned for the metric.
     """
     config = voting_config(predictor.plan, task)
-    if parse_decision(str(config.decision)) in (Argmax(), Tuned()):
+    if parse_decision(str(config.decision)) in (Argmax(), Tuned(), Pulled()):
         return predictor.rule, None
     _, ensemble = choose_members(predictor.plan, task, predictor.rule.members, decision=str(Tuned()))
     return ensemble.rule, (
