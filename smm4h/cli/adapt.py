@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     from smm4h.data.dataset import content_hash  # libraries that take seconds to import
     from smm4h.data.splits import read_texts
+    from smm4h.data.tokenization import check_encoders
     from smm4h.training.adaptation.adapt import adaptation_notes
 
     texts, findings = read_texts(arguments.files, task_of(arguments), arguments.encoding, ids_may_lack=True)
@@ -54,6 +55,7 @@ def main(words: Sequence[str] | None = None) -> None:
         console.print(f" {finding}", markup=False, soft_wrap=True)
     run = run_of(member, arguments, content_hash(texts))
     if not is_made(run, overwrite=arguments.overwrite):
+        check_encoders([member.with_settings(head="mean")], ANY, texts)  # a head that any encoder has
         for note in adaptation_notes([run]):
             console.print(f"note: {note}", markup=False, soft_wrap=True)
         adapt(run, texts)

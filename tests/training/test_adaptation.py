@@ -273,6 +273,28 @@ def test_an_adaptation_that_cannot_be_is_refused_in_a_sentence(tiny_encoder, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("embedded", "added", "message"),
+    [
+        (150, 0, "its tokenizer has 207 tokens, and its weights embed 150: they are of different models"),
+        (207, 9, "adapt: the tokenizer of {folder} has 216 tokens, and its weights embed 207; leave adapt out"),
+    ],
+)
+def test_an_encoder_without_embeddings_of_all_tokens_is_not_adapted(
+    tiny_encoder, tmp_path, call, pool, embedded, added, message
+):
+    tokenizer, folder = transformers.AutoTokenizer.from_pretrained(tiny_encoder), tmp_path / "small"
+    assert max(tokenizer.get_vocab().values()) == 206
+    tokenizer.add_tokens([f"<added{number}>" for number in range(added + 1)])
+    tokenizer.save_pretrained(folder)
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**{**ENCODERS["bert"][1], "vocab_size": embedded}))
+    model.save_pretrained(folder)
+    result = call(adapt.main, folder, pool, "--output", tmp_path / "out", "--use_cpu", "--max_seq_length", 32)
+    assert result.code == 2
+    assert message.format(folder=folder) in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_decoder_cannot_be_adapted(tiny_encoder, tmp_path, call, pool):
     folder = tmp_path / "decoder"
     transformers.GPT2Model(transformers.GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=1)).save_pretrained(

@@ -29,7 +29,8 @@ def check_adaptable(member: Member) -> bool:
     The random numbers of torch stay as they are.
 
     Raises:
-        InputError: for a decoder, and an encoder that has no masked-language model or no mask among its tokens.
+        InputError: for a decoder, and an encoder that has no masked-language model, no mask among its tokens, or fewer
+            embeddings than tokens.
     """
     name = member.args.model_name_or_path
     try:
@@ -43,12 +44,19 @@ def check_adaptable(member: Member) -> bool:
             f"adapt: {name} ({config.model_type}) has no masked-language model in transformers, as decoders have none; "
             "leave adapt out of its members' rows, or choose a BERT-like encoder"
         )
-    if load_tokenizer(member).mask_token_id is None:
+    tokenizer = load_tokenizer(member)
+    if tokenizer.mask_token_id is None:
         raise InputError(f"adapt: the tokenizer of {name} has no mask token; leave adapt out of its members' rows")
     state = torch.get_rng_state()
-    has_new_head = bool(_load(member)[1])
+    model, new = _load(member)
     torch.set_rng_state(state)
-    return has_new_head
+    n_tokens, n_embedded = max(len(tokenizer), tokenizer.mask_token_id + 1), model.get_input_embeddings().num_embeddings
+    if n_tokens > n_embedded:  # any of them may stand in a masked one's place
+        raise InputError(
+            f"adapt: the tokenizer of {name} has {n_tokens} tokens, and its weights embed {n_embedded}; leave adapt "
+            "out of its members' rows, or save the encoder's own tokenizer beside it"
+        )
+    return bool(new)
 
 
 def at(member: Member, folder: Path) -> Member:
