@@ -1,6 +1,7 @@
 """A finished job's own command, read again, and the tweets that it was made with."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from smm4h.config.job import Job
 from smm4h.config.recipe import read_command_line
@@ -10,13 +11,16 @@ from smm4h.utils.errors import InputError
 
 
 def command_of_job(job: FinishedJob, moved: Sequence[str]) -> Job:
-    """Return the job as it was commanded, with flags for files that have moved.
+    """Return the job as it was commanded, with flags for files that have moved, and without its encoders' adaptation.
+
+    The texts of an adaptation teach a finished job nothing more, and may be gone.
 
     Raises `InputError` for a plan without a command.
     """
     if not job.command:
         raise InputError(f"{job.plan.plan_file} does not say how the job was commanded; it is an older one's")
-    return read_command_line([*job.command, *moved])
+    command = read_command_line([*job.command, *moved])
+    return replace(command, members=[member.with_settings(adapt=None) for member in command.members])
 
 
 def load_job_splits(job: FinishedJob, command: Job) -> Splits:

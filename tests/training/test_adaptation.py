@@ -21,6 +21,8 @@ from small_encoders import ENCODERS, gradients
 
 from smm4h.cli import adapt, publish
 from smm4h.cli.train import main
+from smm4h.inference.commanded_job import command_of_job, load_job_splits
+from smm4h.inference.finished_job import FinishedJob
 from smm4h.parallel.run_state import TRIES, log_event, unfinished, waited_for
 from smm4h.training.adaptation.adapt import adapt_encoder
 from smm4h.training.adaptation.masked_models import load_masked_model, make_padding_free, save_adapted
@@ -241,6 +243,10 @@ def test_a_job_killed_while_it_adapts_goes_on_and_whatever_is_damaged_is_made_ag
     assert "adapted before by masked words of unlabelled, labelled and test texts" in card
     assert str(pool.parent) not in card
 
+    pool.rename(tmp_path / "gone.tsv")  # a student, or what to label next, needs the labelled and test tweets only
+    finished = FinishedJob.read(output)
+    assert len(load_job_splits(finished, command_of_job(finished, [])).labelled) == 60
+    (tmp_path / "gone.tsv").rename(pool)
     results = all_files(output)
     weights = folder / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")
