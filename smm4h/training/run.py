@@ -84,6 +84,7 @@ def own_folder(run: Run) -> Iterator[Path]:
 
 
 def free_memory() -> None:
+    """Free what the last run's trainer holds, on the host and on the GPU."""
     gc.collect()  # or the trainer's reference cycles would keep the last model in memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -148,7 +148,9 @@ def tune_decision(
     return tune_class_weights(*sample, cells.measure, objective.positive, n_samples=n_samples, rows=cells.rows)
 
 
-def pull_decision(weights: np.ndarray, probabilities: np.ndarray, gold: np.ndarray, objective: Objective, groups):
+def pull_decision(
+    weights: np.ndarray, probabilities: np.ndarray, gold: np.ndarray, objective: Objective, groups: np.ndarray | None
+) -> np.ndarray:
     """Return tuned class weights (n_classes,), pulled to the shares of the tweets that are scored."""
     kept = objective.cells(gold, groups, probabilities.shape[1]).kept
     return pulled_to_gold(probabilities[kept], weights, gold[kept], objective.positive)
