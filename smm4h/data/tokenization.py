@@ -174,6 +174,8 @@ def check_encoders(members: Iterable[Member], task: Task, labelled: Dataset) -> 
             by_encoder.setdefault((member.args.model_name_or_path, member.args.model_revision), []).append(member)
     texts = labelled.select(range(min(CHECKED_TWEETS, len(labelled))))["text"]
     for (name, _), using in by_encoder.items():
+        for member in {member.args.head == "last_token": member for member in using}.values():
+            load_tokenizer(member)  # one without a padding token serves decoders' head alone
         tokenizer = load_tokenizer(max(using, key=lambda member: member.args.max_seq_length))
         heads = {(m.args.head, m.args.bigru_input, m.args.bigru_hidden_size, *m.args.cleaning): m for m in using}
         try:

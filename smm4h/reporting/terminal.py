@@ -73,7 +73,8 @@ def print_pseudo_label_counts(title: str, counts: Mapping[str, dict[str, Any]]) 
         for fold, row in counts.items()
     ]
     print_table(title, [[""], *([name] for name in names)], rows)
-    if without := [fold for fold, row in counts.items() if not any(row["accepted"].values())]:
+    # Not by the accepted labels: of label sets, one without any may be accepted, too.
+    if without := [fold for fold, row in counts.items() if row["drawn"] == row["held_out"] + row["doubted"]]:
         console.print(
             f"note: no pseudo label is accepted for {', '.join(without)}, whose learners have the labelled tweets "
             "alone; name more tweets, or accept less certain labels (--pseudo_confidence, --pseudo_agreement)",

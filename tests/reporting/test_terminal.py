@@ -12,4 +12,6 @@ def test_folds_that_get_no_pseudo_label_are_named(call):
 
     named = "no pseudo label is accepted for fold-0, refit, whose learners have the labelled tweets alone"
     assert named in printed({"fold-0": none, "fold-1": some, "refit": none})
+    empty_sets = {**some, "accepted": {"1": 0, "3": 0}}
+    assert "no pseudo label is accepted" not in printed({"fold-0": empty_sets})
     assert "no pseudo label is accepted" not in printed({"fold-0": some, "fold-1": some})

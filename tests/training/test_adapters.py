@@ -305,6 +305,10 @@ def test_a_decoder_with_an_adapter_learns_a_planted_rule_and_its_job_is_used_lik
         ("{head: last_token, adapter: {save: alone}}", "save alone: choose merged or adapter"),
         ("{head: last_token, adapter: {save: adapter}, adapt: {epochs: 1}}", "adapt makes one that only this job has"),
         ("{head: last3}", "choose --head last_token for a decoder, or a BERT-like encoder"),
+        (
+            "{head: last_token}\n  two: {head: mean}",
+            "has no padding token, and this head reads no decoder; choose --head",
+        ),
     ],
 )
 def test_what_no_decoder_can_be_trained_with_is_refused_before_training(decoder, tmp_path, call, row, message):
