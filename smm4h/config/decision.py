@@ -241,7 +241,7 @@ def check_decision(
                 raise InputError(f"{where} {decision}: there is no label {label}{known}")
         named = dict(decision.by_label)
         return Weights(tuple((label, named.get(label, 1.0)) for label in labels))
-    if isinstance(decision, Target) and len(positive) == len(labels):
+    if isinstance(decision, Target | Pulled) and len(positive) == len(labels):
         raise InputError(
             f"{where} {decision}: all labels are positive, so that every tweet is flagged; name the rare ones as "
             "`positive:` in the task file"

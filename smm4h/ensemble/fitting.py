@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from smm4h.config.arguments import JobSettings
-from smm4h.config.decision import Decision, LeastCost, Target, Tuned, parse_decision
+from smm4h.config.decision import Decision, LeastCost, Pulled, Target, Tuned, parse_decision
 from smm4h.config.task import Task
 from smm4h.data.folds import label_set_folds
 from smm4h.ensemble.decisions.fit import (
@@ -64,9 +64,9 @@ def fit_rule(
     rule = fit_decision(combined, probabilities, gold, objective, decision, n_samples, groups)
     if not cut_groups:
         return rule
-    tuned_for = objective_of(decision, objective)
+    tuned_for, are_pulled = objective_of(decision, objective), isinstance(decision, Pulled)
     cuts = [
-        tune_cuts(part, gold, tuned_for, n_samples, groups, cut_groups, weights)
+        tune_cuts(part, gold, tuned_for, n_samples, groups, cut_groups, weights, are_pulled=are_pulled)
         for part, weights in zip(parts_of(rule, probabilities), rule.decision, strict=True)
     ]
     return replace(rule, cuts={name: np.stack([of_part[name] for of_part in cuts]) for name in cut_groups})

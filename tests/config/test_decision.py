@@ -76,6 +76,7 @@ def test_another_decision_is_refused_with_the_reason(text, message):
         (Weights((("4", 2.0),)), THREE, RARE, "there is no label 4"),
         (LeastCost(), THREE, RARE, "the task file has no `costs:`"),
         (Target("recall", 0.9), THREE, THREE, "all labels are positive"),
+        (Pulled(), THREE, THREE, "all labels are positive"),
     ],
 )
 def test_a_decision_that_the_task_can_not_have_is_refused(decision, labels, positive, message):

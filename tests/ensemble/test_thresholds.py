@@ -1,15 +1,16 @@
 """Class weights on probs, tuned for a metric or matched to class shares."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import RARE, TWO_RARE, binary, three_classes
+from simulated import RARE, TWO_RARE, binary, three_classes, two_groups
 
 from smm4h import metrics
 from smm4h.config.decision import Pulled, Tuned
 from smm4h.ensemble.decisions.thresholds import class_shares, match_class_shares, pulled_to_gold, tune_class_weights
-from smm4h.ensemble.fitting import fit_rule
+from smm4h.ensemble.fitting import VotingConfig, fit_rule
 from smm4h.models.voting import METHODS, binary_threshold, decide
 
 
@@ -51,6 +52,27 @@ def test_a_tuned_cut_is_pulled_half_way_to_as_many_positive_tweets_as_there_are(
     assert np.log(pulled).mean() == pytest.approx(0.0, abs=1e-9)
     nobody = np.array([1e-5, 1e-5, 1e10])
     assert np.array_equal(pulled_to_gold(probs, nobody, gold, (0, 1)), nobody)
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_a_cut_is_not_pulled_among_tweets_of_equal_probabilities(rare):
+    of_rare = np.repeat([0.9, 0.5, 0.1], [8, 30, 62])
+    probs = np.stack([of_rare, 1 - of_rare], axis=1)[:, :: 1 if rare == 0 else -1]
+    gold = np.where(np.arange(100) < 13, rare, 1 - rare)
+    tuned = np.exp([0.5, -0.5])[:: -1 if rare == 0 else 1]
+    assert (decide(probs, tuned) == rare).sum() == 8
+    assert np.array_equal(pulled_to_gold(probs, tuned, gold, (rare,)), tuned)
+
+
+@pytest.mark.parametrize("method", ["soft", "hard"])
+def test_each_groups_cut_is_pulled_to_its_own_tweets(method):
+    probs, gold, groups = two_groups(n_tweets=1000)
+    config = VotingConfig(replace(RARE, averages_groups=True), method, Tuned(), group_cuts=30)
+    tuned, pulled = (config.with_decision(kind).fit_rule(["m"], probs, gold, groups) for kind in (Tuned(), Pulled()))
+    for name in ("a", "b"):
+        own = groups == name
+        given = [(rule.predict(probs, groups)[own] == 1).sum() for rule in (tuned, pulled)]
+        assert given[1] == round(np.sqrt(given[0] * gold[own].sum())) != given[0]
 
 
 @pytest.mark.parametrize("method", ["soft", "hard"])

@@ -137,7 +137,7 @@ def test_no_more_runs_at_a_time_than_a_gpu_holds(paper_job, splits, tmp_path):
     assert trained_at_a_time(3, 2, 80_000_000_000) == ((3, 2), "")
     assert trained_at_a_time(3, 2, 24_000_000_000) == (
         (3, 1),
-        "a GPU has 24 GB of memory, which 6 runs at a time would exceed; at most 4 are trained on it "
+        "a GPU has 24 GB of memory, and 6 runs at a time would take more than 90% of it; at most 4 are trained on it "
         "(--runs_per_device, --streams_per_device)",
     )
     assert trained_at_a_time(4, 1, 12_000_000_000)[0] == (2, 1)

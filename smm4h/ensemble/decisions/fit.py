@@ -81,7 +81,10 @@ def reason(decision: Decision) -> str:
         case Tuned(str(measure)):
             return f"tuned out of fold for {measure}"
         case Pulled():
-            return "tuned out of fold for the measure, and pulled half-way to the share of the labelled tweets"
+            return (
+                "tuned out of fold for the measure, and pulled half-way to giving each positive label as often as the "
+                "labelled tweets have it"
+            )
         case LeastCost(costs):
             return f"tuned out of fold for the least cost ({costs})"
         case Target("flagged", bound):
@@ -164,11 +167,19 @@ def tune_cuts(
     groups: np.ndarray,
     cut_groups: Sequence[str],
     decision: np.ndarray,
+    *,
+    are_pulled: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Return the class weights (n_classes,) of `cut_groups`, where all other tweets have those of `decision`."""
+    """Return the class weights (n_classes,) of `cut_groups`, where all other tweets have those of `decision`.
+
+    Args:
+        are_pulled: whether each cut is pulled to the shares of its own group's tweets.
+    """
 
     def tune(part: np.ndarray, labels: np.ndarray, rest: np.ndarray | None) -> np.ndarray:
-        return tune_class_weights(part, labels, objective.measure, objective.positive, n_samples=n_samples, rest=rest)
+        of = objective.measure, objective.positive
+        tuned = tune_class_weights(part, labels, *of, n_samples=n_samples, rest=rest)
+        return pulled_to_gold(part, tuned, labels, objective.positive) if are_pulled else tuned
 
     kept = objective.cells(gold, groups, probabilities.shape[1]).kept
     sample = probabilities[kept], gold[kept], groups[kept]

@@ -102,7 +102,8 @@ def pulled_to_gold(
 
     The share of each positive class becomes the geometric mean of the share that `weights` predict and of the gold one.
     A tuned cut follows the accidents of few rare tweets, while the best one of a measure that weighs precision and
-    recall alike predicts about as many as there are; docs/rare-classes.md has the figures.
+    recall alike predicts about as many as there are; docs/rare-classes.md has the figures. Where no cut comes nearer to
+    that, as no cut parts tweets of equal probabilities, `weights` stay.
 
     Args:
         probabilities: (n_tweets, n_classes).
@@ -118,7 +119,14 @@ def pulled_to_gold(
     pulled = given.copy()
     pulled[positive] = np.sqrt(given[positive] * shares[positive])
     pulled[others] *= (1 - pulled[positive].sum()) / given[others].sum()
-    return match_class_shares(probabilities, weights, pulled)
+    moved = match_class_shares(probabilities, weights, pulled)
+
+    def distance(reached: np.ndarray) -> float:
+        with np.errstate(divide="ignore"):
+            return float(np.abs(np.log(reached[positive] / pulled[positive])).max())
+
+    is_nearer = distance(class_shares(decide(probabilities, moved), n_classes)) < distance(given)
+    return moved if is_nearer else weights
 
 
 def class_shares(predicted: np.ndarray, n_classes: int) -> np.ndarray:

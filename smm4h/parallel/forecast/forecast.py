@@ -26,7 +26,7 @@ from smm4h.parallel.forecast.costs import (
     run_seconds,
     working_bytes,
 )
-from smm4h.parallel.forecast.gpu_memory import GpuMemory
+from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory
 from smm4h.parallel.forecast.probe import NoForecast, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.wording import counted
@@ -275,7 +275,7 @@ def shortages(forecast: Forecast, folder: Path) -> list[str]:
     asked, fitting = forecast.runs_of_a_gpu, forecast.gpu.n_fitting(forecast.runs_of_a_gpu)
     if fitting < asked:
         lines.append(
-            f"a GPU has {size_text(forecast.gpu.total)} of memory, which {asked} runs at a time would exceed; at most "
-            f"{fitting} are trained on it (--runs_per_device, --streams_per_device)"
+            f"a GPU has {size_text(forecast.gpu.total)} of memory, and {asked} runs at a time would take more than "
+            f"{1 - SPARE:.0%} of it; at most {fitting} are trained on it (--runs_per_device, --streams_per_device)"
         )
     return lines
