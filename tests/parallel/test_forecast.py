@@ -42,9 +42,10 @@ def plan_of(job, splits):
 
 
 def forecaster_of(job, splits, **measured) -> Forecaster:
-    """A forecaster by costs that are given, the same for each kind, on one worker."""
+    """A forecaster by costs that are given, the same for each kind, on one device."""
     kinds = {kind_of_cost(run.member, is_baseline=run.is_baseline) for run in plan_of(job, splits).wanted}
-    workers = Workers(1, 1, [None], 1)
+    n_workers = job.settings.runs_per_device
+    workers = Workers(n_workers, 1, [None] * n_workers, 1)
     return Forecaster(JobSize.of_job(job, splits), workers, dict.fromkeys(kinds, replace(MEASURED, **measured)), 0.0)
 
 
@@ -134,6 +135,12 @@ def test_no_more_runs_at_a_time_than_a_gpu_holds(paper_job, splits, tmp_path):
         notes = [line for line in shortages(forecast, tmp_path) if "GPU" in line]
         return (fitting.runs_per_device, fitting.streams_per_device), "".join(notes)
 
+    def forecast_of(runs, gpu_total) -> str:
+        job = replace(paper_job, settings=replace(paper_job.settings, runs_per_device=runs))
+        of_gpu = {"gpu_memory": 5_000_000_000, "gpu_total": gpu_total}
+        return str(forecaster_of(job, splits, **of_gpu).forecast(plan_of(job, splits), job))
+
+    assert forecast_of(4, 12_000_000_000) == forecast_of(2, 80_000_000_000)
     assert trained_at_a_time(3, 2, 80_000_000_000) == ((3, 2), "")
     assert trained_at_a_time(3, 2, 24_000_000_000) == (
         (3, 1),

@@ -3,7 +3,7 @@
 import heapq
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,7 @@ from smm4h.parallel.forecast.costs import (
     run_seconds,
     working_bytes,
 )
-from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory
+from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory, within_gpu_memory
 from smm4h.parallel.forecast.probe import NoForecast, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.wording import counted
@@ -60,6 +60,11 @@ class Workers:
         threads = threads_each(launch, len(own), job.settings.threads_per_worker)
         return cls(len(own) * launch.world_size, launch.local_world_size, own, threads)
 
+    def fewer(self, asked: int, kept: int) -> "Workers":
+        """Return what is left where each of this process's own devices has `kept` workers, of `asked`."""
+        own = self.devices[: len(self.devices) // asked * kept]
+        return replace(self, n=self.n - len(self.devices) + len(own), devices=own)
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -70,7 +75,7 @@ class Forecast:
         disk_meanwhile: more, while runs are trained.
         memory: of all workers, with what they share.
         gpu: of a GPU.
-        runs_of_a_gpu: that are trained on it at a time.
+        runs_of_a_gpu: that are asked for on it at a time; `gpu` says how many fit in.
     """
 
     seconds: float
@@ -87,7 +92,7 @@ class Forecast:
         runs = f"{counted(self.n_runs, 'run')} by {counted(self.n_workers, 'worker')}"
         if not self.was_measured:
             return f"forecast: a minute or less for {runs}; so short a job is not measured before"
-        of_gpu = self.gpu.taken_by(self.runs_of_a_gpu)
+        of_gpu = self.gpu.taken_by(self.gpu.n_fitting(self.runs_of_a_gpu))
         gpu = f", {size_text(of_gpu)} of each GPU" if of_gpu else ""
         return (
             f"forecast: about {about(self.seconds)} for {runs}; disk {size_text(self.disk)}, and "
@@ -134,30 +139,33 @@ class Forecaster:
 
     def forecast(self, plan: Plan, job: Job) -> Forecast:
         """Return what the missing runs of a plan take, whose members are among those that were measured."""
-        runs, n_workers = missing_runs(plan), self.workers.n
-        n_here = len(self.workers.devices) * self.workers.n_processes
-        n_streams = job.settings.streams_per_device  # the runs of a worker are counted one after the other, at most
+        runs, asked = missing_runs(plan), job.settings
         if not self.measured:
-            return Forecast(self.guess, len(runs), n_workers, was_measured=False)
+            return Forecast(self.guess, len(runs), self.workers.n, was_measured=False)
         size = self.size.with_folds(job.settings.n_folds)
         teachers = {member.name for stage in job.stages if stage > 1 for member in job.teachers_of(stage)}
         of_run = {run.name: self._of(run) for run in runs if not run.member.is_outside}
         seconds = {run.name: self._seconds(run, size, teachers) for run in runs}
+        gpu = GpuMemory.of(
+            (one.gpu_memory for one in of_run.values()), max(one.gpu_total for one in self.measured.values())
+        )
+        kept = within_gpu_memory(asked, gpu)
+        workers = self.workers.fewer(asked.runs_per_device, kept.runs_per_device)
+        n_here = len(workers.devices) * workers.n_processes
+        n_streams = kept.streams_per_device  # the runs of a worker are counted one after the other, at most
         votes = VOTES + VOTES_A_TWEET * len(size.labels) * len(plan.members)
         working = [working_bytes(of_run[name], seconds[name], job.settings.save_minutes) for name in of_run]
         return Forecast(
-            seconds=makespan(runs, seconds, n_workers) + votes,
+            seconds=makespan(runs, seconds, workers.n) + votes,
             n_runs=len(runs),
-            n_workers=n_workers,
+            n_workers=workers.n,
             was_measured=True,
             disk=kept_bytes(runs, of_run, job) + self._prediction_bytes(runs, size, teachers),
-            disk_meanwhile=largest(working, n_workers * n_streams),
-            memory=shared_memory() * self.workers.n_processes
+            disk_meanwhile=largest(working, workers.n * n_streams),
+            memory=shared_memory() * workers.n_processes
             + largest((one.memory for one in of_run.values()), n_here * n_streams),
-            gpu=GpuMemory.of(
-                (one.gpu_memory for one in of_run.values()), max(one.gpu_total for one in self.measured.values())
-            ),
-            runs_of_a_gpu=job.settings.runs_per_device * n_streams,
+            gpu=gpu,
+            runs_of_a_gpu=asked.runs_per_device * asked.streams_per_device,
         )
 
     def _of(self, run: Run) -> Measured:
