@@ -325,7 +325,7 @@ def runs_of(output: Path) -> tuple[int, float]:
 def whole_job(bench: Bench) -> dict:
     """Train the paper's members on as many tweets as task 5 has, vote, and write the zip."""
     alone = bench.found.get("steps", {}).get("rows", {}).get("ours", {"ms a step of 16": 30.0})["ms a step of 16"]
-    ours, fastest = min((alone, []), bench.fastest)
+    ours, fastest = bench.fastest if bench.fastest[1] else (alone, [])  # a step alone counts no evaluations and files
     flags = bench.at_a_time or fastest
     room = 0.7 * bench.seconds_left - START
     share = room / (45 * STEPS_A_RUN * ours / 1e3)
