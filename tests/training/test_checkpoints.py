@@ -136,7 +136,8 @@ def test_a_run_is_made_by_one_state_of_the_code(prepare_job, monkeypatch):
     """A checkpoint and weights of another state are not continued: half of the run would be of either."""
     job = prepare_job(**LONG)
     run = job.runs[0]
-    monkeypatch.setattr("smm4h.training.run.own_version", lambda: "0.1.0+another")
+    for where in ("run", "building.run_trainer"):
+        monkeypatch.setattr(f"smm4h.training.{where}.own_version", lambda: "0.1.0+another")
     train_and_stop(run, job.data, 4)
     monkeypatch.undo()
     assert train_to_the_end(run, job.data) == 0
