@@ -282,6 +282,7 @@ def streams(bench: Bench) -> dict:
 
 
 def flags_of(n_processes: int, n_streams: int) -> list:
+    """Return the flags of so many processes on a device, and streams of each."""
     return ["--runs_per_device", n_processes, "--streams_per_device", n_streams]
 
 

@@ -12,9 +12,7 @@ TRUNCATIONS = ("head", "tail", "head_tail", "windows")
 HEAD_SHARE = 4  # head_tail keeps a quarter of its tokens from the head: Sun et al. 2019, section 5.3.1, 128 of 510
 OVERLAP_SHARE = 4  # neighbouring windows have a quarter of their tokens in common
 Row = dict[str, list[int]]
-Parts = tuple[
-    list[list[int]], list[list[int]]
-]  # of a text: special tokens before, between, after; tokens of both texts
+Parts = tuple[list[list[int]], list[list[int]]]  # special tokens before, between and after; tokens of both texts
 
 
 @dataclass(frozen=True)

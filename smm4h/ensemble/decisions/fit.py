@@ -58,11 +58,8 @@ def _class_weights(
             return np.tile([weight for _, weight in by_label], (len(rule.decision), 1))
         case Target():
             return target_weights(rule, probabilities, gold, objective, [decision], groups)[0]
-    tuned = _tuned(rule, probabilities, gold, objective_of(decision, objective), n_samples, groups)
-    if not isinstance(decision, Pulled):
-        return tuned
-    parts = zip(tuned, parts_of(rule, probabilities), strict=True)
-    return np.stack([pull_decision(weights, part, gold, objective, groups) for weights, part in parts])
+    tuned_for, are_pulled = objective_of(decision, objective), isinstance(decision, Pulled)
+    return _tuned(rule, probabilities, gold, tuned_for, n_samples, groups, are_pulled=are_pulled)
 
 
 def objective_of(decision: Decision, objective: Objective) -> Objective:
@@ -99,10 +96,12 @@ def parts_of(rule: VotingRule, probabilities: np.ndarray) -> Sequence[np.ndarray
     return probabilities if rule.method == "hard" else [rule.combine(probabilities)]
 
 
-def _tuned(rule: VotingRule, probabilities, gold, objective: Objective, n_samples: int, groups) -> np.ndarray:
-    """Return class weights for which the objective is highest, for each of `_parts`."""
-    parts = parts_of(rule, probabilities)
-    return np.stack([tune_decision(part, gold, objective, n_samples, groups) for part in parts])
+def _tuned(
+    rule: VotingRule, probabilities, gold, objective: Objective, n_samples: int, groups, *, are_pulled: bool = False
+) -> np.ndarray:
+    """Return class weights for which the objective is highest, for each of `parts_of`; see `tune_decision`."""
+    sample = gold, objective, n_samples, groups
+    return np.stack([tune_decision(part, *sample, are_pulled=are_pulled) for part in parts_of(rule, probabilities)])
 
 
 def target_weights(
@@ -143,20 +142,23 @@ def _path(rule: VotingRule, base: np.ndarray, probabilities, gold, positive: Seq
 
 
 def tune_decision(
-    probabilities: np.ndarray, gold: np.ndarray, objective: Objective, n_samples: int, groups: np.ndarray | None
+    probabilities: np.ndarray,
+    gold: np.ndarray,
+    objective: Objective,
+    n_samples: int,
+    groups: np.ndarray | None,
+    *,
+    are_pulled: bool = False,
 ) -> np.ndarray:
-    """Return one decision's class weights (n_classes,), tuned on the tweets that are scored; see `fit_rule`."""
+    """Return one decision's class weights (n_classes,), tuned on the tweets that are scored; see `fit_rule`.
+
+    Args:
+        are_pulled: whether they are pulled to the shares of these tweets, see `pulled_to_gold`.
+    """
     cells = objective.cells(gold, groups, probabilities.shape[1])
     sample = probabilities[cells.kept], gold[cells.kept]
-    return tune_class_weights(*sample, cells.measure, objective.positive, n_samples=n_samples, rows=cells.rows)
-
-
-def pull_decision(
-    weights: np.ndarray, probabilities: np.ndarray, gold: np.ndarray, objective: Objective, groups: np.ndarray | None
-) -> np.ndarray:
-    """Return tuned class weights (n_classes,), pulled to the shares of the tweets that are scored."""
-    kept = objective.cells(gold, groups, probabilities.shape[1]).kept
-    return pulled_to_gold(probabilities[kept], weights, gold[kept], objective.positive)
+    tuned = tune_class_weights(*sample, cells.measure, objective.positive, n_samples=n_samples, rows=cells.rows)
+    return pulled_to_gold(sample[0], tuned, sample[1], objective.positive) if are_pulled else tuned
 
 
 def tune_cuts(
