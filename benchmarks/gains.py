@@ -6,9 +6,9 @@ python benchmarks/gains.py --task tasks/task2_en.yaml --data_dir DIR --model_nam
 DIR holds the task's official files and the gold labels of its test file. Each draw takes `--tweets` labelled tweets,
 others to test on, and of the rest `--pool_tweets` without their labels. Three jobs are trained on each: the members of
 `recipes/rare.yaml` with learners, `benchmarks/unlabelled.yaml`; the paper's recipe with a learning rate that suits
-small encoders; and `benchmarks/stock.yaml`; `--jobs` chooses among them. A row of the table is a choice of members
-and models. `--share` thins the rare labels out. The same command again goes on; finished jobs are only scored. Flags
-behind `--` are given to all jobs.
+small encoders; and `benchmarks/stock.yaml`. `--jobs` chooses among them and `rare`, which is `recipes/rare.yaml`
+without learners. A row of the table is a choice of members and models. `--share` thins the rare labels out. The same
+command again goes on; finished jobs are only scored. Flags behind `--` are given to all jobs.
 """
 
 import argparse
@@ -36,8 +36,9 @@ from smm4h.inference.finished_job import FinishedJob
 from smm4h.utils.console import silence_libraries
 
 N_SAMPLES = 1000
-UNLABELLED, PAPER, STOCK = "unlabelled", "paper", "stock"
+UNLABELLED, RARE, PAPER, STOCK = "unlabelled", "rare", "paper", "stock"
 RECIPES = {
+    RARE: ["recipes/rare.yaml"],
     UNLABELLED: ["benchmarks/unlabelled.yaml"],
     PAPER: ["recipes/smm4h2020.yaml", "--learning_rate", "3e-4", "--adam_beta2", "0.98"],
     STOCK: ["benchmarks/stock.yaml"],
@@ -49,6 +50,7 @@ class Row:
     """A choice of a job's members and models.
 
     Args:
+        job: whose members they are; those of `RARE` are also teachers in `UNLABELLED`.
         members: a regular expression of their whole names.
         refits: let the refits alone predict, not the mean of them and of the folds' models.
         one_by_one: the mean score of the members, each on its own, instead of their vote's.
@@ -69,12 +71,12 @@ ROWS = (
     Row("learners, refits alone", UNLABELLED, "learner.*", refits=True),
     Row("one learner's refit", UNLABELLED, "learner.*", refits=True, one_by_one=True),
     Row("learners, pulled", UNLABELLED, "learner.*", "pulled"),
-    Row("teachers: rare.yaml", UNLABELLED, "(?!learner).*"),
-    Row("teachers: rare.yaml, pulled", UNLABELLED, "(?!learner).*", "pulled"),
-    Row("teachers, refits alone", UNLABELLED, "(?!learner).*", refits=True),
-    Row("teachers without TF-IDF", UNLABELLED, "last.*"),
-    Row("one teacher's refit", UNLABELLED, "last.*", refits=True, one_by_one=True),
-    Row("TF-IDF", UNLABELLED, "tfidf.*"),
+    Row("teachers: rare.yaml", RARE, "(?!learner).*"),
+    Row("teachers: rare.yaml, pulled", RARE, "(?!learner).*", "pulled"),
+    Row("teachers, refits alone", RARE, "(?!learner).*", refits=True),
+    Row("teachers without TF-IDF", RARE, "last.*"),
+    Row("one teacher's refit", RARE, "last.*", refits=True, one_by_one=True),
+    Row("TF-IDF", RARE, "tfidf.*"),
     Row("the paper's recipe", PAPER, ".*", "argmax", method="hard"),
     Row("stock: vote, folds and refits", STOCK, ".*"),
     Row("stock: vote, folds and refits, pulled", STOCK, ".*", "pulled"),
@@ -123,7 +125,7 @@ def read_arguments() -> argparse.Namespace:
     parser = quality.jobs_parser(__doc__, tweets=500, test_tweets=2000)
     parser.add_argument("--pool_tweets", type=int, default=5000, help="unlabelled tweets, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the draws")
-    parser.add_argument("--jobs", nargs="+", choices=RECIPES, default=list(RECIPES), help="that are trained and scored")
+    parser.add_argument("--jobs", nargs="+", choices=RECIPES, default=[UNLABELLED, PAPER, STOCK], help="that are trained and scored")
     return parser.parse_args()
 
 
@@ -137,7 +139,10 @@ def train_draw(seed: int, task: Task, arguments: argparse.Namespace) -> Draw:
         pool = ["--unlabelled_file", own.output_dir / "pool.tsv"] if name == UNLABELLED else []
         words = [*flags, *settings, *pool]
         quality.train_job(quality.ROOT / recipe, own.output_dir / name, own.output_dir, words)
-    return Draw({name: FinishedJob.read(own.output_dir / name) for name in own.jobs}, gold, task, seed)
+    jobs = {name: FinishedJob.read(own.output_dir / name) for name in own.jobs}
+    if UNLABELLED in jobs:
+        jobs.setdefault(RARE, jobs[UNLABELLED])
+    return Draw(jobs, gold, task, seed)
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ def print_rows(draws: Sequence[Draw], arguments: argparse.Namespace) -> None:
         f"| | test {task.measure} (lowest to highest) | AP | better than one stock fine-tuning by | expected: error |"
     )
     print("|---|---|---|---|---|")
-    by_row = {row.name: [score_row(row, draw) for draw in draws] for row in ROWS if row.job in arguments.jobs}
+    by_row = {row.name: [score_row(row, draw) for draw in draws] for row in ROWS if row.job in draws[0].jobs}
     base = by_row.get(ROWS[-1].name)
     for name, scores in by_row.items():
         found = [score.samples[0] for score in scores]

@@ -21,7 +21,7 @@ from smm4h.utils.errors import InputError
 
 LONGEST_PLACE = 70  # bytes of a folder of sockets: their whole paths may have 104 (macOS) or 108 (Linux)
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
-PRELOADED = ["smm4h.parallel.worker"]
+PRELOADED = ["smm4h.utils.console", "smm4h.parallel.worker"]  # the first silences what the second imports
 
 
 def start() -> None:

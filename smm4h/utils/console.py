@@ -16,6 +16,9 @@ from rich.text import Text
 from smm4h.utils.wording import between_words
 
 LOG_WIDTH = 140  # characters in a line of a log file
+# bitsandbytes advises, as soon as it is imported, a package that would only make it faster. With peft and it installed,
+# transformers imports both for every Trainer.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -118,6 +121,5 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated")
     warnings.filterwarnings("ignore", "fan_in_fan_out is set to False but the target module is `Conv1D`")
     transformers_logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a package that would only make it faster
     transformers_logging.disable_progress_bar()
     disable_progress_bars()

@@ -171,6 +171,18 @@ def test_the_probe_measures_every_kind_and_leaves_nothing_behind(tiny_encoder, t
     assert not (tmp_path / "out").exists()
 
 
+def test_quantised_weights_are_measured_in_the_shortest_job_too(paper_job, splits, monkeypatch):
+    """On a CPU bitsandbytes takes minutes where the guess says seconds."""
+    probed = []
+    monkeypatch.setattr(module, "probe", lambda runs, *_: probed.append(len(runs)) or {})
+    plan, launch = plan_of(paper_job, splits), LaunchEnvironment.detect()
+    Forecaster.of_job(plan, paper_job, splits, launch)
+    assert probed == []
+    plan.runs[-1].member.args.quantise = "4bit"
+    Forecaster.of_job(plan, paper_job, splits, launch)
+    assert probed == [len(plan.wanted)]
+
+
 def test_all_processes_of_a_launch_plan_the_same_job_and_so_do_those_of_a_resumed_one(paper_job, splits, monkeypatch):
     """Each would measure other costs: the main process chooses, and what it chose is kept."""
     job = replace(paper_job, settings=replace(paper_job.settings, time_limit="60s"))

@@ -90,6 +90,16 @@ def test_the_fork_server_starts_before_anything_heavy_is_imported():
     assert (result.out, result.err) == ("[]\n", "")
 
 
+def test_the_fork_server_silences_libraries_before_it_imports_any():
+    """What they log while they are imported would be the first line of a job."""
+    script = (
+        "import importlib, logging, sys; from smm4h.parallel.fork_server import PRELOADED; "
+        "importlib.import_module(PRELOADED[0]); "
+        "print('torch' in sys.modules, logging.getLogger('bitsandbytes.backends').isEnabledFor(logging.WARNING))"
+    )
+    assert shell(sys.executable, "-c", script).out == "False False\n"
+
+
 @pytest.mark.slow
 def test_a_command_that_ends_at_once_leaves_no_fork_server_behind():
     job = start(train_words(["recipes/smm4h2020.yaml", "--tsk", "x"]))

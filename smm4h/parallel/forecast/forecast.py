@@ -126,6 +126,8 @@ class Forecaster:
     def of_job(cls, plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> "Forecaster":
         """Probe the missing runs of a job, unless a guess says that they take seconds.
 
+        With quantised weights it is no guess: how fast bitsandbytes is differs too much between devices.
+
         Raises `NoForecast`.
         """
         if is_joint_training(launch, job.settings):
@@ -133,7 +135,7 @@ class Forecaster:
         size, workers = JobSize.of_job(job, splits), Workers.of_job(job, launch)
         runs = missing_runs(plan)
         guess = makespan(runs, {run.name: guessed_seconds(run, size, workers) for run in runs}, workers.n)
-        if guess < QUICK:
+        if guess < QUICK and not any(run.member.args.quantise for run in runs):
             return cls(size, workers, {}, guess)
         return cls(size, workers, probe(runs, splits.labelled, job.task, workers.devices, workers.threads), guess)
 
