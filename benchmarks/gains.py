@@ -125,7 +125,9 @@ def read_arguments() -> argparse.Namespace:
     parser = quality.jobs_parser(__doc__, tweets=500, test_tweets=2000)
     parser.add_argument("--pool_tweets", type=int, default=5000, help="unlabelled tweets, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the draws")
-    parser.add_argument("--jobs", nargs="+", choices=RECIPES, default=[UNLABELLED, PAPER, STOCK], help="that are trained and scored")
+    parser.add_argument(
+        "--jobs", nargs="+", choices=RECIPES, default=[UNLABELLED, PAPER, STOCK], help="that are trained and scored"
+    )
     return parser.parse_args()
 
 

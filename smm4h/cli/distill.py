@@ -64,7 +64,7 @@ def distill(arguments: argparse.Namespace) -> None:
     splits = load_job_splits(job, command)
     if job.rule.cuts:
         console.print(f"note: {one_decision_note(job.task.by, job.rule.cuts)}", markup=False, soft_wrap=True)
-    gold = read_gold(command, splits.test)
+    gold = read_gold(command, splits)
     settings = StudentSettings(**{name: getattr(arguments, name) for name in StudentSettings.__dataclass_fields__})
     with StepDisplay() as display:
         distillation = Distillation(job, splits, settings, stop_on_sigterm(), display.show)

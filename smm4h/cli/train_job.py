@@ -68,7 +68,7 @@ class PreparedJob:
         splits = load_splits(job)
         job, splits, forecaster = apply_time_limit(job, splits, launch)
         plan = make_plan(job, *splits.hashes())
-        return cls(job, splits, plan, read_gold(job, splits.test), forecaster)
+        return cls(job, splits, plan, read_gold(job, splits), forecaster)
 
 
 def train_job(job: Job, launch: LaunchEnvironment) -> None:

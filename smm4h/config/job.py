@@ -301,7 +301,10 @@ class Job:
         return {flag: value for flag, value in values.items() if value != DEFAULTS[flag]}
 
     def input_files(self) -> InputFiles:
-        """Return the files as flags name them, or as the task does within `--data_dir`."""
+        """Return the files as flags name them, or as the task does within `--data_dir`.
+
+        Beside a data set of the Hub, whose tweets lie in no file here, only test tweets and their labels may.
+        """
         settings = self.settings
         files = official_files(self.task, settings.task, settings.data_dir) if settings.data_dir else {}
         if settings.train_file:  # the official validation file belongs to the official training file
@@ -316,7 +319,7 @@ class Job:
             if flag:
                 names = flag if isinstance(flag, list) else [flag]
                 files[part] = [TweetFile(Path(name), part=part) for name in names]
-        if "training" not in files:
+        if "training" not in files and not settings.dataset_name:
             raise InputError("name the tweets: --data_dir with the official files, or --train_file and --test_file")
         labelled = [*with_label_files(files, "training"), *with_label_files(files, "validation")]
         return InputFiles(labelled, files.get("test", []), [file.path for file in files.get("gold", [])])

@@ -42,23 +42,22 @@ def check_input_files(job: Job) -> None:
                 f"--output_dir {job.output_dir} is {folder}, which this command reads; name another folder"
             )
     check_output_folder(job.output_dir, [])
-    if job.settings.dataset_name is None:
-        files = job.input_files()
-        for file in (*files.labelled, *files.test):
-            if file.part == "test" and settings.test_file is None and not file.path.exists():
-                raise InputError(
-                    f"{file.path} is not there; name your test file with --test_file, or only the labelled ones with "
-                    "--train_file and --validation_file"
-                )
-            check_is_input(file.path)
-        for number, file in enumerate(files.labelled):
-            if any(is_same_file(file.path, other.path) for other in files.labelled[:number]):
-                raise InputError(f"{file.path} is named twice as labelled tweets; name each file once")
-        for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
-            check_is_file(path)
-        check_extra_files(job, [*(file.path for file in (*files.labelled, *files.test)), *files.gold])
-    else:
-        check_extra_files(job, [])
+    if settings.dataset_name is not None:
+        _check_beside_dataset(job)
+    files = job.input_files()
+    for file in (*files.labelled, *files.test):
+        if file.part == "test" and settings.test_file is None and not file.path.exists():
+            raise InputError(
+                f"{file.path} is not there; name your test file with --test_file, or only the labelled ones with "
+                "--train_file and --validation_file"
+            )
+        check_is_input(file.path)
+    for number, file in enumerate(files.labelled):
+        if any(is_same_file(file.path, other.path) for other in files.labelled[:number]):
+            raise InputError(f"{file.path} is named twice as labelled tweets; name each file once")
+    for path in (*files.gold, *(file.labels for file in files.labelled if file.labels)):
+        check_is_file(path)
+    check_extra_files(job, [*(file.path for file in (*files.labelled, *files.test)), *files.gold])
     for member in job.members:
         for file in member.outside_files.values():
             check_is_file(Path(file))
@@ -66,6 +65,16 @@ def check_input_files(job: Job) -> None:
         check_is_input(job.settings.unlabelled_file)
     for file in job.adaptation_files:
         check_is_input(file)
+
+
+def _check_beside_dataset(job: Job) -> None:
+    """Raise `InputError` for flags that name labelled tweets beside a data set of the Hub."""
+    for flag in ("data_dir", "train_file", "train_labels_file", "validation_file", "validation_labels_file"):
+        if getattr(job.settings, flag):
+            raise InputError(
+                f"--{flag} and --dataset_name both name the job's tweets; leave one of them out (--test_file and "
+                "--gold_file may replace the data set's split test)"
+            )
 
 
 def check_extra_files(job: Job, others: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,7 @@ SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "
 PART = "part"  # column of labelled tweets, where the validation tweets are to be handed in: training or validation
 NUMBERED = "tweets are numbered from 0, because the file has no column of ids"
 LOST_TEXTS = "tweets are errors of a spreadsheet such as #NAME?; compare them with another copy"
+UNUSED_LABELS = "tweets have a label, which nothing uses here: test tweets are scored by the labels of --gold_file"
 CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves them; compare them with another copy"
 
 
@@ -236,13 +238,21 @@ def _tables(
     for path in paths:
         named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
         wanted = wanted_columns(task, labelled=labelled and named.labels is None, ids_may_lack=ids_may_lack)
-        wanted = replace(wanted, has_flags=encoding_flag is not None)
+        wanted = replace(wanted, has_flags=encoding_flag is not None, passed=[] if labelled else task.columns.label)
         files = input_files(named.path)
         if task.one_text_per_file and named.path.is_dir():
             files = [file for file in files if kind_of(file) == ".txt"] or files
         for number, file in enumerate(files):
             for table in read_tables(file, encoding, wanted=wanted, encoding_flag=encoding_flag):
+                if not labelled and (count := sum(map(bool, label_cells(table, task)))):
+                    table.findings.append(Finding(table.path, count, UNUSED_LABELS))
                 yield table, named, number > 0
+
+
+def label_cells(table: Table, task: Task) -> list[str]:
+    """Return what a table has in the task's column of labels, without spaces around it; nothing without the column."""
+    index = next((table.names.index(name) for name in task.columns.label if name in table.names), None)
+    return [] if index is None else [cell.strip() for cell in table.columns[index]]
 
 
 def _tweets(
@@ -305,13 +315,20 @@ def cut_id_findings(path: str, n_long: int, n_cut: int) -> list[Finding]:
     return [Finding(path, n_cut, CUT_IDS)] if n_cut and n_cut == n_long else []
 
 
+class HubTweets(NamedTuple):
+    """The tweets of a data set of the Hub; None stands for tweets of a kind that it lacks."""
+
+    labelled: Dataset  # of the splits train and validation, in this order
+    without_label: Dataset | None  # of these splits
+    test: Dataset | None  # of the split test
+    test_labels: np.ndarray | None  # (n_test_tweets,) class indices; None unless each test tweet has a label
+    findings: list[Finding]
+
+
 def read_hub_tweets(
     name: str, config: str | None, task: Task, *, token: str | None = None, cache_dir: str | None = None
-) -> tuple[Dataset, Dataset | None, Dataset | None, list[Finding]]:
-    """Return labelled tweets, test tweets, tweets whose label is empty, and findings, from a data set of the Hub.
-
-    Labelled are the splits train and validation, in this order; test tweets are the split test. Without tweets of a
-    kind, None stands for them.
+) -> HubTweets:
+    """Return the tweets of a data set of the Hub.
 
     Raises:
         InputError: for a data set that cannot be loaded or has no split train.
@@ -330,9 +347,21 @@ def read_hub_tweets(
     parts = [(tables[part], TweetFile(Path(part)), False) for part in ("train", "validation") if part in tables]
     labelled, without_label, findings = _tweets(parts, task, labelled=True)
     if "test" not in tables:
-        return labelled, None, without_label, findings
+        return HubTweets(labelled, without_label, None, None, findings)
+    test_labels, found = _hub_test_labels(_hub_table(splits["test"], tables["test"].path), task)
     test, _, more = _tweets([(tables["test"], TweetFile(Path("test")), False)], task, labelled=False)
-    return labelled, test, without_label, findings + more
+    return HubTweets(labelled, without_label, test, test_labels, [*findings, *more, *found])
+
+
+def _hub_test_labels(table: Table, task: Task) -> tuple[np.ndarray | None, list[Finding]]:
+    """Return the class indices (n_tweets,) of a split's tweets, None unless each has a label, and a finding on them."""
+    marks = task.multi_label.columns.values() if task.multi_label else ()
+    if not any(label_cells(table, task)) and not all(name in table.names for name in marks or [""]):
+        return None, []
+    labels = tweets_of(table, task, labelled=True)["label"].to_numpy()
+    if n_empty := int((labels < 0).sum()):
+        return None, [Finding(table.path, n_empty, "test tweets have no label, so that the split's labels score none")]
+    return labels, [Finding(table.path, len(labels), "test tweets have a label, by which they are scored")]
 
 
 def _hub_reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 from datasets import Dataset, concatenate_datasets
 
-from smm4h.config.job import Job, TweetFile
+from smm4h.config.job import Job
 from smm4h.config.task import Task
 from smm4h.data.dataset import (
     check_groups,
@@ -43,6 +43,7 @@ class Splits:
     outside: dict[str, OutsidePredictions] | None = None  # by member: predictions of models from elsewhere
     adaptation: dict[str, Dataset] = field(default_factory=dict)  # by file: texts that encoders are adapted to
     shared: dict[str, dict[str, int]] = field(default_factory=dict)  # by such a file, see `shared_texts`
+    test_labels: np.ndarray | None = None  # (n_test_tweets,) class indices that came with them, see `read_gold`
 
     @property
     def pool(self) -> Dataset | None:
@@ -88,9 +89,10 @@ def load_splits(job: Job) -> Splits:
     Raises:
         InputError: for input that cannot be read, and for members with pseudo labels without tweets to label.
     """
-    settings = job.settings
+    settings, files = job.settings, job.input_files()
+    test_labels = None
     if settings.dataset_name:
-        labelled, test, without_label, findings = read_hub_tweets(
+        labelled, without_label, test, test_labels, findings = read_hub_tweets(
             settings.dataset_name,
             settings.dataset_config_name,
             job.task,
@@ -98,10 +100,11 @@ def load_splits(job: Job) -> Splits:
             cache_dir=job.members[0].args.cache_dir,
         )
     else:
-        files = job.input_files()
         labelled, without_label, findings = read_labelled_tweets(files.labelled, job.task, encoding=settings.encoding)
-        test, more = read_unlabelled(files.test, job)
-        findings += more
+        test = None
+    if files.test:
+        test, more = read_tweets(files.test, job.task, labelled=False, encoding=settings.encoding)
+        test_labels, findings = None, findings + more
     unlabelled, more = None, []
     if settings.unlabelled_file:
         unlabelled, more = read_texts([settings.unlabelled_file], job.task, settings.encoding)
@@ -112,6 +115,7 @@ def load_splits(job: Job) -> Splits:
         labelled = renumbered(labelled.select(kept))
     if test is not None and settings.max_predict_samples:
         test = renumbered(test.select(range(min(settings.max_predict_samples, len(test)))))
+        test_labels = None if test_labels is None else test_labels[: len(test)]
     if unlabelled is not None:
         findings += pool_findings(shared_texts(unlabelled, labelled, test))
     if settings.unlabelled_rows == "pool" and without_label is not None:
@@ -132,7 +136,8 @@ def load_splits(job: Job) -> Splits:
         adaptation[file], more = read_texts([file], job.task, settings.encoding, ids_may_lack=True)
         shared[file] = shared_texts(adaptation[file], labelled, test)
         findings += [*more, *adaptation_findings(file, shared[file], job)]
-    splits = Splits(labelled, test, unlabelled, findings, extra, adaptation=adaptation, shared=shared)
+    further = {"extra": extra, "adaptation": adaptation, "shared": shared, "test_labels": test_labels}
+    splits = Splits(labelled, test, unlabelled, findings, **further)
     return replace(splits, outside=read_outside_members(job, splits))
 
 
@@ -218,25 +223,19 @@ def read_texts(
     return texts, findings
 
 
-def read_unlabelled(files: Sequence[TweetFile], job: Job) -> tuple[Dataset | None, list[Finding]]:
-    """Return the tweets of some files and the findings; without a file None and no findings."""
-    if not files:
-        return None, []
-    return read_tweets(files, job.task, labelled=False, encoding=job.settings.encoding)
+def read_gold(job: Job, splits: Splits) -> np.ndarray | None:
+    """Return the test tweets' gold labels (n_tweets,); only the final scores use them.
 
-
-def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
-    """Return the test tweets' gold labels (n_tweets,), or None without a gold file; only the final scores use them.
-
-    Tweets are joined by id, or by row where ids repeat.
+    They are those of the gold file, whose tweets are joined by id, or by row where ids repeat; else those that the test
+    split of a data set of the Hub comes with. Without either, None.
 
     Raises:
         InputError: where the gold file has other tweets than the test file, or an unknown label.
     """
-    paths = [] if job.settings.dataset_name else job.input_files().gold
-    if not paths or test is None:
+    test, paths = splits.test, job.input_files().gold
+    if test is None or not (paths or splits.test_labels is not None):
         return None
-    gold = joined([read_labels(path, job.task) for path in paths])
+    gold = joined([read_labels(path, job.task) for path in paths]) if paths else None
     if job.task.average == "groups" and not any(group_names(test)):
         raise InputError(
             f"the test tweets have no {job.task.by}, and the metric is a mean over them; give the test file that "
@@ -248,6 +247,8 @@ def read_gold(job: Job, test: Dataset | None) -> np.ndarray | None:
             f"`unscored: {', '.join(job.task.unscored)}` leaves all test tweets out of the score; leave the gold file "
             "out, or a group to score"
         )
+    if gold is None:
+        return splits.test_labels
     ids = column(test, "id")
     if job.settings.max_predict_samples and len(test) < len(gold.ids):
         first = gold.first(len(test))

@@ -59,7 +59,7 @@ class JobParts:
         plan = make_plan(job, *splits.hashes())
         if difference := difference_from_stored(plan):
             raise InputError(difference)
-        return cls(job, plan, LabelledPart.of_splits(splits), read_gold(job, splits.test))
+        return cls(job, plan, LabelledPart.of_splits(splits), read_gold(job, splits))
 
     def with_gold(self, path: Path, encoding: str | None) -> "JobParts":
         """Return the parts with the test tweets' gold labels of a file, joined by id."""

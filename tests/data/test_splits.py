@@ -2,17 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import job_words, recipe_of
+from conftest import ROOT, job_words, recipe_of
+from sklearn.metrics import confusion_matrix
 
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
 from smm4h.data.dataset import column, read_tweets
 from smm4h.data.outputs.predictions import read_predictions
-from smm4h.data.splits import load_splits, read_gold
+from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,80 @@ def test_a_dataset_of_the_hub_is_read_by_its_splits(tiny_encoder, tmp_path, call
     assert result.code == 0, result.err
     lines = (tmp_path / "out" / "votes" / "final.tsv").read_text().splitlines()[1:]
     assert [line.split("\t")[0] for line in lines] == [str(i) for i in frame["id"][30:]]
+    voted = [line.split("\t")[1] for line in lines]
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["final vote"]["test"]
+    assert scores["confusion"] == confusion_matrix(frame["label"][30:], voted, labels=["none", "side_effect"]).tolist()
+
+
+def dataset_words(folder, encoder, *more, labels):
+    """Words of a job on a folder that replaces a data set of the Hub, of 20 labelled tweets and four test tweets."""
+    (folder / "data").mkdir(exist_ok=True)
+    rows = [f"{n},tweet {n},{'side_effect' if n % 4 == 0 else 'none'}" for n in range(20)]
+    (folder / "data" / "train.csv").write_text("\n".join(["id,text,label", *rows]))
+    test = [f"{100 + n},test {n},{label}" for n, label in enumerate(labels)]
+    (folder / "data" / "test.csv").write_text("\n".join(["id,text,label", *test]))
+    (folder / "recipe.yaml").write_text("members:\n  one: {head: last3, max_seq_length: 16}\n")
+    words = [folder / "recipe.yaml", "--task", "tasks/own_data.yaml", "--dataset_name", folder / "data", "--n_folds", 2]
+    words += ["--model_name_or_path", encoder, "--cache_dir", folder / "cache", "--output_dir", folder / "out", *more]
+    return [str(word) for word in words]
+
+
+def test_a_test_split_scores_where_each_of_its_tweets_has_a_label(tiny_encoder, tmp_path):
+    some, other = ["none", "side_effect", "none", ""], ["none", "side_effect", "side_effect", "none"]
+    for n, (labels, gold, found) in enumerate(
+        [
+            (["none"] * 3 + ["side_effect"], [0, 0, 0, 1], (4, "tweets have a label, by which they are scored")),
+            (some, None, (1, "tweets have no label, so that the split's labels score none")),
+            ([""] * 4, None, None),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        job = read_command_line(dataset_words(folder, tiny_encoder, labels=labels))
+        splits = load_splits(job)
+        read = read_gold(job, splits)
+        assert (None if read is None else read.tolist()) == gold
+        on_labels = [(one.count, one.what) for one in splits.findings if one.where.endswith("/test")]
+        assert [(count, what.removeprefix("test ")) for count, what in on_labels] == ([found] if found else [])
+    (tmp_path / "test.csv").write_text("id,text\n7,a\n8,b\n")
+    (tmp_path / "gold.csv").write_text("id,label\n8,side_effect\n7,none\n")
+    words = dataset_words(folder, tiny_encoder, "--test_file", tmp_path / "test.csv", labels=other)
+    job = read_command_line(words)
+    splits = load_splits(job)
+    assert (column(splits.test, "id").to_pylist(), read_gold(job, splits)) == (["7", "8"], None)
+    job = read_command_line([*words, "--gold_file", str(tmp_path / "gold.csv")])
+    assert read_gold(job, load_splits(job)).tolist() == [0, 1]
+    job = read_command_line(dataset_words(folder, tiny_encoder, "--max_predict_samples", 2, labels=other))
+    assert read_gold(job, load_splits(job)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "train_file", "validation_file"])
+def test_labelled_files_beside_a_dataset_of_the_hub_are_refused(tiny_encoder, tmp_path, call, flag):
+    """They were passed over without a word."""
+    other = tmp_path / "other.csv"
+    other.write_text("id,text,label\n1,a,none\n")
+    named = ROOT / "quickstart" / "data" if flag == "data_dir" else other
+    words = dataset_words(tmp_path, tiny_encoder, f"--{flag}", named, labels=["none"] * 4)
+    result = call(main, *words)
+    assert result.code == 2
+    assert f"--{flag} and --dataset_name both name the job's tweets; leave one of them out" in result.err
+
+
+def test_labels_of_test_and_unlabelled_tweets_are_counted_and_not_used(tiny_encoder, tmp_path):
+    """A test file's labels are no gold: `--gold_file` says which labels are to be believed."""
+    (tmp_path / "pool.jsonl").write_text('{"id": "30", "text": "x", "label": "none"}\n{"id": "31", "text": "y"}\n')
+    splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / "pool.jsonl")
+    found = {Path(one.where).name: one.count for one in splits.findings if "which nothing uses" in one.what}
+    assert found == {"pool.jsonl": 1}
+    for name, text in (
+        ("pool.csv", "text,label,id\nx,none,30\ny,,31\nz,?,32\n"),
+        ("pool.tsv", "id\ttext\n1\ta\n2\tb\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / name)
+        found = [one.count for one in splits.findings if "which nothing uses" in one.what]
+        assert found == ([2] if name == "pool.csv" else [])
+        assert "label" not in splits.unlabelled.column_names
 
 
 def load_rows_without_label(tmp_path, encoder, **flags):
@@ -140,7 +216,8 @@ def test_gold_in_another_order_is_joined_by_id(tmp_path, n_kept):
     flags += ["--max_predict_samples", str(n_kept)] if n_kept else []
     job = read_command_line([str(recipe), "--task", "own_data", "--output_dir", str(tmp_path / "out"), *flags])
     test, _ = read_tweets([tmp_path / "test.tsv"], job.task, labelled=False)
-    assert read_gold(job, test.select(range(n_kept or 3))).tolist() == [0, 1, 0][: n_kept or 3]
+    splits = Splits(test, test.select(range(n_kept or 3)), None, [])
+    assert read_gold(job, splits).tolist() == [0, 1, 0][: n_kept or 3]
 
 
 def test_gold_of_unscored_groups_alone_is_refused(tmp_path):
@@ -155,4 +232,4 @@ def test_gold_of_unscored_groups_alone_is_refused(tmp_path):
     job = read_command_line([str(recipe_of(tmp_path, counts="{classifier: tfidf-logistic}")), *words])
     test, _ = read_tweets([tmp_path / "test.tsv"], job.task, labelled=False)
     with pytest.raises(InputError, match="`unscored: fa` leaves all test tweets out of the score; leave the gold file"):
-        read_gold(job, test)
+        read_gold(job, Splits(test, test, None, []))
