@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from smm4h.config.arguments import FIELDS, JobSettings
+from smm4h.config.arguments import DEFAULTS, FIELDS, JobSettings
 from smm4h.config.decision import LeastCost, Tuned, parse_decision
 from smm4h.config.job import Job, Member, teachers_of
 from smm4h.config.task import Task
@@ -42,6 +42,7 @@ def check_input_files(job: Job) -> None:
                 f"--output_dir {job.output_dir} is {folder}, which this command reads; name another folder"
             )
     check_output_folder(job.output_dir, [])
+    _check_companions(settings)
     if settings.dataset_name is not None:
         _check_beside_dataset(job)
     files = job.input_files()
@@ -65,6 +66,16 @@ def check_input_files(job: Job) -> None:
         check_is_input(job.settings.unlabelled_file)
     for file in job.adaptation_files:
         check_is_input(file)
+
+
+COMPANIONS = {"dataset_config_name": "dataset_name", "extra_parent_column": "extra_train_file"}
+
+
+def _check_companions(settings: JobSettings) -> None:
+    """Raise `InputError` for a flag about input that is not named, and so for one that would be passed over."""
+    for flag, needed in COMPANIONS.items():
+        if getattr(settings, flag) != DEFAULTS[flag] and not getattr(settings, needed):
+            raise InputError(f"--{flag} is about the tweets of --{needed}, which names none; give both, or neither")
 
 
 def _check_beside_dataset(job: Job) -> None:

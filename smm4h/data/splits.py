@@ -230,9 +230,12 @@ def read_gold(job: Job, splits: Splits) -> np.ndarray | None:
     split of a data set of the Hub comes with. Without either, None.
 
     Raises:
-        InputError: where the gold file has other tweets than the test file, or an unknown label.
+        InputError: where the gold file has other tweets than the test file, or an unknown label, and for a gold file
+            that is named where there are no test tweets.
     """
     test, paths = splits.test, job.input_files().gold
+    if test is None and job.settings.gold_file:
+        raise InputError("--gold_file has the labels of test tweets, and there are none; name them with --test_file")
     if test is None or not (paths or splits.test_labels is not None):
         return None
     gold = joined([read_labels(path, job.task) for path in paths]) if paths else None

@@ -1,7 +1,7 @@
 """Settings that are out of range or contradict each other are refused before anything is trained."""
 
 import pytest
-from conftest import INVENTED, job_words, recipe_of
+from conftest import INVENTED, ROOT, job_words, recipe_of
 
 from smm4h.cli.train import main
 
@@ -56,6 +56,26 @@ def test_an_unlabelled_file_without_students_is_refused(tiny_encoder, tmp_path, 
     result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, unlabelled_file=file))
     assert result.code == 2
     assert "no member of the recipe trains on pseudo labels" in result.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"gold_file": INVENTED / "task5_test_participant.tsv"},
+            "--gold_file has the labels of test tweets, and there",
+        ),
+        ({"dataset_config_name": "german"}, "--dataset_config_name is about the tweets of --dataset_name, which names"),
+        ({"extra_parent_column": "origin"}, "--extra_parent_column is about the tweets of --extra_train_file, which"),
+    ],
+)
+def test_a_flag_about_input_that_is_not_named_is_refused(tmp_path, call, flags, message):
+    """It would be passed over: its user would wait for scores that never come."""
+    flags |= {"train_file": INVENTED / "task5_training.tsv", "task": ROOT / "tasks" / "task5.yaml"}
+    recipe = recipe_of(tmp_path, counts="{classifier: tfidf-logistic}")
+    words = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
+    result = call(main, recipe, *words, "--output_dir", tmp_path / "out", "--check")
+    assert (result.code, message in result.err) == (2, True), result.err
 
 
 def test_a_round_without_teachers_is_refused(tiny_encoder, tmp_path, call):
