@@ -64,3 +64,20 @@ def test_the_benchmark_of_expected_scores_prints_a_row_a_draw_and_goes_on(tmp_pa
         row = rf"^{name}: test \d\.\d{{3}}; expected {interval}; out of fold {interval}$"
         assert re.search(row, result.out, re.MULTILINE), result.out
     assert (tmp_path / "0.npz").exists()
+
+
+def test_the_benchmark_of_tricks_prints_a_row_a_way_and_goes_on(tiny_encoder, tmp_path):
+    words = ["--task", TASK5, "--data_dir", INVENTED, "--tweets", 60, "--test_tweets", 40, "--output_dir", tmp_path]
+    words += ["--model_name_or_path", tiny_encoder, "--draws", 1, "--seeds", 1, 2, "--min_steps", 1]
+    results = [python("benchmarks/tricks.py", *words) for _ in range(2)]
+    for result in results:
+        assert result.code == 0, result.err
+    rows = [line.split(" | ") for line in results[0].out.splitlines() if line.startswith("| ") and " x |" in line]
+    assert [row[0] for row in rows[:3]] == [
+        "| as the recipe does",
+        "| moving average of the weights",
+        "| twice the epochs",
+    ]
+    assert len({row[1] for row in rows}) > len(rows) / 2  # they are different ways
+    assert results[0].out == results[1].out
+    assert len(list((tmp_path / "1").glob("*.npz"))) == 12
