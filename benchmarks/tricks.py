@@ -9,15 +9,17 @@ by average precision of the rare labels, which needs no decision. The same comma
 """
 
 import argparse
-import re
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 
 import numpy as np
 import quality
 import torch
+from promises import tweets_parser
 from sklearn.metrics import average_precision_score
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
@@ -28,16 +30,15 @@ from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
 from smm4h.training.losses import Loss, targets_of
 from smm4h.training.optim import RAdam
-from smm4h.training.trainer import layer_depths
+from smm4h.training.trainer import LAYER, layer_depths
 from smm4h.utils.console import silence_libraries
 
 # Of recipes/rare.yaml.
 BATCH, EPOCHS, NEGATIVES, SMOOTHING = 16, 4, 10, 0.1
 RATE, RATE_WIDTH, LAYER_DECAY, BETAS, EPSILON = 1e-4, 768, 0.9, (0.9, 0.98), 1e-6
 MAX_NORM = 1.0  # of the gradients, Trainer's
-KEPT_OF_AVERAGE = 0.98  # a step, of the moving average
+KEPT_OF_AVERAGE = 0.98  # a step, of the moving average, at most: less in the beginning, which it would not forget
 TEMPERATURE = 0.3  # of the contrastive loss, Gunel et al. 2021
-LAYER = re.compile(r"encoder\..*layers?\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = quality.jobs_parser(__doc__, tweets=500, test_tweets=2000)
+    parser = tweets_parser(__doc__, tweets=500, test_tweets=2000)
+    parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the models")
     parser.add_argument("--max_seq_length", type=int, default=80)
@@ -143,11 +145,13 @@ def trained(
 
     They are kept in a file, and read from there the next time.
     """
-    path = arguments.output_dir / str(draw) / f"{WAYS.index(way)}-{seed}.npz"
+    settings = {**asdict(way), **vars(arguments), "seed": seed, "draws": draw, "seeds": None}
+    name = hashlib.sha256(json.dumps([settings, texts.train, texts.test], default=str).encode()).hexdigest()[:16]
+    path = arguments.output_dir / str(draw) / f"{name}.npz"
     if not path.exists():
         torch.manual_seed(seed)
         config = TweetClassifierConfig(head="last2_pooler", num_labels=texts.task.n_classes)
-        model = TweetClassifier.from_encoder(arguments.model_name_or_path, config)
+        model = TweetClassifier.from_encoder(arguments.model_name_or_path, config, dtype=torch.float32)
         started = time.monotonic()
         average = train(model, way, texts, tokenizer, np.random.default_rng(seed), arguments)
         took = time.monotonic() - started
@@ -155,7 +159,9 @@ def trained(
         if way.average:
             model.load_state_dict(average, strict=False)
             rare[way.average] = predict(model, texts, tokenizer, bf16=arguments.bf16)
-        np.savez(path, seconds=took, names=list(rare), rare=np.stack(list(rare.values())))
+        unfinished = path.with_suffix(".part.npz")
+        np.savez(unfinished, seconds=took, names=list(rare), rare=np.stack(list(rare.values())))
+        unfinished.replace(path)
     with np.load(path) as kept:
         return dict(zip(kept["names"].tolist(), kept["rare"], strict=True)), float(kept["seconds"])
 
@@ -176,24 +182,18 @@ def train(
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(steps))
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     average = {name: p.detach().clone() for name, p in weights.items()}
-    loss_of, features, special = Loss(smoothing=SMOOTHING), [], torch.tensor(tokenizer.all_special_ids)
-    handle = model.dropout.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    loss_of, special = Loss(smoothing=SMOOTHING), torch.tensor(tokenizer.all_special_ids)
     model.train()
-    for rows in steps:
+    for step, rows in enumerate(steps, start=1):
         ids, mask = padded([texts.train[row] for row in rows], tokenizer)
         if way.word_dropout:
             is_word = ~torch.isin(ids, special)
             ids = ids.where(~is_word | (torch.rand(ids.shape) >= way.word_dropout), tokenizer.mask_token_id)
         labels = torch.from_numpy(texts.labels[rows])
         targets = targets_of(labels, model.config.num_labels)
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
-            model(input_ids=ids, attention_mask=mask)
-            state = features.pop().float()
-            losses = [
-                loss_of(model.classifier(functional.dropout(state, way.dropout)).float(), targets).mean()
-                for _ in range(way.masks)
-            ]
-        loss = torch.stack(losses).mean()
+        state = features_of(model, ids, mask, bf16=arguments.bf16)
+        masked = [model.classifier(functional.dropout(state, way.dropout)) for _ in range(way.masks)]
+        loss = torch.stack([loss_of(logits, targets).mean() for logits in masked]).mean()
         if way.contrast:
             loss = (1 - way.contrast) * loss + way.contrast * contrastive(state, labels)
         optimizer.zero_grad()
@@ -203,14 +203,23 @@ def train(
         schedule.step()
         if way.average:
             for name, p in weights.items():
-                average[name].lerp_(p.detach(), 1 - KEPT_OF_AVERAGE)
-    handle.remove()
+                average[name].lerp_(p.detach(), 1 - min(KEPT_OF_AVERAGE, step / (step + 9)))
     return average
+
+
+def features_of(model: TweetClassifier, ids: torch.Tensor, mask: torch.Tensor, *, bf16: bool) -> torch.Tensor:
+    """Return the head's features (n_tweets, width), float32, before dropout: as jobs do, bf16 ends at the head."""
+    found = []
+    handle = model.dropout.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        model(input_ids=ids, attention_mask=mask)
+    handle.remove()
+    return found[0].float()
 
 
 def freeze(model: TweetClassifier, share: float) -> None:
     """Freeze the encoder's lowest layers and what is below them; nothing for a share of 0."""
-    n_frozen = round(share * model.config.encoder_config().num_hidden_layers)
+    n_frozen = int(share * model.config.encoder_config().num_hidden_layers)
     for name, p in model.named_parameters():
         layer = LAYER.match(name)
         is_below = int(layer[1]) < n_frozen if layer else "embeddings" in name
@@ -261,9 +270,8 @@ def predict(model: TweetClassifier, texts: Texts, tokenizer: PreTrainedTokenizer
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
         ids, mask = padded([texts.test[row] for row in rows], tokenizer)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=ids, attention_mask=mask).logits
-        rare[rows] = logits.float().softmax(dim=1)[:, texts.positive].sum(dim=1).numpy()
+        logits = model.classifier(features_of(model, ids, mask, bf16=bf16))
+        rare[rows] = logits.softmax(dim=1)[:, texts.positive].sum(dim=1).numpy()
     return rare
 
 

@@ -66,6 +66,8 @@ class PreparedJob:
         silence_libraries()
         check_trackers(job.members)
         splits = load_splits(job)
+        if splits.test is None and job.settings.gold_file:
+            raise InputError("--gold_file has labels of test tweets, and there are none; name them with --test_file")
         job, splits, forecaster = apply_time_limit(job, splits, launch)
         plan = make_plan(job, *splits.hashes())
         return cls(job, splits, plan, read_gold(job, splits), forecaster)

@@ -335,6 +335,8 @@ class Job:
         return teachers_of(self.settings, self.members, stage)
 
 
+# Settings that name files of a job's labelled tweets; beside them, `dataset_name` would name other ones.
+LABELLED_FILES = ("data_dir", "train_file", "train_labels_file", "validation_file", "validation_labels_file")
 TRAINING_PARTS = ("training", "training_labels", "validation", "validation_labels")
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from smm4h.config.arguments import DEFAULTS, FIELDS, JobSettings
 from smm4h.config.decision import LeastCost, Tuned, parse_decision
-from smm4h.config.job import Job, Member, teachers_of
+from smm4h.config.job import LABELLED_FILES, Job, Member, teachers_of
 from smm4h.config.task import Task
 from smm4h.models.cleaning import NORMALIZERS, emoji_namer
 from smm4h.utils.errors import InputError, nearest
@@ -80,7 +80,7 @@ def _check_companions(settings: JobSettings) -> None:
 
 def _check_beside_dataset(job: Job) -> None:
     """Raise `InputError` for flags that name labelled tweets beside a data set of the Hub."""
-    for flag in ("data_dir", "train_file", "train_labels_file", "validation_file", "validation_labels_file"):
+    for flag in LABELLED_FILES:
         if getattr(job.settings, flag):
             raise InputError(
                 f"--{flag} and --dataset_name both name the job's tweets; leave one of them out (--test_file and "

@@ -5,6 +5,7 @@ No message contains a tweet's text: messages name file and line instead.
 
 import hashlib
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from smm4h.config.task import Task
 from smm4h.data.readers.files import kind_of
 from smm4h.data.readers.formats import arrow_table, input_files, read_tables
 from smm4h.data.readers.ids import checked_ids
-from smm4h.data.readers.labels import UNKNOWN, LabelJoin, label_classes
+from smm4h.data.readers.labels import UNKNOWN, KnownLabels, LabelJoin, label_classes
 from smm4h.data.readers.tables import LONGEST_NAME, Finding, Findings, Table, Wanted, unwrap_quotes
 from smm4h.utils.errors import InputError
 from smm4h.utils.tracebacks import reason_of, without_secrets
@@ -56,7 +57,10 @@ SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#N/A", "#NUM!", "#NULL!", "
 PART = "part"  # column of labelled tweets, where the validation tweets are to be handed in: training or validation
 NUMBERED = "tweets are numbered from 0, because the file has no column of ids"
 LOST_TEXTS = "tweets are errors of a spreadsheet such as #NAME?; compare them with another copy"
-UNUSED_LABELS = "tweets have a label, which nothing uses here: test tweets are scored by the labels of --gold_file"
+HIDDEN_LABELS = (
+    "test tweets are not scored by their split's labels, some or all of which are hidden or not the task's; "
+    "--gold_file may name others"
+)
 CUT_IDS = "ids have 16 digits or more and end in 000, as a spreadsheet leaves them; compare them with another copy"
 
 
@@ -201,6 +205,7 @@ def read_tweets(
     encoding: str | None = None,
     encoding_flag: str | None = "--encoding",
     ids_may_lack: bool = False,
+    unused_labels: str | None = None,
 ) -> tuple[Dataset, list[Finding]]:
     """Return the tweets of some files, in the order of the files, and the findings about them.
 
@@ -210,8 +215,9 @@ def read_tweets(
         paths: files, compressed or not, and folders of files, which are read by name.
         encoding_flag: the command's flag for the encoding, for messages; None: it has none, nor flags for columns.
         ids_may_lack: see `tweets_of`.
+        unused_labels: of unlabelled files, the finding about tweets that have one of the task's labels; None: none.
     """
-    tables = _tables(paths, task, labelled, encoding, encoding_flag, ids_may_lack)
+    tables = _tables(paths, task, labelled, encoding, encoding_flag, ids_may_lack, unused_labels)
     dataset, _, findings = _tweets(tables, task, labelled=labelled, encoding=encoding, ids_may_lack=ids_may_lack)
     return dataset, findings
 
@@ -230,6 +236,7 @@ def _tables(
     encoding: str | None,
     encoding_flag: str | None,
     ids_may_lack: bool = False,
+    unused_labels: str | None = None,
 ) -> Iterator[tuple[Table, TweetFile, bool]]:
     """Yield each table, the file as it was named, and whether it goes on where the one before ended.
 
@@ -238,21 +245,28 @@ def _tables(
     for path in paths:
         named = path if isinstance(path, TweetFile) else TweetFile(Path(path))
         wanted = wanted_columns(task, labelled=labelled and named.labels is None, ids_may_lack=ids_may_lack)
-        wanted = replace(wanted, has_flags=encoding_flag is not None, passed=[] if labelled else task.columns.label)
+        wanted = replace(
+            wanted, has_flags=encoding_flag is not None, passed=task.columns.label if unused_labels else []
+        )
         files = input_files(named.path)
         if task.one_text_per_file and named.path.is_dir():
             files = [file for file in files if kind_of(file) == ".txt"] or files
         for number, file in enumerate(files):
             for table in read_tables(file, encoding, wanted=wanted, encoding_flag=encoding_flag):
-                if not labelled and (count := sum(map(bool, label_cells(table, task)))):
-                    table.findings.append(Finding(table.path, count, UNUSED_LABELS))
+                if unused_labels and (count := _count_labels(table, task)):
+                    table.findings.append(Finding(table.path, count, unused_labels))
                 yield table, named, number > 0
 
 
-def label_cells(table: Table, task: Task) -> list[str]:
-    """Return what a table has in the task's column of labels, without spaces around it; nothing without the column."""
+def _count_labels(table: Table, task: Task) -> int:
+    """Return how many tweets of a table have one of the task's labels, or a list of them, in its column of labels."""
     index = next((table.names.index(name) for name in task.columns.label if name in table.names), None)
-    return [] if index is None else [cell.strip() for cell in table.columns[index]]
+    if index is None:
+        return 0
+    known = KnownLabels(task)
+    class_of, without = (known.class_of_set, 0) if task.multi_label else (known.class_of, -1)
+    counts = Counter(cell.strip() for cell in table.columns[index])
+    return sum(n for cell, n in counts.items() if cell and class_of(cell) not in (UNKNOWN, without))
 
 
 def _tweets(
@@ -321,12 +335,18 @@ class HubTweets(NamedTuple):
     labelled: Dataset  # of the splits train and validation, in this order
     without_label: Dataset | None  # of these splits
     test: Dataset | None  # of the split test
-    test_labels: np.ndarray | None  # (n_test_tweets,) class indices; None unless each test tweet has a label
+    test_labels: np.ndarray | None  # (n_test_tweets,) class indices; None unless they are asked for and all there
     findings: list[Finding]
 
 
 def read_hub_tweets(
-    name: str, config: str | None, task: Task, *, token: str | None = None, cache_dir: str | None = None
+    name: str,
+    config: str | None,
+    task: Task,
+    *,
+    token: str | None = None,
+    cache_dir: str | None = None,
+    with_test_labels: bool = True,
 ) -> HubTweets:
     """Return the tweets of a data set of the Hub.
 
@@ -348,20 +368,43 @@ def read_hub_tweets(
     labelled, without_label, findings = _tweets(parts, task, labelled=True)
     if "test" not in tables:
         return HubTweets(labelled, without_label, None, None, findings)
-    test_labels, found = _hub_test_labels(_hub_table(splits["test"], tables["test"].path), task)
     test, _, more = _tweets([(tables["test"], TweetFile(Path("test")), False)], task, labelled=False)
+    test_labels, found = None, []
+    if with_test_labels:
+        test_labels, found = _hub_test_labels(_hub_table(splits["test"], tables["test"].path), test, task)
     return HubTweets(labelled, without_label, test, test_labels, [*findings, *more, *found])
 
 
-def _hub_test_labels(table: Table, task: Task) -> tuple[np.ndarray | None, list[Finding]]:
-    """Return the class indices (n_tweets,) of a split's tweets, None unless each has a label, and a finding on them."""
-    marks = task.multi_label.columns.values() if task.multi_label else ()
-    if not any(label_cells(table, task)) and not all(name in table.names for name in marks or [""]):
+def _hub_test_labels(table: Table, test: Dataset, task: Task) -> tuple[np.ndarray | None, list[Finding]]:
+    """Return the class indices (n_tweets,) of a split's tweets, and a finding on them.
+
+    None stands for labels of which some or all are hidden or unknown, in whatever way: they are no reason to refuse a
+    job, which can do without; and for those of groups that the metric does not score.
+    """
+    multi = task.multi_label
+    names = multi.columns.values() if multi and multi.columns else task.columns.label
+    if not any(name in table.names for name in names):
         return None, []
-    labels = tweets_of(table, task, labelled=True)["label"].to_numpy()
-    if n_empty := int((labels < 0).sum()):
-        return None, [Finding(table.path, n_empty, "test tweets have no label, so that the split's labels score none")]
-    return labels, [Finding(table.path, len(labels), "test tweets have a label, by which they are scored")]
+    try:
+        labels = tweets_of(table, task, labelled=True)["label"].to_numpy()
+    except InputError:
+        labels = np.array([UNKNOWN])
+    hidden = Finding(table.path, len(table.lines), HIDDEN_LABELS)
+    if (labels < 0).any() or (multi and not labels.any()):
+        return None, [hidden]
+    if reason := why_not_scored(test, task):
+        return None, [hidden._replace(what=f"test tweets are not scored by their split's labels: {reason}")]
+    return labels, [hidden._replace(what="test tweets have a label, by which they are scored")]
+
+
+def why_not_scored(test: Dataset, task: Task) -> str | None:
+    """Return why a task's metric has no value on any test tweets, whatever their labels are; None where it has one."""
+    groups = group_names(test)
+    if task.average == "groups" and not any(groups):
+        return f"the test tweets have no {task.by}, and the metric is a mean over them"
+    if groups is not None and not any(map(task.objective.is_scored, set(groups.tolist()))):
+        return f"`unscored: {', '.join(task.unscored)}` leaves all test tweets out of the score"
+    return None
 
 
 def _hub_reason(error: Exception) -> str:
@@ -382,7 +425,7 @@ def _hub_table(split: Dataset, path: str) -> Table:
             split = split.remove_columns(name).add_column(name, values)
         elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
             names = feature.feature.names
-            lists = [[names[i] for i in of_tweet or ()] for of_tweet in split[name]]
+            lists = [[names[i] for i in of_tweet or () if i >= 0] for of_tweet in split[name]]  # -1: hidden
             split = split.remove_columns(name).add_column(name, lists)
     return arrow_table(split.with_format(None).data.table, path, lists=split.column_names)
 

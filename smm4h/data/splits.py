@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,11 @@ from smm4h.data.dataset import (
     check_groups,
     column,
     content_hash,
-    group_names,
     read_hub_tweets,
     read_labelled_tweets,
     read_tweets,
     renumbered,
+    why_not_scored,
 )
 from smm4h.data.duplicates import cross_findings, leak_groups, shared_texts
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
@@ -29,6 +30,10 @@ from smm4h.data.outputs.labels import in_order_of, joined
 from smm4h.data.readers.outside import OutsidePredictions, content_hashes, copy_of_gold, read_outside
 from smm4h.data.readers.tables import Finding
 from smm4h.utils.errors import InputError
+from smm4h.utils.files import is_same_file
+
+UNUSED_LABELS = "tweets have a label, which is not used"
+UNUSED_TEST_LABELS = f"{UNUSED_LABELS}: test tweets are scored by the labels of --gold_file"
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,21 @@ def load_splits(job: Job) -> Splits:
             job.task,
             token=job.members[0].args.token,
             cache_dir=job.members[0].args.cache_dir,
+            with_test_labels=not (files.test or files.gold),
         )
     else:
         labelled, without_label, findings = read_labelled_tweets(files.labelled, job.task, encoding=settings.encoding)
         test = None
     if files.test:
-        test, more = read_tweets(files.test, job.task, labelled=False, encoding=settings.encoding)
-        test_labels, findings = None, findings + more
+        is_gold = any(is_same_file(file.path, path) for file in files.test for path in files.gold)
+        unused = None if is_gold else UNUSED_TEST_LABELS
+        test, more = read_tweets(files.test, job.task, labelled=False, encoding=settings.encoding, unused_labels=unused)
+        findings += more
     unlabelled, more = None, []
     if settings.unlabelled_file:
-        unlabelled, more = read_texts([settings.unlabelled_file], job.task, settings.encoding)
+        unlabelled, more = read_texts(
+            [settings.unlabelled_file], job.task, settings.encoding, unused_labels=UNUSED_LABELS
+        )
     findings += more
     if settings.max_train_samples:
         labels = column(labelled, "label").to_numpy()
@@ -214,10 +224,14 @@ def adaptation_findings(file: str, shared: Mapping[str, int], job: Job) -> list[
 
 
 def read_texts(
-    files: Sequence[str | Path], task: Task, encoding: str | None, *, ids_may_lack: bool = False
+    files: Sequence[str | Path], task: Task, encoding: str | None, **options: Any
 ) -> tuple[Dataset, list[Finding]]:
-    """Return tweets to learn from without labels, and the findings; raise `InputError` where none has a text."""
-    texts, findings = read_tweets(files, task, labelled=False, encoding=encoding, ids_may_lack=ids_may_lack)
+    """Return tweets to learn from without labels, and the findings; raise `InputError` where none has a text.
+
+    Args:
+        options: `ids_may_lack` and `unused_labels` of `read_tweets`.
+    """
+    texts, findings = read_tweets(files, task, labelled=False, encoding=encoding, **options)
     if not any(text and not text.isspace() for text in column(texts, "text").to_pylist()):
         raise InputError(f"{files[0]} has no text in any row; name the right column, or another file")
     return texts, findings
@@ -230,28 +244,14 @@ def read_gold(job: Job, splits: Splits) -> np.ndarray | None:
     split of a data set of the Hub comes with. Without either, None.
 
     Raises:
-        InputError: where the gold file has other tweets than the test file, or an unknown label, and for a gold file
-            that is named where there are no test tweets.
+        InputError: where the gold file has other tweets than the test file, or an unknown label.
     """
     test, paths = splits.test, job.input_files().gold
-    if test is None and job.settings.gold_file:
-        raise InputError("--gold_file has the labels of test tweets, and there are none; name them with --test_file")
-    if test is None or not (paths or splits.test_labels is not None):
-        return None
-    gold = joined([read_labels(path, job.task) for path in paths]) if paths else None
-    if job.task.average == "groups" and not any(group_names(test)):
-        raise InputError(
-            f"the test tweets have no {job.task.by}, and the metric is a mean over them; give the test file that "
-            "column, or leave the gold file out"
-        )
-    groups = group_names(test)
-    if groups is not None and not any(map(job.task.objective.is_scored, set(groups.tolist()))):
-        raise InputError(
-            f"`unscored: {', '.join(job.task.unscored)}` leaves all test tweets out of the score; leave the gold file "
-            "out, or a group to score"
-        )
-    if gold is None:
+    if test is None or not paths:
         return splits.test_labels
+    gold = joined([read_labels(path, job.task) for path in paths])
+    if reason := why_not_scored(test, job.task):
+        raise InputError(f"{reason}; leave the gold file out, or give test tweets that are scored")
     ids = column(test, "id")
     if job.settings.max_predict_samples and len(test) < len(gold.ids):
         first = gold.first(len(test))

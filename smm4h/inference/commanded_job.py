@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from smm4h.config.job import Job
+from smm4h.config.arguments import DEFAULTS
+from smm4h.config.job import LABELLED_FILES, Job
 from smm4h.config.recipe import read_command_line
 from smm4h.data.splits import Splits, load_splits
 from smm4h.inference.finished_job import FinishedJob
@@ -20,6 +21,14 @@ def command_of_job(job: FinishedJob, moved: Sequence[str]) -> Job:
     if not job.command:
         raise InputError(f"{job.plan.plan_file} does not say how the job was commanded; it is an older one's")
     command = read_command_line([*job.command, *moved])
+    given = {word.removeprefix("--") for word in moved}
+    # Labelled tweets are named in one way, and what another way named before is not where they have moved to.
+    before = set()
+    if "dataset_name" in given:
+        before = {*LABELLED_FILES, "test_file", "gold_file"} - given
+    elif given.intersection(LABELLED_FILES):
+        before = {"dataset_name"}
+    command = replace(command, settings=replace(command.settings, **{name: DEFAULTS[name] for name in before}))
     return replace(command, members=[member.with_settings(adapt=None) for member in command.members])
 
 

@@ -63,7 +63,7 @@ def test_an_unlabelled_file_without_students_is_refused(tiny_encoder, tmp_path, 
     [
         (
             {"gold_file": INVENTED / "task5_test_participant.tsv"},
-            "--gold_file has the labels of test tweets, and there",
+            "--gold_file has labels of test tweets, and there are",
         ),
         ({"dataset_config_name": "german"}, "--dataset_config_name is about the tweets of --dataset_name, which names"),
         ({"extra_parent_column": "origin"}, "--extra_parent_column is about the tweets of --extra_train_file, which"),

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, job_words, recipe_of
+from datasets import ClassLabel, Dataset, Features, List, Value
 from sklearn.metrics import confusion_matrix
 
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
-from smm4h.data.dataset import column, read_tweets
+from smm4h.config.task_file import read_task
+from smm4h.data.dataset import column, read_hub_tweets, read_tweets
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.utils.errors import InputError
@@ -87,32 +89,61 @@ def dataset_words(folder, encoder, *more, labels):
     return [str(word) for word in words]
 
 
-def test_a_test_split_scores_where_each_of_its_tweets_has_a_label(tiny_encoder, tmp_path):
-    some, other = ["none", "side_effect", "none", ""], ["none", "side_effect", "side_effect", "none"]
-    for n, (labels, gold, found) in enumerate(
-        [
-            (["none"] * 3 + ["side_effect"], [0, 0, 0, 1], (4, "tweets have a label, by which they are scored")),
-            (some, None, (1, "tweets have no label, so that the split's labels score none")),
-            ([""] * 4, None, None),
-        ]
-    ):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        job = read_command_line(dataset_words(folder, tiny_encoder, labels=labels))
-        splits = load_splits(job)
-        read = read_gold(job, splits)
-        assert (None if read is None else read.tolist()) == gold
-        on_labels = [(one.count, one.what) for one in splits.findings if one.where.endswith("/test")]
-        assert [(count, what.removeprefix("test ")) for count, what in on_labels] == ([found] if found else [])
+HIDDEN = "test tweets are not scored by their split's labels, some or all of which are hidden or not the task's"
+
+
+@pytest.mark.parametrize(
+    ("labels", "gold"),
+    [
+        (["none", "none", "none", "side_effect"], [0, 0, 0, 1]),
+        (["none", "side_effect", "none", ""], None),
+        ([""] * 4, None),
+        (["-1"] * 4, None),
+        (["none", "?", "none", "none"], None),
+    ],
+)
+def test_a_test_split_scores_where_each_of_its_tweets_has_a_label(tiny_encoder, tmp_path, labels, gold):
+    """Hidden labels are written in many ways, and a job can do without them."""
+    job = read_command_line(dataset_words(tmp_path, tiny_encoder, labels=labels))
+    splits = load_splits(job)
+    read = read_gold(job, splits)
+    assert (None if read is None else read.tolist()) == gold
+    found = [one.what for one in splits.findings if one.where.endswith("/test")]
+    assert [what.split(";")[0] for what in found] == [
+        HIDDEN if gold is None else "test tweets have a label, by which they are scored"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("test", "gold"), [([[0], [1], [0, 1]], [1, 2, 3]), ([[-1], [-1], [-1]], None), ([[], [], []], None)]
+)
+def test_hidden_label_sets_of_a_test_split_are_no_gold(tmp_path, test, gold):
+    """A class number of -1 once stood for the last label."""
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["a", "b"]))})
+    rows = {"train": {"text": [f"t{n}" for n in range(4)], "label": [[0], [1], [0, 1], []]}}
+    rows["test"] = {"text": ["x", "y", "z"], "label": test}
+    (tmp_path / "data").mkdir()
+    for name, columns in rows.items():
+        Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / f"{name}.parquet")
+    (tmp_path / "task.yaml").write_text(
+        "name: t\nlabels: [a, b]\nmulti_label: ';'\ncolumns: {text: text, label: label}\n"
+    )
+    task = read_task(tmp_path / "task.yaml")
+    tweets = read_hub_tweets(str(tmp_path / "data"), None, task, cache_dir=str(tmp_path / "cache"))
+    assert (None if tweets.test_labels is None else tweets.test_labels.tolist()) == gold
+
+
+def test_other_test_tweets_and_gold_labels_replace_the_test_split(tiny_encoder, tmp_path):
+    other = ["none", "side_effect", "side_effect", "none"]
     (tmp_path / "test.csv").write_text("id,text\n7,a\n8,b\n")
     (tmp_path / "gold.csv").write_text("id,label\n8,side_effect\n7,none\n")
-    words = dataset_words(folder, tiny_encoder, "--test_file", tmp_path / "test.csv", labels=other)
+    words = dataset_words(tmp_path, tiny_encoder, "--test_file", tmp_path / "test.csv", labels=["?"] * 4)
     job = read_command_line(words)
     splits = load_splits(job)
     assert (column(splits.test, "id").to_pylist(), read_gold(job, splits)) == (["7", "8"], None)
     job = read_command_line([*words, "--gold_file", str(tmp_path / "gold.csv")])
     assert read_gold(job, load_splits(job)).tolist() == [0, 1]
-    job = read_command_line(dataset_words(folder, tiny_encoder, "--max_predict_samples", 2, labels=other))
+    job = read_command_line(dataset_words(tmp_path, tiny_encoder, "--max_predict_samples", 2, labels=other))
     assert read_gold(job, load_splits(job)).tolist() == [0, 1]
 
 
@@ -132,16 +163,21 @@ def test_labels_of_test_and_unlabelled_tweets_are_counted_and_not_used(tiny_enco
     """A test file's labels are no gold: `--gold_file` says which labels are to be believed."""
     (tmp_path / "pool.jsonl").write_text('{"id": "30", "text": "x", "label": "none"}\n{"id": "31", "text": "y"}\n')
     splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / "pool.jsonl")
-    found = {Path(one.where).name: one.count for one in splits.findings if "which nothing uses" in one.what}
+    found = {Path(one.where).name: one.count for one in splits.findings if "which is not used" in one.what}
     assert found == {"pool.jsonl": 1}
+    labelled = tmp_path / "labelled.csv"
+    labelled.write_text("id,text,label\n30,x,none\n31,y,side_effect\n32,z,?\n")
+    for flags, counts in ({"test_file": labelled}, [2]), ({"test_file": labelled, "gold_file": labelled}, []):
+        splits = load_rows_without_label(tmp_path, tiny_encoder, **flags)
+        assert [one.count for one in splits.findings if "which is not used" in one.what] == counts
     for name, text in (
         ("pool.csv", "text,label,id\nx,none,30\ny,,31\nz,?,32\n"),
         ("pool.tsv", "id\ttext\n1\ta\n2\tb\n"),
     ):
         (tmp_path / name).write_text(text)
         splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / name)
-        found = [one.count for one in splits.findings if "which nothing uses" in one.what]
-        assert found == ([2] if name == "pool.csv" else [])
+        found = [one.count for one in splits.findings if "which is not used" in one.what]
+        assert found == ([1] if name == "pool.csv" else [])
         assert "label" not in splits.unlabelled.column_names
 
 
