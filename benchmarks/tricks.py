@@ -56,7 +56,7 @@ class Way:
 
     name: str
     average: str | None = None
-    epochs: int = 1  # factor
+    epochs: float = 1  # factor
     frozen: float = 0.0
     masks: int = 1
     dropout: float = 0.1
@@ -68,6 +68,7 @@ RECIPE = "as the recipe does"
 WAYS = (
     Way(RECIPE, average="moving average of the weights"),
     Way("twice the epochs", epochs=2),
+    Way("half the epochs", epochs=0.5),
     Way("lower half of the layers frozen", frozen=0.5),
     Way("five dropout masks of 0.3", masks=5, dropout=0.3),
     Way("a tenth of the word pieces masked", word_dropout=0.1),
@@ -242,7 +243,7 @@ def batches(texts: Texts, way: Way, min_steps: int, rng: np.random.Generator) ->
     rare, others = np.flatnonzero(is_rare), np.flatnonzero(~is_rare)
     n_others = min(len(others), NEGATIVES * len(rare))
     n_steps = -(-(len(rare) + n_others) // BATCH)
-    for _ in range(max(EPOCHS, -(-min_steps // n_steps)) * way.epochs):
+    for _ in range(round(max(EPOCHS, -(-min_steps // n_steps)) * way.epochs)):
         shown = rng.permutation(np.concatenate([rare, rng.choice(others, n_others, replace=False)]))
         yield from (shown[start : start + BATCH] for start in range(0, len(shown), BATCH))
 

@@ -80,4 +80,4 @@ def test_the_benchmark_of_tricks_prints_a_row_a_way_and_goes_on(tiny_encoder, tm
     ]
     assert len({row[1] for row in rows}) > len(rows) / 2  # they are different ways
     assert results[0].out == results[1].out
-    assert len(list((tmp_path / "1").glob("*.npz"))) == 12
+    assert len(list((tmp_path / "1").glob("*.npz"))) == 14
