@@ -19,6 +19,7 @@ from itertools import product
 import numpy as np
 import quality
 import torch
+import yaml
 from promises import tweets_parser
 from sklearn.metrics import average_precision_score
 from torch.nn import functional
@@ -33,9 +34,11 @@ from smm4h.training.optim import RAdam
 from smm4h.training.trainer import LAYER, layer_depths
 from smm4h.utils.console import silence_libraries
 
-# Of recipes/rare.yaml.
-BATCH, EPOCHS, NEGATIVES, SMOOTHING = 16, 4, 10, 0.1
-RATE, RATE_WIDTH, LAYER_DECAY, BETAS, EPSILON = 1e-4, 768, 0.9, (0.9, 0.98), 1e-6
+SHARED = yaml.safe_load((quality.ROOT / "recipes" / "rare.yaml").read_text())["shared"]
+BATCH, EPOCHS = SHARED["per_device_train_batch_size"], SHARED["num_train_epochs"]
+NEGATIVES, SMOOTHING = SHARED["negatives_per_positive"], SHARED["label_smoothing_factor"]
+RATE, RATE_WIDTH, LAYER_DECAY = float(SHARED["learning_rate"]), SHARED["learning_rate_width"], SHARED["layer_decay"]
+BETAS, EPSILON = (0.9, SHARED["adam_beta2"]), float(SHARED["adam_epsilon"])  # the first is Trainer's default
 MAX_NORM = 1.0  # of the gradients, Trainer's
 KEPT_OF_AVERAGE = 0.98  # a step, of the moving average, at most: less in the beginning, which it would not forget
 TEMPERATURE = 0.3  # of the contrastive loss, Gunel et al. 2021
@@ -117,7 +120,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the models")
     parser.add_argument("--max_seq_length", type=int, default=80)
-    parser.add_argument("--min_steps", type=int, default=100, help="as the recipe's setting of this name")
+    parser.add_argument("--min_steps", type=int, default=SHARED["min_steps"], help="as the setting")
     parser.add_argument("--bf16", action="store_true", help="compute in bf16, as jobs do where the hardware has it")
     return parser.parse_args()
 

@@ -371,7 +371,7 @@ def read_hub_tweets(
     test, _, more = _tweets([(tables["test"], TweetFile(Path("test")), False)], task, labelled=False)
     test_labels, found = None, []
     if with_test_labels:
-        test_labels, found = _hub_test_labels(_hub_table(splits["test"], tables["test"].path), test, task)
+        test_labels, found = _hub_test_labels(replace(tables["test"], findings=[]), test, task)
     return HubTweets(labelled, without_label, test, test_labels, [*findings, *more, *found])
 
 
