@@ -33,11 +33,10 @@ class Costs:
         expected = "a mapping such as {missed: 20, false: 1} is expected"
         if not isinstance(value, Mapping):
             raise ValueError(expected)
-        named = {str(key).lower(): cost for key, cost in value.items()}  # YAML reads `false` as a truth value
-        if set(named) != set(COSTS):
+        if set(value) != set(COSTS):
             raise ValueError(expected)
         try:
-            costs = {key: float(cost) for key, cost in named.items()}
+            costs = {key: float(cost) for key, cost in value.items()}
         except (TypeError, ValueError):
             raise ValueError(expected) from None
         if not all(math.isfinite(cost) and cost > 0 for cost in costs.values()):

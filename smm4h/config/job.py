@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
 from smm4h.config.arguments import (
     BASELINE_CLEANING,
     DEFAULTS,
@@ -20,7 +18,7 @@ from smm4h.config.arguments import (
 )
 from smm4h.config.task import Task
 from smm4h.utils.errors import CONTROL, HAS_CONTROL, InputError, nearest
-from smm4h.utils.files import expand_home
+from smm4h.utils.files import expand_home, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -143,10 +141,10 @@ class Member:
         value = self.args.class_weights
         if value is None or value == "balanced":
             return value
-        weights = yaml.safe_load(value)
+        weights = parse_yaml(value)
         if not isinstance(weights, dict) or not all(isinstance(w, int | float) and w >= 0 for w in weights.values()):
             raise ValueError(value)
-        return {str(label): float(weight) for label, weight in weights.items()}
+        return {label: float(weight) for label, weight in weights.items()}
 
 
 WITHOUT = ("none", "false")  # in the row of a member that does without what `shared:` says
@@ -168,7 +166,7 @@ def parse_adapter(text: str, quantise: str | None = None) -> Adapter:
     Args:
         quantise: of the weights that it stands beside; an adapter of quantised ones is always saved alone.
     """
-    given = yaml.safe_load(text)
+    given = parse_yaml(text)
     given = {"kind": given} if isinstance(given, str) else given
     if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
         raise ValueError("write lora, or a mapping such as {kind: lora, r: 16}")
@@ -186,7 +184,7 @@ def parse_adapter(text: str, quantise: str | None = None) -> Adapter:
 
 def parse_adaptation(text: str) -> Adaptation:
     """Return an adaptation by its settings, a YAML mapping; raise ValueError with the reason for others."""
-    given = yaml.safe_load(text)
+    given = parse_yaml(text)
     if not isinstance(given, dict):
         raise ValueError("write a mapping such as {unlabelled: more.tsv, epochs: 1}")
     _check_names(given, Adaptation)
@@ -203,10 +201,10 @@ def parse_adaptation(text: str) -> Adaptation:
     return adaptation
 
 
-def _check_names(given: dict[Any, Any], settings: type) -> None:
+def _check_names(given: dict[str, Any], settings: type) -> None:
     """Raise ValueError for a key that names no field of a dataclass."""
     names = [field.name for field in fields(settings)]
-    if unknown := [str(name) for name in given if name not in names]:
+    if unknown := [name for name in given if name not in names]:
         raise ValueError(f"there is no {unknown[0]}{nearest(unknown[0], names)}; it may have {', '.join(names)}")
 
 

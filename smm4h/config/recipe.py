@@ -269,8 +269,8 @@ def read_recipe(path: str) -> Recipe:
     for key in content:
         if key not in ("shared", "members"):
             raise InputError(
-                f"{path}, line {lines[(str(key),)]}: a recipe has `shared:` and `members:`, no {key}"
-                f"{nearest(str(key), ('shared', 'members'))}"
+                f"{path}, line {lines[(key,)]}: a recipe has `shared:` and `members:`, no {key}"
+                f"{nearest(key, ('shared', 'members'))}"
             )
     shared, rows = content.get("shared") or {}, content.get("members") or {}
     if not isinstance(shared, dict) or not isinstance(rows, dict) or not rows:
@@ -278,35 +278,35 @@ def read_recipe(path: str) -> Recipe:
     recipe = Recipe(path, {}, {}, lines)
     recipe.shared.update(_parse_settings(shared, recipe, ("shared",)))
     for name, row in rows.items():
-        line = lines[("members", str(name))]
+        line = lines[("members", name)]
         if not isinstance(row, dict):
             raise InputError(
                 f"{path}, line {line}: member {name} needs settings, such as {{head: bigru, fold_seed: 42}}"
             )
-        if not str(name).replace("-", "").replace("_", "").isalnum():
+        if not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"{path}, line {line}: member {name} names a folder; use letters, digits, - and _")
-        if str(name).casefold() in JOB_NAMES or len(os.fsencode(str(name))) > LONGEST_MEMBER:
+        if name.casefold() in JOB_NAMES or len(os.fsencode(name)) > LONGEST_MEMBER:
             raise InputError(
                 f"{path}, line {line}: member {name[:40]}: a job has a folder of its own of that name, or it is longer "
                 f"than {LONGEST_MEMBER} bytes; choose another"
             )
         for key in row:
             if key in JOB_FIELDS:
-                where = recipe.where("members", str(name), str(key))
+                where = recipe.where("members", name, key)
                 raise InputError(f"{where}{key} is one for the whole job; move it to `shared:`")
-        recipe.rows[str(name)] = _parse_settings(row, recipe, ("members", str(name)))
+        recipe.rows[name] = _parse_settings(row, recipe, ("members", name))
     return recipe
 
 
-def _parse_settings(settings: Mapping[Any, Any], recipe: Recipe, keys: tuple[str, ...]) -> Values:
+def _parse_settings(settings: Mapping[str, Any], recipe: Recipe, keys: tuple[str, ...]) -> Values:
     """Return typed values; keys without a value or with an empty list leave the default."""
     member = f", member {keys[1]}: " if len(keys) > 1 else ": "
     values = {}
     for key, value in settings.items():
-        where = recipe.where(*keys, str(key))
-        check_name(str(key), where)
+        where = recipe.where(*keys, key)
+        check_name(key, where)
         if value is not None and value != []:
-            values[str(key)] = parse_value(str(key), value, where.removesuffix(": ") + member)
+            values[key] = parse_value(key, value, where.removesuffix(": ") + member)
     return values
 
 

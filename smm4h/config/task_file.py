@@ -99,7 +99,7 @@ def _content_of(path: str) -> Content:
     known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA, "subtasks"]
     for key in content.keys:
         if key not in known:
-            content.fail(str(key), f"a task has no key {key}{nearest(str(key), known)}")
+            content.fail(key, f"a task has no key {key}{nearest(key, known)}")
     if content.get("name") is None:
         content.fail("name", NEEDED.format("name"))
     return content
@@ -110,7 +110,7 @@ def _task_of(content: Content) -> Task:
     known = [*(key for key in KEYS if key not in DERIVED), *PARTIAL, FBETA]
     for key in content.keys:
         if key not in known:
-            content.fail(str(key), f"a subtask has no key {key}{nearest(str(key), known)}")
+            content.fail(key, f"a subtask has no key {key}{nearest(key, known)}")
     for key in ("labels", "columns"):
         if content.get(key) is None:
             content.fail(key, NEEDED.format(key))

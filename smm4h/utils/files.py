@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from smm4h.utils.errors import InputError
 from smm4h.utils.temporaries import temporary_file
@@ -18,6 +19,7 @@ from smm4h.utils.temporaries import temporary_file
 KeyPath = tuple[str, ...]
 PIPE = "-"  # stands for standard input or output
 MOST_NODES = 100_000  # values in a YAML file
+MERGE, STRING = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"  # what YAML says of `<<:` and of text
 UMASK_AT_START = os.umask(0)
 os.umask(UMASK_AT_START)  # asked once, before there are threads
 UMASK_VARIABLE = "SMM4H_UMASK"  # of files with tweets
@@ -26,8 +28,53 @@ _fence: ContextVar[Callable[[], None]] = ContextVar("fence", default=lambda: Non
 LONG_NAME = 128  # bytes; a hidden name beside a file holds its name and more, and file systems allow 255
 
 
+class KeysAsWritten(yaml.SafeLoader):
+    """Reads keys as the text they are written as, and merges mappings (`<<: *name`) as YAML 1.1 says.
+
+    A member may be called `no` or `01`. PyYAML 6.0.4 lets the last of several merged mappings win, older versions the
+    first, which is right.
+    """
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        node.value = [*_merged_pairs(node), *((_as_text(key), value) for key, value in node.value if key.tag != MERGE)]
+        return node
+
+
+def _as_text(key: yaml.Node) -> yaml.Node:
+    if not isinstance(key, yaml.ScalarNode):
+        return key
+    return yaml.ScalarNode(STRING, key.value, key.start_mark, key.end_mark)
+
+
+def _merged_pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the keys and values that a mapping takes over from others, without those that it has itself.
+
+    Raises `yaml.YAMLError` for anything but mappings that end above.
+    """
+    merges = [(key, value) for key, value in node.value if key.tag == MERGE]
+    if len(merges) > 1:
+        raise ConstructorError(problem="<< stands twice; write <<: [*a, *b]", problem_mark=merges[1][0].start_mark)
+    known, pairs = {str(name.value) for name, _ in node.value}, []
+    for key, value in merges:
+        for mapping in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(mapping, yaml.MappingNode) or mapping.end_mark is None or mapping is node:
+                raise ConstructorError(problem="<< takes mappings that end above it", problem_mark=key.start_mark)
+            added = [pair for pair in mapping.value if str(pair[0].value) not in known]
+            known.update(str(name.value) for name, _ in added)
+            pairs += added
+    return pairs
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text; raise what yaml does for one that is none."""
+    return yaml.load(text, Loader=KeysAsWritten)
+
+
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Read a YAML mapping; return it, and the line of each of its keys by the path of keys that leads to it.
+
+    A key that is merged from another mapping (`<<: *name`) has the line where it is written.
 
     Raises:
         InputError: for a missing or malformed file, and for a repeated key, which YAML would let pass.
@@ -39,9 +86,9 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         reason = getattr(error, "strerror", None) or "not valid UTF-8"
         raise InputError(f"{path} can't be read ({reason}); name an existing YAML file") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=KeysAsWritten)
         lines = _key_lines(path, root)
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except InputError:
         raise
     except (yaml.YAMLError, RecursionError) as error:

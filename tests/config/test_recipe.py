@@ -9,7 +9,7 @@ from tweet_files import write_labels
 from smm4h.cli import vote
 from smm4h.cli.train import main
 from smm4h.config.plans.plan import make_plan
-from smm4h.config.recipe import read_command_line
+from smm4h.config.recipe import read_command_line, read_recipe
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_yaml
 
@@ -71,6 +71,35 @@ def test_yaml_numbers_are_numbers(tmp_path):
     member = read_command_line(words).members[0]
     assert member.args.learning_rate == 2e-5
     assert member.args.adam_beta2 == 0.98
+
+
+def test_settings_that_members_share_are_merged_from_an_anchor(tmp_path):
+    merged = """
+        shared: {model_name_or_path: a}
+        members:
+          a: &base {head: last3, seed: 1}
+          b: &high {head: bigru, learning_rate: 3e-5}
+          c: {<<: *base, seed: 2}
+          d: {<<: [*base, *high], weight_decay: 0.1}
+    """
+    rows = read_recipe(own_recipe(tmp_path, merged)[0]).rows
+    assert rows["c"] == {"head": "last3", "seed": 2}
+    assert rows["d"] == {"head": "last3", "seed": 1, "learning_rate": 3e-5, "weight_decay": 0.1}
+
+
+def test_a_name_is_what_is_written_though_yaml_has_another_use_for_it(tmp_path):
+    words = own_recipe(tmp_path, "members: {no: {head: last3}, 01: {head: last3}, 2026-11-27: {head: last3}}\n")
+    assert [member.name for member in read_command_line(words).members] == ["no", "01", "2026-11-27"]
+
+
+@pytest.mark.parametrize("weights", ["{yes: 5, 01: 2}", "{'yes': 5, '01': 2}"])
+def test_labels_that_weights_are_for_are_what_is_written(tmp_path, weights):
+    (tmp_path / "task.yaml").write_text("name: a\nlabels: ['yes', '01']\ncolumns: {text: text, label: label}\n")
+    flags = ["--task", str(tmp_path / "task.yaml"), "--output_dir", "out", "--model_name_or_path", "x"]
+    in_row = [own_recipe(tmp_path, f"members: {{a: {{class_weights: {weights}}}}}\n")[0], *flags]
+    assert read_command_line(in_row).members[0].class_weights() == {"yes": 5.0, "01": 2.0}
+    by_flag = [own_recipe(tmp_path, "members: {a: {}}\n")[0], *flags, "--class_weights", weights]
+    assert read_command_line(by_flag).members[0].class_weights() == {"yes": 5.0, "01": 2.0}
 
 
 @pytest.mark.parametrize("flags", [("--bf16",), ("--bf16", "true"), ("--bf16=True",)])
@@ -146,6 +175,12 @@ def test_a_slip_on_the_command_line_is_answered(flags, message):
         (f"members:\n  {'a' * 250}: {{}}\n", "or it is longer than 200 bytes; choose another"),
         ("shard: {}\nmembers: {a: {}}\n", r"line 1: a recipe has .* \(did you mean shared\?\)"),
         ("shared: {}\n", "are expected"),
+        ("members:\n  a: &a\n    hed: last3\n  b: {<<: *a}\n", "line 3: there is no setting hed"),
+        ("members:\n  a: &a {}\n  b: {<<: 3}\n", "line 3: this is not YAML .<< takes mappings that end above it"),
+        ("members:\n  a: &a\n    b: {<<: *a}\n", "line 3: this is not YAML .<< takes mappings that end above it"),
+        ("members:\n  a: &a {}\n  b: {<<: *a, <<: *a}\n", "line 3: this is not YAML .<< stands twice"),
+        ("shared:\n  on: 2\nmembers: {a: {}}\n", "line 2: there is no setting on"),
+        ("members:\n  a: {~: 2}\n", "line 2: there is no setting ~"),
         ("members: [a\n", "this is not YAML"),
     ],
 )
