@@ -29,7 +29,6 @@ from smm4h.ensemble.expected_score import LabelledTweets, NewTweets, expected_sc
 from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     fold_and_mean_predictions,
-    mean_predictions,
     out_of_fold_predictions,
 )
 from smm4h.inference.finished_job import FinishedJob
@@ -169,11 +168,10 @@ def votes(row: Row, draw: Draw) -> Iterator[Found]:
 def vote(runs: Sequence[Run], row: Row, job: FinishedJob, task: Task) -> Found:
     """Fit a vote out of fold, and let it label the test tweets."""
     held_out = out_of_fold_predictions(runs)
-    config = VotingConfig.for_task(task, row.method, row.decision, "probability")
+    models = "refits" if row.refits else "all"
+    config = VotingConfig.for_task(task, row.method, row.decision, "probability", predict_with=models)
     rule = config.fit_rule(held_out.members, held_out.probabilities, job.gold)
-    folds, means = fold_and_mean_predictions(runs, "test", rule.mean)
-    if row.refits:
-        means = mean_predictions([run for run in runs if run.is_refit], "test", rule.mean)
+    folds, means = fold_and_mean_predictions(runs, "test", rule.mean, refits_alone=rule.refits_alone)
     means = means.probabilities
     adjusted = rule if rule.is_argmax else adjust_for_averaging(rule, folds, means)
     labelled, new = LabelledTweets(held_out.probabilities, job.gold), NewTweets(folds, means)

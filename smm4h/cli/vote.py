@@ -73,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> None:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
 
 
-ASKED = ("method", "decision", "ties")
+ASKED = ("method", "decision", "ties", "predict_with")
 
 
 def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:
@@ -118,6 +118,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--method", type=one_of(tuple(METHODS)), help=f"how to vote ({methods}; default: the job's; of files, hard)")
     add("--decision", type=a_decision, help=f"which label probabilities give (default: as in the job): {EXAMPLES}")
     add("--ties", type=one_of(TIES), help="who wins a tie (default: highest mean probability, or lowest class)")
+    models = "whose models label new tweets: all, or the refits alone (default: as in the job)"
+    add("--predict_with", type=one_of(("all", "refits")), help=models)
     add("--members", nargs="+", default=[], help="only these members of the job vote (default: all)")
     formats = ".tsv, .csv, .jsonl, .parquet, or .zip for the task's official submission"
     add("--output", type=Path, help=f"the vote: {formats}")
@@ -172,8 +174,9 @@ def check_file_vote(arguments: argparse.Namespace) -> None:
     """Raise `InputError` for what a vote of files cannot do."""
     if arguments.save:
         raise InputError("--save changes the rule of a job; name its folder, not files")
-    if arguments.members:
-        raise InputError("--members chooses among a job's members; of files, just name those that vote")
+    if arguments.members or arguments.predict_with:
+        flag = "members" if arguments.members else "predict_with"
+        raise InputError(f"--{flag} chooses among what a job has; of files, just name those that vote")
     if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision not in (None, "argmax"):
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
     if arguments.task is None and (arguments.gold or (arguments.output and arguments.output.suffix.lower() == ".zip")):

@@ -157,8 +157,8 @@ class JobSettings:
         choices=("none", *BASELINES),
         effect=False,
     )
-    keep_models: Literal["all", "best", "none"] = setting(
-        "all", "weights kept: of all runs, of each member's best fold, none", RECIPE, effect=False
+    keep_models: Literal["all", "best", "refits", "none"] = setting(
+        "all", "weights kept: of all runs, of each member's best fold, of refits, none", RECIPE, effect=False
     )
     keep_models_in: Literal["float32", "bfloat16"] = setting(
         "float32", "number format of the kept weights", effect=False
@@ -187,6 +187,9 @@ class JobSettings:
         0, "rare tweets from which a group has a tuned cut of its own (0: one for all)", VOTE, ge=0
     )
     ties: Literal[TIES] = setting("probability", "hard vote's ties: highest mean probability or lowest class")
+    predict_with: Literal["all", "refits"] = setting(
+        "all", "models that label new tweets: folds' and refits, or refits alone", VOTE
+    )
     pseudo_teachers: list[str] = setting([], "members whose vote labels the pseudo tweets", PSEUDO)
     pseudo_fraction: float = setting(0.1, "share of the voted tweets that joins each training part", PSEUDO, ge=0, le=1)
     pseudo_seed: int = setting(42, "seed that cuts the voted tweets into parts")
@@ -202,7 +205,7 @@ class JobSettings:
     )
     parallel: Literal["auto", "runs", "data"] = setting(
         "auto",
-        "processes share runs, or the data of one run; auto: data with DeepSpeed or FSDP",
+        "share runs, or the data of one run; auto: data with DeepSpeed or FSDP",
         MACHINES,
         effect=False,
     )

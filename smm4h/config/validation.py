@@ -287,6 +287,7 @@ def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None
     if settings.runs_per_device < 1:
         raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
     _check_streams(settings, members)
+    _check_refits(settings, members)
     _check_pseudo(settings, members)
     _check_push(settings, members)
     if pseudo and settings.pseudo_from == "vote" and not 0 < settings.pseudo_fraction * settings.n_folds <= 1 + 1e-9:
@@ -312,6 +313,16 @@ def _check_streams(settings: JobSettings, members: list[Member]) -> None:
                 )
 
 
+def _check_refits(settings: JobSettings, members: list[Member]) -> None:
+    """Raise `InputError` where refits are to be used, or kept, that a member does not have."""
+    for name in ("predict_with", "keep_models"):
+        without = [member.name for member in members if not (member.args.refit or member.is_outside)]
+        if getattr(settings, name) == "refits" and without:
+            raise InputError(
+                f"--{name} refits: member {without[0]} has none; give it refit: true, or leave --{name} out"
+            )
+
+
 def _check_push(settings: JobSettings, members: list[Member]) -> None:
     """Raise `InputError` where more than one run, or no model, would be pushed."""
     if not any(member.args.push_to_hub for member in members):
@@ -324,8 +335,8 @@ def _check_push(settings: JobSettings, members: list[Member]) -> None:
         )
     if not (members[0].args.hub_model_id or "").strip():
         raise InputError("--push_to_hub: name the repository, such as --hub_model_id me/task5-bigru")
-    if settings.keep_models == "none":
-        raise InputError("--push_to_hub needs the run's model; leave --keep_models none out")
+    if settings.keep_models in ("refits", "none"):
+        raise InputError(f"--push_to_hub needs the run's model; leave --keep_models {settings.keep_models} out")
 
 
 def _check_pseudo(settings: JobSettings, members: list[Member]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smm4h.config.plans.plan import Plan
+from smm4h.config.plans.plan import Plan, new_tweet_runs
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.ensemble.decisions.fit import adjust_for_averaging
@@ -26,7 +26,7 @@ from smm4h.utils.durable import read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
-ASKED = ("method", "decision", "ties")  # how a rule is asked for
+ASKED = ("method", "decision", "ties", "predict_with")  # how a rule is asked for
 WITH_MODELS = "with_models"  # key of ensemble.json: the ensemble of the members that have models, fitted for itself
 
 
@@ -58,12 +58,17 @@ class FittedEnsemble:
 
         An argmax decision, and one by hand, is not adjusted.
         """
-        if self.rule.is_argmax or self.rule.by_hand:
-            return self, mean_predictions(runs, part, self.rule.mean)
+        if self.rule.is_argmax or self.rule.by_hand or self.rule.refits_alone:
+            return self, self.mean_predictions(runs, part)
         folds, predictions = fold_and_mean_predictions(runs, part, self.rule.mean)
         return replace(
             self, rule=adjust_for_averaging(self.rule, folds, predictions.probabilities, predictions.groups)
         ), predictions
+
+    def mean_predictions(self, runs: Sequence[Run], part: str = "test") -> MemberPredictions:
+        """Return the members' mean predictions over the runs that predict new tweets, as the rule takes the mean."""
+        runs = new_tweet_runs(runs, refits_alone=self.rule.refits_alone)
+        return mean_predictions(runs, part, self.rule.mean)
 
     def predict(self, predictions: MemberPredictions) -> np.ndarray:
         """Return the class (n_tweets,) of each tweet; raise `InputError` for predictions of other members or labels."""
@@ -130,7 +135,7 @@ def describe(ensemble: FittedEnsemble, task: Task) -> dict[str, Any]:
 def voting_config(plan: Plan, task: Task) -> VotingConfig:
     """Return how a job's members vote: as `ensemble.py --save` has stored it, or as the recipe says."""
     if saved := saved_rule(plan):
-        return VotingConfig.for_task(task, *(saved[name] for name in ASKED), plan.settings.group_cuts)
+        return VotingConfig.for_task(task, **_of_rule(saved), group_cuts=plan.settings.group_cuts)
     return VotingConfig.from_settings(plan.settings, task)
 
 
@@ -151,7 +156,7 @@ def saved_rule(plan: Plan) -> dict[str, str] | None:
         return saved
     if plan.ensemble_file.exists() and derived.damage_of(plan.ensemble_file) is None:
         asked = read_json(plan.ensemble_file).get("asked", {})
-        return {name: asked[name] for name in ASKED} if asked.get("saved") else None
+        return _of_rule(asked) if asked.get("saved") else None
     if path.exists():
         raise InputError(
             f"{path} is damaged, and so is {plan.ensemble_file}, which has its content, too; remove {path}, give the "
@@ -171,19 +176,35 @@ def keep_saved_rule(plan: Plan, task: Task, config: VotingConfig) -> None:
 
 
 def _asked(config: VotingConfig) -> dict[str, str]:
-    return {"method": config.method, "decision": str(config.decision), "ties": config.ties}
+    asked = {"method": config.method, "decision": str(config.decision), "ties": config.ties}
+    return asked | ({"predict_with": config.predict_with} if config.refits_alone else {})
+
+
+def _of_rule(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return what `_asked` has written, without what stands beside it; a rule for all models does not say so."""
+    return {name: asked[name] for name in ASKED if name in asked}
 
 
 def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None]) -> VotingConfig:
-    """Return how a job's members vote, but for what is asked: `method`, `decision`, `ties`, None for the job's own."""
+    """Return how a job's members vote, but for what is asked by the names of `ASKED`, None for the job's own.
+
+    Raises `InputError` where refits are to predict alone that some members do not have.
+    """
     own = voting_config(plan, task)
-    given = {name: value or getattr(own, name) for name, value in asked.items()}
+    given = {name: asked.get(name) or getattr(own, name) for name in ASKED}
+    refitted = {run.member.name for run in plan.runs if run.is_refit}
+    without = [name for name in plan.members_with_models if name not in refitted]
+    if given["predict_with"] == "refits" and without:
+        raise InputError(
+            f"--predict_with refits: {plan.output_dir} has no refit of {without[0]}; leave this out, or train a job "
+            "with refit: true"
+        )
     return VotingConfig.for_task(task, **given, group_cuts=own.group_cuts)
 
 
 def unadjusted_note(plan: Plan, rule: VotingRule) -> str | None:
     """Return a notice on a decision that no test tweets could adjust; None for any other one."""
-    if plan.identity["data"].get("test") is not None or rule.is_argmax or rule.by_hand:
+    if plan.identity["data"].get("test") is not None or rule.is_argmax or rule.by_hand or rule.refits_alone:
         return None
     return (
         "the decision was fitted to tweets that one fold's model of each member predicts; new tweets are predicted by "
@@ -197,10 +218,11 @@ def saved_rule_note(plan: Plan, task: Task) -> str | None:
     own, recipe = voting_config(plan, task), VotingConfig.from_settings(plan.settings, task)
     if own == recipe:
         return None
-    return (
-        f"members vote as ensemble.py --save has stored it ({own.method}, {own.decision}), not as the recipe says "
-        f"({recipe.method}, {recipe.decision})"
-    )
+    names = [f"{config.method}, {config.decision}" for config in (own, recipe)]
+    if own.predict_with != recipe.predict_with:
+        models = {"all": "all models", "refits": "refits alone"}
+        names = [f"{name}, {models[config.predict_with]}" for name, config in zip(names, (own, recipe), strict=True)]
+    return f"members vote as ensemble.py --save has stored it ({names[0]}), not as the recipe says ({names[1]})"
 
 
 def is_outdated(plan: Plan, config: VotingConfig) -> bool:
@@ -208,7 +230,7 @@ def is_outdated(plan: Plan, config: VotingConfig) -> bool:
     if not plan.ensemble_file.exists():
         return False
     asked = read_json(plan.ensemble_file).get("asked")
-    return asked is not None and any(asked[name] != value for name, value in _asked(config).items())
+    return asked is not None and _of_rule(asked) != _asked(config)
 
 
 def write_ensemble(plan: Plan, config: VotingConfig, task: Task, *, has_test: bool) -> None:

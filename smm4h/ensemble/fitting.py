@@ -258,6 +258,7 @@ class VotingConfig:
         decision: how probabilities become a label.
         ties: how a hard vote breaks ties, see `voting.hard_vote`.
         group_cuts: how many tweets with a positive label a group needs for a cut of its own; 0: no cuts by group.
+        predict_with: which models predict new tweets, `all` or `refits`, see `VotingRule.refits_alone`.
         space: of the tweets' labels; of label sets, the groups are the labels.
     """
 
@@ -267,26 +268,38 @@ class VotingConfig:
     ties: str = "probability"
     group_cuts: int = 0
     space: LabelSpace = ONE_LABEL
+    predict_with: str = "all"
 
     @classmethod
     def for_task(
-        cls, task: Task, method: str, decision: str | Decision, ties: str, group_cuts: int = 0
+        cls,
+        task: Task,
+        method: str,
+        decision: str | Decision,
+        ties: str,
+        group_cuts: int = 0,
+        predict_with: str = "all",
     ) -> "VotingConfig":
         """Return voting settings; raise `InputError` for a decision that the task can't have."""
         decision = parse_decision(decision) if isinstance(decision, str) else decision
         checked = task.checked_decision(decision)
         group_cuts = group_cuts or (FEWEST_FOR_CUT if task.multi_label else 0)
-        return cls(task.objective, method, checked, ties, group_cuts, task.space)
+        return cls(task.objective, method, checked, ties, group_cuts, task.space, predict_with)
 
     @classmethod
     def from_settings(cls, settings: JobSettings, task: Task) -> "VotingConfig":
         """Return the voting settings of a job's recipe."""
-        return cls.for_task(task, settings.vote, settings.decision, settings.ties, settings.group_cuts)
+        asked = settings.vote, settings.decision, settings.ties
+        return cls.for_task(task, *asked, settings.group_cuts, settings.predict_with)
 
     @property
     def learns(self) -> bool:
         """Whether fitting a rule uses gold labels."""
         return self.decision.is_fitted or METHODS[self.method].is_fitted
+
+    @property
+    def refits_alone(self) -> bool:
+        return self.predict_with == "refits"
 
     @property
     def pools_groups(self) -> bool:
@@ -328,7 +341,8 @@ class VotingConfig:
         groups = space.decided_groups(len(gold), groups)
         probabilities, gold = space.to_decide(probabilities), space.decided_classes(gold)
         settings |= {"groups": groups, "cut_groups": self.cut_groups(gold, groups)}
-        return space.rule(fit_rule(probabilities, gold, members, self.objective, **(settings | options)))
+        rule = fit_rule(probabilities, gold, members, self.objective, **(settings | options))
+        return space.rule(replace(rule, refits_alone=self.refits_alone))
 
     def predict_out_of_fold(
         self,
@@ -368,6 +382,7 @@ class VotingConfig:
         """Return a rule for each target; what the rules share is fitted once."""
         options = {"method": self.method, "decision": targets[0], "ties": self.ties, "groups": groups}
         rule = fit_combination(probabilities, gold, members, self.objective, **options)
+        rule = replace(rule, refits_alone=self.refits_alone)
         weights = target_weights(rule, probabilities, gold, self.objective, targets, groups)
         return [replace(rule, decision=w, chosen=reason(t)) for w, t in zip(weights, targets, strict=True)]
 
@@ -395,5 +410,6 @@ class VotingConfig:
 
     @property
     def for_baseline(self) -> "VotingConfig":
-        """The settings for a baseline, at its best: its decision is fitted, for a target the vote's own."""
-        return self.for_one if self.decision.is_fitted else self.for_one.with_decision(Tuned())
+        """The settings for a baseline, which has no refit: its decision is fitted, for a target the vote's own."""
+        one = replace(self.for_one, predict_with="all")
+        return one if self.decision.is_fitted else one.with_decision(Tuned())

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from smm4h.config.plans.plan import fold_runs
+from smm4h.config.plans.plan import fold_runs, new_tweet_runs
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.dataset import GROUP
@@ -148,12 +148,19 @@ def mean_predictions(runs: Sequence[Run], part: str = "test", mean: str = "proba
     return _means(members, run_predictions(runs, part), mean)
 
 
-def fold_and_mean_predictions(runs: Sequence[Run], part: str, mean: str) -> tuple[np.ndarray, MemberPredictions]:
-    """Return the folds' probabilities (n_folds, n_members, n_tweets, n_classes), and `mean_predictions`' result."""
+def fold_and_mean_predictions(
+    runs: Sequence[Run], part: str, mean: str, *, refits_alone: bool = False
+) -> tuple[np.ndarray, MemberPredictions]:
+    """Return the folds' probabilities (n_folds, n_members, n_tweets, n_classes), and the members' means.
+
+    Args:
+        refits_alone: of each member that has refits, only these are in the mean.
+    """
     members, by_run = _by_member(runs), run_predictions(runs, part)
     probs = dict(zip(by_run.members, by_run.probabilities, strict=True))
     folds = [[probs[run.name] for run in fold_runs(member_runs)] for member_runs in members.values()]
-    return np.stack(folds).swapaxes(0, 1), _means(members, by_run, mean)
+    used = {name: new_tweet_runs(of_member, refits_alone=refits_alone) for name, of_member in members.items()}
+    return np.stack(folds).swapaxes(0, 1), _means(used, by_run, mean)
 
 
 def _means(members: dict[str, list[Run]], by_run: MemberPredictions, mean: str) -> MemberPredictions:

@@ -22,7 +22,6 @@ from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
     check_done,
-    mean_predictions,
     out_of_fold_predictions,
     predictions_from_files,
 )
@@ -130,6 +129,7 @@ def hold_vote(
     method: str | None = None,
     decision: str | None = None,
     ties: str | None = None,
+    predict_with: str | None = None,
     members: Sequence[str] = (),
     task_file: Path | None = None,
     encoding: str | None = None,
@@ -144,7 +144,8 @@ def hold_vote(
     task = read_task(task_file) if task_file else None
     if not inputs[0].is_dir():
         return vote_of_files(inputs, method, ties, task, encoding)
-    vote = vote_of_job(inputs[0], {"method": method, "decision": decision, "ties": ties}, members)
+    asked = {"method": method, "decision": decision, "ties": ties, "predict_with": predict_with}
+    vote = vote_of_job(inputs[0], asked, members)
     if task is None:
         return vote
     if task.labels != vote.task.labels:
@@ -169,7 +170,7 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     if plan.ensemble_file.exists() and not members and not any(asked.values()):
         plan.derived.check(plan.ensemble_file)
         ensemble = FittedEnsemble.read(plan.ensemble_file)
-        predictions = mean_predictions(runs, mean=ensemble.rule.mean)
+        predictions = ensemble.mean_predictions(runs)
     else:
         out_of_fold = out_of_fold_predictions(runs)
         fitted, _ = fit_ensemble(out_of_fold, gold, config, task)

@@ -85,7 +85,8 @@ class Leaderboard:
     def expected(self, name: str) -> dict[str, Any] | None:
         """Return what a vote is expected to score on new tweets; None without test tweets, or with too few of them.
 
-        Returns the result of `expected_score`, the name (`vote`) and the vote's own `out_of_fold` score.
+        Returns the result of `expected_score`, the name (`vote`) and the vote's own `out_of_fold` score; where refits
+        predict alone, that, too.
         """
         if self.plan.identity["data"].get("test") is None:
             return None
@@ -96,7 +97,8 @@ class Leaderboard:
         new = NewTweets(folds, means.probabilities, means.groups)
         expected = expected_score(rule, adjusted.rule, labelled, new, self.task.objective)
         own = self.scores[name]["out_of_fold"][self.task.measure]
-        return None if expected is None else {"vote": name, **expected, "out_of_fold": own}
+        models = {"refits_alone": True} if rule.refits_alone else {}
+        return None if expected is None else {"vote": name, **expected, "out_of_fold": own, **models}
 
     def suspicious_members(self) -> dict[str, str]:
         """Return by name why members from elsewhere may have seen the gold labels of the labelled tweets.
@@ -129,7 +131,8 @@ class Leaderboard:
         """Return what each recall costs, out of fold and on test; see `operating_points.operating_points`."""
         test = None
         if self.test_gold is not None:
-            folds, means = fold_and_mean_predictions(self.plan.runs, "test", "log_odds")
+            options = {"refits_alone": self.config.refits_alone}
+            folds, means = fold_and_mean_predictions(self.plan.runs, "test", "log_odds", **options)
             test = TestPart(folds, means.probabilities, self.test_gold, means.groups)
         sample = predictions.members, predictions.probabilities, self.gold
         return operating_points(self.config, *sample, test, predictions.groups)

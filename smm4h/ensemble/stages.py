@@ -41,7 +41,6 @@ from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.label_issues import has_vote, write_errors, write_label_issues
 from smm4h.ensemble.member_predictions import (
     MemberPredictions,
-    mean_predictions,
     out_of_fold_predictions,
     read_out_of_fold,
     write_out_of_fold,
@@ -183,7 +182,7 @@ def write_final_vote(plan: Plan, task: Task) -> None:
 
     def vote() -> None:
         ensemble = FittedEnsemble.read(plan.ensemble_file)
-        predictions = mean_predictions(plan.runs, mean=ensemble.rule.mean)
+        predictions = ensemble.mean_predictions(plan.runs)
         write_vote(votes, predictions, ensemble.predict(predictions))
 
     plan.derived.make(votes, vote, f"{ensemble_inputs(plan, task)} {hash_file(plan.ensemble_file)}")

@@ -13,7 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from heads import AdapterError, TweetClassifier, TweetClassifierConfig
-from smm4h.config.plans.plan import Plan, fold_runs, read_plan
+from smm4h.config.plans.plan import Plan, fold_runs, new_tweet_runs, read_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.plans.subtask_jobs import check_one_subtask
 from smm4h.config.task import Columns, MultiLabel, Submission, Task
@@ -74,11 +74,12 @@ def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
     """Return the runs of a rule's members that have a model, by name.
 
-    These are all runs, or with `--keep_models best` each member's best fold and its refit; see `best_models_notice`.
+    These are all runs that predict new tweets, or with `--keep_models best` each member's best fold and its refit; see
+    `best_models_notice`.
 
     Raises `InputError` where other models were not kept.
     """
-    runs = {name: plan.runs_of([name]) for name in rule.members}
+    runs = _asked_runs(plan, rule)
     if outside := [name for name in rule.members if name not in plan.members_with_models]:
         raise InputError(
             f"{plan.output_dir}: {', '.join(outside)} came from elsewhere as predictions, without a model that could "
@@ -88,11 +89,18 @@ def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
     few = [name for name in kept if kept[name] != runs[name] and not _has_best(kept[name], runs[name])]
     missing = [run for name in few for run in runs[name] if run not in kept[name]]
     if missing:
+        has_refits = all(any(run.is_refit for run in of_member) for of_member in kept.values())
+        way_out = f", or let the refits predict alone (ensemble.py {plan.output_dir} --predict_with refits --save)"
         raise InputError(
             f"{missing[0].model} is not there: {len(missing)} of the ensemble's models were not kept; train with "
-            "--keep_models all"
+            f"--keep_models all{way_out if has_refits else ''}"
         )
     return kept
+
+
+def _asked_runs(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
+    """Return the runs of a rule's members that are to predict new tweets, by name."""
+    return {name: new_tweet_runs(plan.runs_of([name]), refits_alone=rule.refits_alone) for name in rule.members}
 
 
 def _has_best(kept: Sequence[Run], runs: Sequence[Run]) -> bool:
@@ -102,8 +110,8 @@ def _has_best(kept: Sequence[Run], runs: Sequence[Run]) -> bool:
 
 def best_models_notice(plan: Plan, rule: VotingRule) -> str | None:
     """Return a notice where `--keep_models best` left members one fold's model; None where all were kept."""
-    kept = runs_with_models(plan, rule.drop_zero_weight())
-    fewer = [name for name, runs in kept.items() if len(runs) < len(plan.runs_of([name]))]
+    kept, asked = runs_with_models(plan, rule.drop_zero_weight()), _asked_runs(plan, rule)
+    fewer = [name for name, runs in kept.items() if len(runs) < len(asked[name])]
     if not fewer:
         return None
     return (

@@ -144,6 +144,8 @@ class VotingRule:
             of none, is decided by `decision`. None: one decision for all tweets.
         chosen: how the class weights were chosen, in words that complete "a probability of 0.3, ...".
         by_hand: whether the user set the class weights, which are then used as they stand.
+        refits_alone: whether a member predicts new tweets by its model of all labelled tweets alone, not by the mean of
+            that and of its folds' models.
     """
 
     method: str
@@ -157,6 +159,7 @@ class VotingRule:
     cuts: dict[str, np.ndarray] | None = None
     chosen: str = "tuned out of fold for the measure"
     by_hand: bool = False
+    refits_alone: bool = False
 
     @property
     def is_argmax(self) -> bool:
@@ -219,8 +222,12 @@ class VotingRule:
             has_refits: whether some members have models that were refitted to all labelled tweets.
         """
         mean = "log odds" if self.mean == "log_odds" else "probabilities"
-        text = f"{METHODS[self.method].description}. A member's folds count as their mean; means are of {mean}. "
-        if has_refits:
+        text = f"{METHODS[self.method].description}. "
+        if self.refits_alone:
+            text += f"Of each member, the model that was trained on all labelled tweets votes; means are of {mean}. "
+        else:
+            text += f"A member's folds count as their mean; means are of {mean}. "
+        if has_refits and not self.refits_alone:
             text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
         if self.is_argmax:
             text += "The highest probability decides. "
@@ -253,9 +260,11 @@ class VotingRule:
         return f"Groups with a cut of their own: {', '.join(shown)}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the rule as a dict for JSON; a rule without cuts by group has no key for them."""
+        """Return the rule as a dict for JSON; a rule without cuts by group, or for all models, has no key for them."""
         content = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
         cuts = content.pop("cuts")
+        if not self.refits_alone:
+            del content["refits_alone"]
         return {**content, "cuts": {group: cut.tolist() for group, cut in cuts.items()}} if cuts else content
 
     @classmethod

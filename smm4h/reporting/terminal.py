@@ -160,10 +160,11 @@ def expected_text(expected: dict[str, Any] | None, measure: str) -> str:
     if expected is None:
         return NOT_EXPECTED
     low, high = expected["interval"]
+    by = "the refits alone" if expected.get("refits_alone") else "the means of all models"
     return (
         f"Expected {measure} of the {expected['vote']} on {expected['tweets']} test tweets, if they are like the "
         f"labelled ones: {expected['value']:.3f}, between {low:.3f} and {high:.3f} in "
-        f"{100 * expected['level']:.0f} of 100 cases, by the means of all models; out of fold, by single folds' "
+        f"{100 * expected['level']:.0f} of 100 cases, by {by}; out of fold, by single folds' "
         f"models, it is {expected['out_of_fold']:.3f}. What other years, other users and wrong labels change can't be "
         "known."
     )
@@ -209,7 +210,8 @@ def print_decision(result: FinishedJob | Vote) -> None:
 def print_saved_rule(job: FinishedJob, notices: Sequence[str]) -> None:
     """Print a job's rule after it was changed: what it scores and promises, and what was made anew."""
     asked, score, measure = job.asked, job.final["out_of_fold"], job.task.measure
-    console.print(f"the job's rule is now: {asked['method']} vote, {asked['decision']}", markup=False)
+    alone = ", by the refits alone" if asked.get("predict_with") == "refits" else ""
+    console.print(f"the job's rule is now: {asked['method']} vote, {asked['decision']}{alone}", markup=False)
     console.print(f"out of fold, {measure} {score[measure]:.3f} ({format_interval(score['interval'])})", markup=False)
     if expected := job.appraisal.get("expected"):
         console.print(expected_text(expected, measure), markup=False, soft_wrap=True)

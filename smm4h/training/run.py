@@ -274,7 +274,7 @@ def _write_collapse(run: Run, auc: float) -> None:
 
 def _keep_model(run: Run, data: RunData, own: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Move or convert the trained weights to the run's model folder, if they are to be kept."""
-    if data.keep_models == "none" or not run.trained_model.is_dir():
+    if not data.keeps_model(run) or not run.trained_model.is_dir():
         return
     if data.keep_models_in == "float32":
         checkpoints.move_into_place(run.trained_model, run.model)

@@ -52,7 +52,7 @@ class RunData:
         pool: the tweets that may be pseudo-labelled: `test`, or `unlabelled` for a file of unlabelled tweets.
         teachers: names of the members that label the pool.
         max_eval_samples: held-out tweets that an evaluation during training uses at most; None: all.
-        keep_models: `all`, `best` of each member, or `none`.
+        keep_models: `all`, `best` of each member, `refits`, or `none`.
         keep_models_in: the dtype of kept weights.
         keep_baselines: whether the models of baselines are kept, too.
         best_by: the held-out score by which a member's best run is chosen: the task's metric, or average precision
@@ -87,6 +87,10 @@ class RunData:
                 f"{self.plan_file.parent} was taken over by a job of another recipe, task or data while this one was "
                 "stopped; choose another --output_dir"
             )
+
+    def keeps_model(self, run: Run) -> bool:
+        """Return whether a run's model outlasts its training; with `best`, a member's other ones are removed later."""
+        return run.is_refit if self.keep_models == "refits" else self.keep_models != "none"
 
     def pseudo_labels(self, run: Run) -> PseudoLabels | None:
         """Return the pseudo-labelled tweets in the run's training set; None for a run of stage 1.

@@ -229,6 +229,13 @@ def fold_runs(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if not run.is_refit]
 
 
+def new_tweet_runs(runs: Iterable[Run], *, refits_alone: bool) -> list[Run]:
+    """Return the runs whose models predict new tweets: all, or of each member that has refits these alone."""
+    runs = list(runs)
+    refitted = {run.member.name for run in runs if run.is_refit} if refits_alone else set()
+    return [run for run in runs if run.is_refit or run.member.name not in refitted]
+
+
 def teacher_runs(plan: Plan, job: Job, stage: int) -> list[Run]:
     """Return the runs whose vote labels the pseudo tweets of a stage; for stage 2 that vote is the paper's result-A."""
     return plan.runs_of(member.name for member in job.teachers_of(stage))

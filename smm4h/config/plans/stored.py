@@ -7,7 +7,7 @@ from smm4h.config.arguments import DEFAULTS
 from smm4h.config.plans.plan import Plan
 from smm4h.utils.durable import read_checked_json
 
-OF_THE_RULE = tuple(f"recipe shared {key} " for key in ("vote", "decision", "ties"))  # of differences
+OF_THE_RULE = tuple(f"recipe shared {key} " for key in ("vote", "decision", "ties", "predict_with"))  # of differences
 
 
 def is_stored(plan: Plan) -> bool:

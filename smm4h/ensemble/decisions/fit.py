@@ -196,7 +196,7 @@ def adjust_for_averaging(
     Held-out tweets are predicted by one fold's model, new tweets by the mean of all models. A mean of models that
     disagree predicts rare classes less often, or more often, than each model does. The class weights are therefore
     moved until each class gets the share of tweets that ensembles of single folds give it on average, on the same
-    tweets. No labels are needed.
+    tweets. No labels are needed. A rule for refits alone stays as it is: a refit is a single model, as a fold's is.
 
     A group's cut is adjusted on that group's tweets. Where they are few, it is moved as the decision for all tweets is.
 
@@ -205,6 +205,8 @@ def adjust_for_averaging(
         means: (n_members, n_tweets, n_classes), of the same tweets.
         groups: (n_tweets,) of the same tweets.
     """
+    if rule.refits_alone:
+        return rule
     space = space_of(rule, ())
     if space.problem_type is not None:
         pairs, labels = (space.to_decide(folds), space.to_decide(means)), space.decided_groups(means.shape[1], None)

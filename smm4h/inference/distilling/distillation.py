@@ -21,7 +21,7 @@ from smm4h.data.splits import Splits
 from smm4h.data.tokenization import CHECKED_TWEETS, loading_error
 from smm4h.ensemble.decisions.thresholds import class_shares
 from smm4h.ensemble.fitted_ensemble import fit_ensemble, voting_config
-from smm4h.ensemble.member_predictions import mean_predictions, out_of_fold_predictions
+from smm4h.ensemble.member_predictions import out_of_fold_predictions
 from smm4h.inference.distilling.examples import DistillationSet, UnlabelledTweets
 from smm4h.inference.distilling.student import Student, StudentSettings
 from smm4h.inference.finished_job import STUDENT_FILE, FinishedJob
@@ -77,7 +77,7 @@ class Distillation:
         examples, predicted = DistillationSet([], np.zeros((0, n_classes))), np.zeros(0, dtype=np.int64)
         tables, findings = [], []
         if splits.test is not None:
-            predictions = mean_predictions(job.plan.runs, mean=job.rule.mean)
+            predictions = job.ensemble.mean_predictions(job.plan.runs)
             tables.append(splits.test)
             texts = column(splits.test, "text").to_pylist()
             examples += DistillationSet(texts, job.rule.combine(predictions.probabilities))
@@ -173,7 +173,7 @@ class Distillation:
         alone, predictions = fitted.for_new_tweets(runs)
         contenders = {
             "student": student.predict(column(self.splits.test, "text").to_pylist()),
-            "ensemble": job.ensemble.predict(mean_predictions(job.plan.runs, mean=job.rule.mean)),
+            "ensemble": job.ensemble.predict(job.ensemble.mean_predictions(job.plan.runs)),
             best: alone.predict(predictions),
         }
         return compare("test", contenders, gold, job, group_names(self.splits.test))

@@ -49,7 +49,7 @@ def choose_members(
     check_done(runs)
     plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))
-    config = asked_config(plan, task, {"method": None, "decision": decision, "ties": None})
+    config = asked_config(plan, task, {"decision": decision})
     fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, config, task)
     has_test = plan.identity["data"].get("test") is not None
     return replace(plan, runs=runs), fitted.for_new_tweets(runs)[0] if has_test else fitted

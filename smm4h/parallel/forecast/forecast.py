@@ -245,6 +245,8 @@ def kept_bytes(runs: Sequence[Run], measured: Mapping[str, Measured], job: Job) 
     kept = {run.name: measured[run.name].model_bytes for run in runs if run.name in measured}
     if job.settings.keep_models == "none":
         return adapted
+    if job.settings.keep_models == "refits":
+        kept = {run.name: kept[run.name] for run in runs if run.is_refit and run.name in kept}
     if job.settings.keep_models == "best":
         first = {(run.member.name, run.is_refit): run.name for run in reversed(runs)}
         kept = {name: size for name, size in kept.items() if name in first.values()}

@@ -151,7 +151,7 @@ def _fit_and_predict(run: Run, data: RunData, report, stop, on_trained) -> None:
     n_pseudo, written = 0 if pseudo is None else len(pseudo.rows), ResultFiles(run)
     write_results(run, data, predict, {"training_tweets": len(part), "pseudo_tweets": n_pseudo}, written)
     # A baseline's model is kept on demand only, because its hashed terms can be read back.
-    if data.keep_baselines if run.is_baseline else data.keep_models != "none":
+    if data.keep_baselines if run.is_baseline else data.keeps_model(run):
         own = checkpoints.make_own_folder(run.directory)
         (own / "model").mkdir()
         save_baseline(name, model, own / "model")

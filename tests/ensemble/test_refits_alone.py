@@ -1,0 +1,114 @@
+"""New tweets labelled by refits alone: the decision as it was fitted, a model for each member kept and published."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ExampleJob, job_words, recipe_of, train_here
+
+from smm4h.cli import predict, publish, vote
+from smm4h.cli.train import main
+from smm4h.data.outputs.label_files import read_labels
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble
+from smm4h.models import voting
+
+LABELS = ("1", "2", "3")
+MEMBERS = {"words": "{classifier: tfidf-logistic}", "encoder": "{head: last3, eval_strategy: 'no', checkpoint: last}"}
+
+
+@pytest.fixture(scope="module")
+def refitted_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
+    """A word member and an encoder, of which only the models of all labelled tweets are used and kept."""
+    folder = tmp_path_factory.mktemp("refits")
+    flags = {"n_folds": 3, "refit": True, "vote": "soft", "decision": "tuned", "max_train_samples": 300}
+    recipe = recipe_of(folder, **MEMBERS)
+    words = job_words(tiny_encoder, folder / "out", recipe=recipe, predict_with="refits", keep_models="refits", **flags)
+    result = train_here(words)
+    assert result.code == 0, result.err
+    return ExampleJob(folder / "out", words, result)
+
+
+def refit_probabilities(folder: Path, members: list[str]) -> np.ndarray:
+    """Return the refits' probabilities (n_members, n_tweets, n_classes) of the test tweets."""
+    tables = [pd.read_parquet(folder / name / "refit" / "test.parquet") for name in members]
+    return np.stack([table[[f"p_{label}" for label in LABELS]].to_numpy() for table in tables])
+
+
+@pytest.mark.slow
+def test_the_vote_is_that_of_the_refits_by_the_decision_as_it_was_fitted(refitted_job):
+    folder = refitted_job.folder
+    path = folder / "ensemble.json"
+    content, rule = json.loads(path.read_text()), FittedEnsemble.read(path).rule
+    assert content["decision"] == content["fitted_decision"]
+    assert not rule.is_argmax
+    combined = voting.mean_log_odds(refit_probabilities(folder, rule.members))
+    expected = voting.decide(combined, rule.decision[0])
+    np.testing.assert_array_equal(read_labels(folder / "votes" / "final.tsv").indices(LABELS), expected)
+    appraisal = json.loads((folder / "appraisal.json").read_text())
+    low, high = appraisal["expected"]["interval"]
+    assert low <= appraisal["expected"]["value"] <= high
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Of each member, the model that was trained on all labelled tweets votes" in report
+    assert "counts as much as its member's folds" not in report
+
+
+@pytest.mark.slow
+def test_only_the_refits_models_are_kept_and_published_and_label_as_the_job_did(
+    refitted_job, new_tweets, tmp_path, call
+):
+    folder = refitted_job.folder
+    kept = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/model"))
+    assert kept == ["encoder/refit", "words/refit"]
+    labelled = call(predict.main, folder, new_tweets, "--columns", "label", "--output", tmp_path / "labels.tsv")
+    assert labelled.code == 0, labelled.err
+    assert (tmp_path / "labels.tsv").read_bytes() == (folder / "votes" / "final.tsv").read_bytes()
+    published = call(publish.main, folder, "--to_folder", tmp_path / "published")
+    assert published.code == 0, published.err
+    config = json.loads((tmp_path / "published" / "config.json").read_text())
+    assert [member["refitted"] for member in config["members"]] == [[True], [True]]
+    card = (tmp_path / "published" / "README.md").read_text()
+    assert "the model that was trained on all labelled tweets votes" in card
+    assert "by the refits alone; out of fold" in card
+    words = (tmp_path / "published", new_tweets, "--columns", "label", "--output", tmp_path / "again.tsv")
+    assert call(predict.main, *words).code == 0
+    assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "labels.tsv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_finished_job_is_switched_to_its_refits_and_back(refitted_job, new_tweets, tmp_path, call):
+    folder = tmp_path / "out"
+    shutil.copytree(refitted_job.folder, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*.tsv")}
+    result = call(vote.main, folder, "--predict_with", "all", "--save")
+    assert result.code == 0, result.err
+    assert (folder / "votes" / "final.tsv").read_bytes() != before[folder / "votes" / "final.tsv"]
+    labelled = call(predict.main, folder, new_tweets, "--output", tmp_path / "labels.tsv")
+    assert labelled.code == 2
+    assert "6 of the ensemble's models were not kept" in labelled.err
+    assert f"ensemble.py {folder} --predict_with refits --save" in labelled.err
+    again = call(main, *refitted_job.words, "--output_dir", folder)
+    assert again.code == 0, again.err
+    assert "as ensemble.py --save has stored it (soft, tuned, all models), not as the recipe says" in again.out
+    result = call(vote.main, folder, "--predict_with", "refits", "--save")
+    assert "the job's rule is now: soft vote, tuned, by the refits alone" in result.out
+    assert not (folder / "saved_rule.json").exists()
+    assert {path: path.read_bytes() for path in folder.rglob("*.tsv")} == before
+
+
+@pytest.mark.parametrize("flag", ["predict_with", "keep_models"])
+def test_refits_that_a_member_does_not_have_are_refused_before_training(tiny_encoder, tmp_path, call, flag):
+    recipe = recipe_of(tmp_path, words="{classifier: tfidf-logistic, refit: true}", svm="{classifier: tfidf-svm}")
+    result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, **{flag: "refits"}))
+    assert result.code == 2
+    assert f"--{flag} refits: member svm has none; give it refit: true" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_job_without_refits_is_not_switched(tuned_job, tmp_path, call):
+    words = (tuned_job.folder, "--predict_with", "refits", "--output", tmp_path / "votes.tsv")
+    result = call(vote.main, *words)
+    assert result.code == 2
+    assert f"{tuned_job.folder} has no refit of svm" in result.err
