@@ -16,7 +16,6 @@ from smm4h.data.dataset import (
     check_groups,
     column,
     content_hash,
-    read_hub_tweets,
     read_labelled_tweets,
     read_tweets,
     renumbered,
@@ -25,6 +24,7 @@ from smm4h.data.dataset import (
 from smm4h.data.duplicates import cross_findings, leak_groups, shared_texts
 from smm4h.data.extra_tweets import ExtraTweets, extra_findings, read_extra_tweets
 from smm4h.data.folds import add_folds, stratified_choice
+from smm4h.data.hub_dataset import read_hub_tweets
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.data.outputs.labels import in_order_of, joined
 from smm4h.data.readers.outside import OutsidePredictions, content_hashes, copy_of_gold, read_outside

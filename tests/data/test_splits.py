@@ -14,7 +14,8 @@ from sklearn.metrics import confusion_matrix
 from smm4h.cli.train import main
 from smm4h.config.recipe import read_command_line
 from smm4h.config.task_file import read_task
-from smm4h.data.dataset import column, read_hub_tweets, read_tweets
+from smm4h.data.dataset import column, read_tweets
+from smm4h.data.hub_dataset import read_hub_tweets
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import Splits, load_splits, read_gold
 from smm4h.utils.errors import InputError
@@ -161,7 +162,8 @@ def test_labelled_files_beside_a_dataset_of_the_hub_are_refused(tiny_encoder, tm
 
 def test_labels_of_test_and_unlabelled_tweets_are_counted_and_not_used(tiny_encoder, tmp_path):
     """A test file's labels are no gold: `--gold_file` says which labels are to be believed."""
-    (tmp_path / "pool.jsonl").write_text('{"id": "30", "text": "x", "label": "none"}\n{"id": "31", "text": "y"}\n')
+    pool = ('{"id": "29", "text": "w"}', '{"id": "30", "text": "x", "label": "none"}', '{"id": "31", "text": "y"}')
+    (tmp_path / "pool.jsonl").write_text("\n".join(pool))
     splits = load_rows_without_label(tmp_path, tiny_encoder, unlabelled_file=tmp_path / "pool.jsonl")
     found = {Path(one.where).name: one.count for one in splits.findings if "which is not used" in one.what}
     assert found == {"pool.jsonl": 1}

@@ -34,3 +34,12 @@ def test_tweets_without_ids_are_numbered_over_all_files(tmp_path):
     blocks = list(read_blocks([tmp_path / "a.csv", tmp_path / "b.csv"], numbered, 2))
     assert [block.ids for block in blocks] == [["0", "1"], ["2"], ["3", "4"], ["5"]]
     assert blocks[0].texts == ["two\nlines", "more"]
+
+
+def test_a_key_that_only_some_objects_have_is_passed_on(tmp_path):
+    """The keys of the first object were taken for those of all, and the others' values lost without a word."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"tweet_id": "1", "text": "a"}\n{"tweet_id": "2", "text": "b", "author": "ann", "tweet": "no"}\n')
+    task = replace(TASK, columns=replace(TASK.columns, text=["tweet", "text"]))
+    (block,) = read_blocks([path], task, 10, passed=["author", "tweet"])
+    assert (block.texts, block.passed["author"]) == (["a", "b"], ["", "ann"])

@@ -30,7 +30,7 @@ OPTIONAL = ("user", "source", "group", "context")  # columns that a file may lac
 def json_tables(source: Source, size: int | None) -> Iterator[Table]:
     """Yield tables of JSON objects, one a line, all in one array or in one object by id.
 
-    Each has the keys of the first that are read.
+    Each has the keys of the first that are read, and those that are passed on from any.
     """
     source.survey()
     with source.text() as text:
@@ -42,7 +42,8 @@ def json_tables(source: Source, size: int | None) -> Iterator[Table]:
     first = next(objects, None)
     if first is None:
         raise InputError(f"{source.name} is empty; one JSON object a line is expected")
-    rows = Rows(source, list(first[1]), "dropped", "", header_line=first[0], has_text=False)
+    names = [*first[1], *(name for name in _passed_from_any(source) if name not in first[1])]
+    rows = Rows(source, names, "dropped", "", header_line=first[0], has_text=False)
     needed = [list(first[1])[rows.positions[kind]] for kind in ("text", "id") if kind in rows.positions]
     optional = [kind for kind in OPTIONAL if source.wanted and kind not in rows.positions]
     missed = [name for kind in optional for name in getattr(source.wanted.columns, kind)]
@@ -55,9 +56,17 @@ def json_tables(source: Source, size: int | None) -> Iterator[Table]:
             for name in missed:
                 if name in content:
                     raise InputError(f"{source.name}, line {line}: a key {name}, which line {first[0]} lacks; add it")
-            yield line, [content.get(name) for name in first[1]]
+            yield line, [content.get(name) for name in names]
 
     yield from tables_of(rows, records(), size)
+
+
+def _passed_from_any(source: Source) -> list[str]:
+    """Return the names of keys that are passed on, whichever objects have them; those that the task reads are none."""
+    if source.wanted is None:
+        return []
+    own = {name for kind in ("text", "id", *OPTIONAL) for name in getattr(source.wanted.columns, kind)}
+    return [name for name in source.wanted.passed if name not in own]
 
 
 def _is_json(text: str) -> bool:
