@@ -182,7 +182,7 @@ def check_pool(pool: Dataset | None, job: Job) -> None:
     if pool is None:
         raise InputError(
             "members with pseudo_labels need unlabelled tweets: --test_file or --unlabelled_file, or a recipe without "
-            "such members"
+            "such members, as --preset rare is"
         )
     fraction, chosen = job.settings.pseudo_fraction, job.settings.members
     are_wanted = any(member.args.pseudo_labels for member in job.members if not chosen or member.name in chosen)
