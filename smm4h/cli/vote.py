@@ -175,8 +175,8 @@ def check_file_vote(arguments: argparse.Namespace) -> None:
     if arguments.save:
         raise InputError("--save changes the rule of a job; name its folder, not files")
     if arguments.members or arguments.predict_with:
-        flag = "members" if arguments.members else "predict_with"
-        raise InputError(f"--{flag} chooses among what a job has; of files, just name those that vote")
+        flag, what = ("members", "members") if arguments.members else ("predict_with", "models")
+        raise InputError(f"--{flag} chooses among a job's {what}; of files, just name those that vote")
     if (arguments.method and METHODS[arguments.method].is_fitted) or arguments.decision not in (None, "argmax"):
         raise InputError("files do not say what to fit a vote on; use --method hard or soft, or name a job's folder")
     if arguments.task is None and (arguments.gold or (arguments.output and arguments.output.suffix.lower() == ".zip")):

@@ -33,10 +33,11 @@ class Costs:
         expected = "a mapping such as {missed: 20, false: 1} is expected"
         if not isinstance(value, Mapping):
             raise ValueError(expected)
-        if set(value) != set(COSTS):
+        named = {key.lower(): cost for key, cost in value.items()}
+        if set(named) != set(COSTS):
             raise ValueError(expected)
         try:
-            costs = {key: float(cost) for key, cost in value.items()}
+            costs = {key: float(cost) for key, cost in named.items()}
         except (TypeError, ValueError):
             raise ValueError(expected) from None
         if not all(math.isfinite(cost) and cost > 0 for cost in costs.values()):

@@ -314,13 +314,19 @@ def _check_streams(settings: JobSettings, members: list[Member]) -> None:
 
 
 def _check_refits(settings: JobSettings, members: list[Member]) -> None:
-    """Raise `InputError` where refits are to be used, or kept, that a member does not have."""
+    """Raise `InputError` where refits are to be used, or kept, that a member does not have or nothing will use."""
+    trained = [member for member in members if not member.is_outside]
+    without = [member.name for member in trained or members if not member.args.refit or member.is_outside]
     for name in ("predict_with", "keep_models"):
-        without = [member.name for member in members if not (member.args.refit or member.is_outside)]
         if getattr(settings, name) == "refits" and without:
             raise InputError(
                 f"--{name} refits: member {without[0]} has none; give it refit: true, or leave --{name} out"
             )
+    if settings.keep_models == "refits" and settings.predict_with != "refits":
+        raise InputError(
+            "--keep_models refits: without the folds' models --predict_with all can't label new tweets; add "
+            "--predict_with refits, or keep other models"
+        )
 
 
 def _check_push(settings: JobSettings, members: list[Member]) -> None:

@@ -169,7 +169,8 @@ def keep_saved_rule(plan: Plan, task: Task, config: VotingConfig) -> None:
     """Write the file of the rule that wins over the recipe's, where it is missing or damaged; remove any other."""
     path, derived = saved_rule_file(plan), plan.derived
     if config == VotingConfig.from_settings(plan.settings, task):
-        derived.remove([path])
+        if path.exists():  # first what would say in its place that a rule was saved
+            derived.remove([plan.ensemble_file, path])
     elif read_checked_json(path) != _asked(config) or derived.damage_of(path) is not None:
         write_checked_json(path, _asked(config))
         derived.record(path)
@@ -185,21 +186,33 @@ def _of_rule(asked: Mapping[str, Any]) -> dict[str, str]:
     return {name: asked[name] for name in ASKED if name in asked}
 
 
-def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None]) -> VotingConfig:
+def asked_config(plan: Plan, task: Task, asked: Mapping[str, str | None], members: Sequence[str] = ()) -> VotingConfig:
     """Return how a job's members vote, but for what is asked by the names of `ASKED`, None for the job's own.
 
-    Raises `InputError` where refits are to predict alone that some members do not have.
+    Args:
+        members: those that vote; none: all.
+
+    Raises `InputError` where refits are to predict alone that a voting member does not have.
     """
     own = voting_config(plan, task)
     given = {name: asked.get(name) or getattr(own, name) for name in ASKED}
-    refitted = {run.member.name for run in plan.runs if run.is_refit}
-    without = [name for name in plan.members_with_models if name not in refitted]
+    without = members_without_refit(plan, members or plan.members)
     if given["predict_with"] == "refits" and without:
         raise InputError(
             f"--predict_with refits: {plan.output_dir} has no refit of {without[0]}; leave this out, or train a job "
             "with refit: true"
         )
     return VotingConfig.for_task(task, **given, group_cuts=own.group_cuts)
+
+
+def members_without_refit(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Return those of a job's members and baselines that have no refit; predictions from elsewhere need none.
+
+    They do where all of the members are such, so that there is no refit at all.
+    """
+    refitted = {run.member.name for run in plan.runs if run.is_refit}
+    outside = set(plan.members) - set(plan.members_with_models) if refitted & set(names) else set()
+    return [name for name in names if name not in refitted | outside]
 
 
 def unadjusted_note(plan: Plan, rule: VotingRule) -> str | None:

@@ -163,7 +163,7 @@ def vote_of_job(folder: Path, asked: dict[str, str | None], members: Sequence[st
     for name in members:
         if name not in plan.members:
             raise InputError(f"--members: {folder} has no member {name}{nearest(name, plan.members)}")
-    runs, config = plan.runs_of(members or plan.members), asked_config(plan, task, asked)
+    runs, config = plan.runs_of(members or plan.members), asked_config(plan, task, asked, members)
     check_done(runs)
     plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))

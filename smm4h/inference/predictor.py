@@ -89,7 +89,8 @@ def runs_with_models(plan: Plan, rule: VotingRule) -> dict[str, list[Run]]:
     few = [name for name in kept if kept[name] != runs[name] and not _has_best(kept[name], runs[name])]
     missing = [run for name in few for run in runs[name] if run not in kept[name]]
     if missing:
-        has_refits = all(any(run.is_refit for run in of_member) for of_member in kept.values())
+        refitted = {run.member.name for run in plan.runs if run.is_refit and run.model.is_dir()}
+        has_refits = refitted >= set(plan.members_with_models)
         way_out = f", or let the refits predict alone (ensemble.py {plan.output_dir} --predict_with refits --save)"
         raise InputError(
             f"{missing[0].model} is not there: {len(missing)} of the ensemble's models were not kept; train with "

@@ -224,7 +224,8 @@ class VotingRule:
         mean = "log odds" if self.mean == "log_odds" else "probabilities"
         text = f"{METHODS[self.method].description}. "
         if self.refits_alone:
-            text += f"Of each member, the model that was trained on all labelled tweets votes; means are of {mean}. "
+            text += "Of each member that was trained, the model of all labelled tweets votes alone; "
+            text += f"means are of {mean}. "
         else:
             text += f"A member's folds count as their mean; means are of {mean}. "
         if has_refits and not self.refits_alone:

@@ -150,7 +150,7 @@ def print_operating_points(rows: Sequence[dict[str, Any]]) -> None:
 
 
 NOT_EXPECTED = (
-    "The out-of-fold score is of single folds' models. What the means of all models will score on new tweets is not "
+    "The out-of-fold score is of single folds' models. What the models that label new tweets will score is not "
     "estimated: that takes 20 test tweets or more (--test_file; labels are not needed)."
 )
 

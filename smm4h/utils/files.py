@@ -28,17 +28,27 @@ _fence: ContextVar[Callable[[], None]] = ContextVar("fence", default=lambda: Non
 LONG_NAME = 128  # bytes; a hidden name beside a file holds its name and more, and file systems allow 255
 
 
-class KeysAsWritten(yaml.SafeLoader):
-    """Reads keys as the text they are written as, and merges mappings (`<<: *name`) as YAML 1.1 says.
+class NamesAsWritten(yaml.SafeLoader):
+    """Reads names as the text they are written as, and merges mappings (`<<: *name`) as YAML 1.1 says.
 
-    A member may be called `no` or `01`. PyYAML 6.0.4 lets the last of several merged mappings win, older versions the
-    first, which is right.
+    A member may be called `no`, a label `01` and a folder `2026_11_27`: keys are text, and so are dates and integers
+    in any but the usual form, of which YAML makes other numbers. PyYAML 6.0.4 lets the last of several merged mappings
+    win, older versions the first, which is right.
     """
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         node.value = [*_merged_pairs(node), *((_as_text(key), value) for key, value in node.value if key.tag != MERGE)]
         return node
+
+    def construct_usual_int(self, node: yaml.ScalarNode) -> int | str:
+        """Return an integer, or the text of one that is not written in the usual form."""
+        number = self.construct_yaml_int(node)
+        return number if str(number) == node.value else node.value
+
+
+NamesAsWritten.add_constructor("tag:yaml.org,2002:int", NamesAsWritten.construct_usual_int)
+NamesAsWritten.add_constructor("tag:yaml.org,2002:timestamp", NamesAsWritten.construct_yaml_str)
 
 
 def _as_text(key: yaml.Node) -> yaml.Node:
@@ -68,7 +78,7 @@ def _merged_pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
 
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text; raise what yaml does for one that is none."""
-    return yaml.load(text, Loader=KeysAsWritten)
+    return yaml.load(text, Loader=NamesAsWritten)
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -86,7 +96,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         reason = getattr(error, "strerror", None) or "not valid UTF-8"
         raise InputError(f"{path} can't be read ({reason}); name an existing YAML file") from None
     try:
-        root = yaml.compose(text, Loader=KeysAsWritten)
+        root = yaml.compose(text, Loader=NamesAsWritten)
         lines = _key_lines(path, root)
         content = parse_yaml(text)
     except InputError:
@@ -97,7 +107,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", error)
         problem = str(problem).partition("\n")[0]
         raise InputError(f"{path}{where}: this is not YAML ({problem})") from None
-    except (ValueError, TypeError) as error:  # of a date or a number that there is not, and of a list as a key
+    except (ValueError, TypeError) as error:  # of a number that there is not, and of a list as a key
         reason = str(error).splitlines()[0] if str(error) else "a value that can't be read"
         raise InputError(f"{path}: this is not YAML that can be read ({reason}); put such values in quotes") from None
     if not isinstance(content, dict):

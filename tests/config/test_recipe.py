@@ -10,6 +10,7 @@ from smm4h.cli import vote
 from smm4h.cli.train import main
 from smm4h.config.plans.plan import make_plan
 from smm4h.config.recipe import read_command_line, read_recipe
+from smm4h.config.task_file import read_task
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_yaml
 
@@ -90,6 +91,15 @@ def test_settings_that_members_share_are_merged_from_an_anchor(tmp_path):
 def test_a_name_is_what_is_written_though_yaml_has_another_use_for_it(tmp_path):
     words = own_recipe(tmp_path, "members: {no: {head: last3}, 01: {head: last3}, 2026-11-27: {head: last3}}\n")
     assert [member.name for member in read_command_line(words).members] == ["no", "01", "2026-11-27"]
+
+
+def test_numbers_and_dates_that_are_names_stay_as_they_are_written(tmp_path):
+    content = "shared: {pseudo_teachers: [01], time_limit: 1:30:00, output_dir: 2026_11_27}\nmembers: {01: {}, b: {}}\n"
+    shared = read_recipe(own_recipe(tmp_path, content)[0]).shared
+    assert shared == {"pseudo_teachers": ["01"], "time_limit": "1h30m", "output_dir": "2026_11_27"}
+    task = tmp_path / "task.yaml"
+    task.write_text("name: a\nlabels: [01, 2]\npositive: [01]\nmeanings: {01: rare}\ncolumns: {text: t, label: l}\n")
+    assert (read_task(task).labels, read_task(task).positive) == (["01", "2"], ["01"])
 
 
 @pytest.mark.parametrize("weights", ["{yes: 5, 01: 2}", "{'yes': 5, '01': 2}"])
@@ -181,6 +191,7 @@ def test_a_slip_on_the_command_line_is_answered(flags, message):
         ("members:\n  a: &a {}\n  b: {<<: *a, <<: *a}\n", "line 3: this is not YAML .<< stands twice"),
         ("shared:\n  on: 2\nmembers: {a: {}}\n", "line 2: there is no setting on"),
         ("members:\n  a: {~: 2}\n", "line 2: there is no setting ~"),
+        ("shared:\n  pseudo_teachers: [no]\nmembers: {no: {}}\n", "line 2: --pseudo_teachers: put yes, no and"),
         ("members: [a\n", "this is not YAML"),
     ],
 )

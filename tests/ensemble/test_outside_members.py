@@ -132,6 +132,9 @@ def test_a_job_of_predictions_alone_votes_and_says_that_it_has_no_model_and_know
     write_tweets(tmp_path)
     alone = RECIPE.replace("  words: {classifier: tfidf-logistic}\n", "")
     words = command(tmp_path, alone)
+    result = call(main, *words, "--predict_with", "refits")
+    assert result.code == 2
+    assert "--predict_with refits: member judge has none" in result.err
     result = call(main, *words)
     assert result.code == 0, result.err
     submission = list((tmp_path / "out" / "submission").glob("*.zip"))

@@ -11,8 +11,11 @@ from conftest import ExampleJob, job_words, recipe_of, train_here
 
 from smm4h.cli import predict, publish, vote
 from smm4h.cli.train import main
+from smm4h.config.plans.plan import new_tweet_runs, read_plan
 from smm4h.data.outputs.label_files import read_labels
 from smm4h.ensemble.fitted_ensemble import FittedEnsemble
+from smm4h.inference import saved_rule
+from smm4h.inference.new_tweets.chosen_members import choose_members
 from smm4h.models import voting
 
 LABELS = ("1", "2", "3")
@@ -21,9 +24,17 @@ MEMBERS = {"words": "{classifier: tfidf-logistic}", "encoder": "{head: last3, ev
 
 @pytest.fixture(scope="module")
 def refitted_job(tiny_encoder, tmp_path_factory) -> ExampleJob:
-    """A word member and an encoder, of which only the models of all labelled tweets are used and kept."""
+    """A word member and an encoder, whose models of all labelled tweets alone are used and kept; and a baseline."""
     folder = tmp_path_factory.mktemp("refits")
-    flags = {"n_folds": 3, "refit": True, "vote": "soft", "decision": "tuned", "max_train_samples": 300}
+    flags = {
+        "baselines": "tfidf-svm",
+        "keep_baselines": True,
+        "n_folds": 3,
+        "refit": True,
+        "vote": "soft",
+        "decision": "tuned",
+        "max_train_samples": 300,
+    }
     recipe = recipe_of(folder, **MEMBERS)
     words = job_words(tiny_encoder, folder / "out", recipe=recipe, predict_with="refits", keep_models="refits", **flags)
     result = train_here(words)
@@ -51,7 +62,7 @@ def test_the_vote_is_that_of_the_refits_by_the_decision_as_it_was_fitted(refitte
     low, high = appraisal["expected"]["interval"]
     assert low <= appraisal["expected"]["value"] <= high
     report = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Of each member, the model that was trained on all labelled tweets votes" in report
+    assert "Of each member that was trained, the model of all labelled tweets votes alone" in report
     assert "counts as much as its member's folds" not in report
 
 
@@ -61,7 +72,7 @@ def test_only_the_refits_models_are_kept_and_published_and_label_as_the_job_did(
 ):
     folder = refitted_job.folder
     kept = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/model"))
-    assert kept == ["encoder/refit", "words/refit"]
+    assert [path for path in kept if not path.startswith("tfidf-svm")] == ["encoder/refit", "words/refit"]
     labelled = call(predict.main, folder, new_tweets, "--columns", "label", "--output", tmp_path / "labels.tsv")
     assert labelled.code == 0, labelled.err
     assert (tmp_path / "labels.tsv").read_bytes() == (folder / "votes" / "final.tsv").read_bytes()
@@ -70,7 +81,7 @@ def test_only_the_refits_models_are_kept_and_published_and_label_as_the_job_did(
     config = json.loads((tmp_path / "published" / "config.json").read_text())
     assert [member["refitted"] for member in config["members"]] == [[True], [True]]
     card = (tmp_path / "published" / "README.md").read_text()
-    assert "the model that was trained on all labelled tweets votes" in card
+    assert "the model of all labelled tweets votes alone" in card
     assert "by the refits alone; out of fold" in card
     words = (tmp_path / "published", new_tweets, "--columns", "label", "--output", tmp_path / "again.tsv")
     assert call(predict.main, *words).code == 0
@@ -98,6 +109,42 @@ def test_a_finished_job_is_switched_to_its_refits_and_back(refitted_job, new_twe
     assert {path: path.read_bytes() for path in folder.rglob("*.tsv")} == before
 
 
+@pytest.mark.slow
+def test_a_baseline_that_predicts_new_tweets_does_so_by_all_of_its_models(refitted_job):
+    plan, task = read_plan(refitted_job.folder)
+    for names, alone in ((["tfidf-svm"], False), (["words", "tfidf-svm"], False), (["words"], True)):
+        chosen, ensemble = choose_members(plan, task, names)
+        assert ensemble.rule.refits_alone is alone
+        runs = new_tweet_runs(chosen.runs, refits_alone=ensemble.rule.refits_alone)
+        assert {run.is_refit for run in runs if run.member.name == names[-1]} == ({True} if alone else {False})
+
+
+@pytest.mark.slow
+def test_a_rule_that_is_undone_stays_undone_where_that_was_killed(refitted_job, tmp_path, call, monkeypatch):
+    folder = tmp_path / "out"
+    shutil.copytree(refitted_job.folder, folder)
+    final = (folder / "votes" / "final.tsv").read_bytes()
+    assert call(vote.main, folder, "--predict_with", "all", "--save").code == 0
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saved_rule, "write_ensemble", killed)
+        assert call(vote.main, folder, "--predict_with", "refits", "--save").code != 0
+    again = call(main, *refitted_job.words, "--output_dir", folder)
+    assert again.code == 0, again.err
+    assert "--save has stored" not in again.out
+    assert (folder / "votes" / "final.tsv").read_bytes() == final
+
+
+def test_refits_are_not_kept_alone_for_a_vote_of_all_models(tiny_encoder, tmp_path, call):
+    recipe = recipe_of(tmp_path, words="{classifier: tfidf-logistic, refit: true}")
+    result = call(main, *job_words(tiny_encoder, tmp_path / "out", recipe=recipe, keep_models="refits"))
+    assert result.code == 2
+    assert "--keep_models refits: without the folds' models --predict_with all can't label" in result.err
+
+
 @pytest.mark.parametrize("flag", ["predict_with", "keep_models"])
 def test_refits_that_a_member_does_not_have_are_refused_before_training(tiny_encoder, tmp_path, call, flag):
     recipe = recipe_of(tmp_path, words="{classifier: tfidf-logistic, refit: true}", svm="{classifier: tfidf-svm}")
@@ -107,8 +154,10 @@ def test_refits_that_a_member_does_not_have_are_refused_before_training(tiny_enc
     assert not (tmp_path / "out").exists()
 
 
-def test_a_finished_job_without_refits_is_not_switched(tuned_job, tmp_path, call):
+def test_only_members_with_refits_vote_by_them(tuned_job, tmp_path, call):
     words = (tuned_job.folder, "--predict_with", "refits", "--output", tmp_path / "votes.tsv")
     result = call(vote.main, *words)
     assert result.code == 2
     assert f"{tuned_job.folder} has no refit of svm" in result.err
+    result = call(vote.main, *words, "--members", "counts", "encoder")
+    assert result.code == 0, result.err

@@ -128,7 +128,7 @@ BILLION = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 1\nb: &b [*b]\n", "line 2: this value refers to itself"),
         (BILLION, "this value unfolds to more than 100000 values"),
         ("a: " + "[" * 5000, "not YAML .nested too deeply."),
-        ("a: 2024-13-45\n", "month must be in 1..12.; put such values in quotes"),
+        ("a: !!int x\n", "invalid literal for .*; put such values in quotes"),
         ("a: 1\nb: [{c: 1, c: 2}]\n", "line 2: c stands here a second time .first on line 2."),
         ('a: "\\ud83d"\n', "line 1: half a character, such as half an emoji"),
     ],

@@ -9,7 +9,7 @@ from smm4h.config.plans.plan import Plan, make_plan
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
 from smm4h.data.folds import read_fold_labels
-from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble
+from smm4h.ensemble.fitted_ensemble import FittedEnsemble, asked_config, fit_ensemble, members_without_refit
 from smm4h.ensemble.member_predictions import check_done, out_of_fold_predictions
 from smm4h.utils.errors import InputError, nearest
 
@@ -26,6 +26,8 @@ def choose_members(
     plan: Plan, task: Task, names: Sequence[str], decision: str | None = None
 ) -> tuple[Plan, FittedEnsemble]:
     """Return the plan of some members and baselines, and their ensemble, which votes and decides as the job's does.
+
+    Where some have no refit, as baselines have none, all models of all of them predict.
 
     Args:
         decision: another one than the job's.
@@ -49,7 +51,8 @@ def choose_members(
     check_done(runs)
     plan.derived.check(plan.folds_file)
     gold = task.indices(read_fold_labels(plan.folds_file))
-    config = asked_config(plan, task, {"decision": decision})
+    models = "all" if members_without_refit(plan, names) else None
+    config = asked_config(plan, task, {"decision": decision, "predict_with": models}, names)
     fitted, _ = fit_ensemble(out_of_fold_predictions(runs), gold, config, task)
     has_test = plan.identity["data"].get("test") is not None
     return replace(plan, runs=runs), fitted.for_new_tweets(runs)[0] if has_test else fitted
