@@ -229,7 +229,7 @@ def parse_value(name: str, value: Any, where: str = "") -> Any:
     kind, flag = without_none(setting.type), f"{where}--{name}: "
     if _is_list(kind):
         values = value if isinstance(value, list) else [value]
-        if isinstance(value, list) and any(isinstance(one, bool) for one in value):
+        if any(isinstance(one, bool) for one in values):
             raise InputError(f"{flag}put yes, no and the like in quotes, which YAML reads as truth values")
         (element,) = typing.get_args(kind)
         parsed: Any = [_parse_one(element, one, setting.metadata["choices"], flag) for one in values]
