@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smm4h.cli.flags import CommandParser, one_of
-from smm4h.config.decision import EXAMPLES, parse_decision
+from smm4h.config.decision import ASKED, EXAMPLES, parse_decision
 from smm4h.config.task_file import find_task
 from smm4h.models.voting import METHODS, TIES
 from smm4h.utils.errors import InputError
@@ -71,9 +71,6 @@ def compare(arguments: argparse.Namespace) -> None:
     print_comparisons(comparisons, names_of(arguments.inputs), task)
     for notice in notices:
         console.print(f"note: {notice}", markup=False, soft_wrap=True)
-
-
-ASKED = ("method", "decision", "ties", "predict_with")
 
 
 def asked_of(arguments: argparse.Namespace) -> dict[str, str | None]:

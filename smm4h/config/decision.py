@@ -15,6 +15,7 @@ TARGET = re.compile(r"(\w+)\s*(>=|<=|=>|=<|≥|≤|>|<|=)\s*([\d.]+)\s*(%?)")
 SIDES = {"recall": ">=", "precision": ">=", "flagged": "<="}  # what may be promised, and from which side
 COSTS = ("missed", "false")
 EXAMPLES = 'argmax, tuned, pulled, f2, "recall>=0.9", "precision>=0.8", "flagged<=0.05", costs, 0.3, "LABEL: 4"'
+ASKED = ("method", "decision", "ties", "predict_with")  # how a vote is asked for, by the names of its flags
 
 
 @dataclass(frozen=True)

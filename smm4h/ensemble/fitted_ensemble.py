@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from smm4h.config.decision import ASKED
 from smm4h.config.plans.plan import Plan, new_tweet_runs
 from smm4h.config.plans.run import Run
 from smm4h.config.task import Task
@@ -26,7 +27,6 @@ from smm4h.utils.durable import read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json, write_json
 
-ASKED = ("method", "decision", "ties", "predict_with")  # how a rule is asked for
 WITH_MODELS = "with_models"  # key of ensemble.json: the ensemble of the members that have models, fitted for itself
 
 
