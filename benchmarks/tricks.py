@@ -19,13 +19,13 @@ from itertools import product
 import numpy as np
 import quality
 import torch
-import yaml
 from promises import tweets_parser
 from sklearn.metrics import average_precision_score
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from heads import TweetClassifier, TweetClassifierConfig
+from smm4h.config.recipe import read_recipe
 from smm4h.config.task import Task
 from smm4h.config.task_file import read_task
 from smm4h.data.dataset import column, read_tweets
@@ -34,11 +34,11 @@ from smm4h.training.optim import RAdam
 from smm4h.training.trainer import LAYER, layer_depths
 from smm4h.utils.console import silence_libraries
 
-SHARED = yaml.safe_load((quality.ROOT / "recipes" / "rare.yaml").read_text())["shared"]
+SHARED = read_recipe(str(quality.ROOT / "recipes" / "rare.yaml")).shared
 BATCH, EPOCHS = SHARED["per_device_train_batch_size"], SHARED["num_train_epochs"]
-NEGATIVES, SMOOTHING = SHARED["negatives_per_positive"], SHARED["label_smoothing_factor"]
-RATE, RATE_WIDTH, LAYER_DECAY = float(SHARED["learning_rate"]), SHARED["learning_rate_width"], SHARED["layer_decay"]
-BETAS, EPSILON = (0.9, SHARED["adam_beta2"]), float(SHARED["adam_epsilon"])  # the first is Trainer's default
+NEGATIVES, SMOOTHING = int(SHARED["negatives_per_positive"]), SHARED["label_smoothing_factor"]
+RATE, RATE_WIDTH, LAYER_DECAY = SHARED["learning_rate"], SHARED["learning_rate_width"], SHARED["layer_decay"]
+BETAS, EPSILON = (0.9, SHARED["adam_beta2"]), SHARED["adam_epsilon"]  # the first is Trainer's default
 MAX_NORM = 1.0  # of the gradients, Trainer's
 KEPT_OF_AVERAGE = 0.98  # a step, of the moving average, at most: less in the beginning, which it would not forget
 TEMPERATURE = 0.3  # of the contrastive loss, Gunel et al. 2021

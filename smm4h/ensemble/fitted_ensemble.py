@@ -58,7 +58,7 @@ class FittedEnsemble:
 
         An argmax decision, and one by hand, is not adjusted.
         """
-        if self.rule.is_argmax or self.rule.by_hand or self.rule.refits_alone:
+        if not self.rule.moves_for_means:
             return self, self.mean_predictions(runs, part)
         folds, predictions = fold_and_mean_predictions(runs, part, self.rule.mean)
         return replace(
@@ -217,7 +217,7 @@ def members_without_refit(plan: Plan, names: Sequence[str]) -> list[str]:
 
 def unadjusted_note(plan: Plan, rule: VotingRule) -> str | None:
     """Return a notice on a decision that no test tweets could adjust; None for any other one."""
-    if plan.identity["data"].get("test") is not None or rule.is_argmax or rule.by_hand or rule.refits_alone:
+    if plan.identity["data"].get("test") is not None or not rule.moves_for_means:
         return None
     return (
         "the decision was fitted to tweets that one fold's model of each member predicts; new tweets are predicted by "

@@ -131,8 +131,9 @@ class Leaderboard:
         """Return what each recall costs, out of fold and on test; see `operating_points.operating_points`."""
         test = None
         if self.test_gold is not None:
-            options = {"refits_alone": self.config.refits_alone}
-            folds, means = fold_and_mean_predictions(self.plan.runs, "test", "log_odds", **options)
+            folds, means = fold_and_mean_predictions(
+                self.plan.runs, "test", "log_odds", refits_alone=self.config.refits_alone
+            )
             test = TestPart(folds, means.probabilities, self.test_gold, means.groups)
         sample = predictions.members, predictions.probabilities, self.gold
         return operating_points(self.config, *sample, test, predictions.groups)

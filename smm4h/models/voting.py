@@ -166,6 +166,11 @@ class VotingRule:
         """Whether all class weights are 1, so that the highest probability decides."""
         return bool((self.decision == 1).all()) and not self.cuts
 
+    @property
+    def moves_for_means(self) -> bool:
+        """Whether the decision is moved where members are means over models, see `adjust_for_averaging`."""
+        return not (self.is_argmax or self.by_hand or self.refits_alone)
+
     def weights_of(self, groups: Sequence[str] | None) -> np.ndarray:
         """Return the class weights (n_rows, n_tweets, n_classes) for tweets of these groups, n_rows as `decision` has.
 
@@ -222,12 +227,9 @@ class VotingRule:
             has_refits: whether some members have models that were refitted to all labelled tweets.
         """
         mean = "log odds" if self.mean == "log_odds" else "probabilities"
-        text = f"{METHODS[self.method].description}. "
-        if self.refits_alone:
-            text += "Of each member that was trained, the model of all labelled tweets votes alone; "
-            text += f"means are of {mean}. "
-        else:
-            text += f"A member's folds count as their mean; means are of {mean}. "
+        alone = "Of each member that was trained, the model of all labelled tweets votes alone"
+        models = alone if self.refits_alone else "A member's folds count as their mean"
+        text = f"{METHODS[self.method].description}. {models}; means are of {mean}. "
         if has_refits and not self.refits_alone:
             text += "A model that was refitted to all labelled tweets counts as much as its member's folds together. "
         if self.is_argmax:

@@ -139,8 +139,8 @@ def _rule_of_one(rule: VotingRule, index: int) -> VotingRule:
     if rule.method == "hard":
         decision = rule.decision[index : index + 1]
         cuts = rule.cuts and {group: cut[index : index + 1] for group, cut in rule.cuts.items()}
-    members, options = [rule.members[index]], {"cuts": cuts, "refits_alone": rule.refits_alone}
-    alone = VotingRule("soft", members, rule.ties, rule.mean, decision, **options)
+    members = [rule.members[index]]
+    alone = VotingRule("soft", members, rule.ties, rule.mean, decision, cuts=cuts, refits_alone=rule.refits_alone)
     return space_of(rule, ()).rule(alone)
 
 

@@ -65,15 +65,14 @@ def _merged_pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
     merges = [(key, value) for key, value in node.value if key.tag == MERGE]
     if len(merges) > 1:
         raise ConstructorError(problem="<< stands twice; write <<: [*a, *b]", problem_mark=merges[1][0].start_mark)
-    known, pairs = {str(name.value) for name, _ in node.value}, []
+    own, pairs = {str(name.value) for name, _ in node.value}, {}
     for key, value in merges:
         for mapping in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             if not isinstance(mapping, yaml.MappingNode) or mapping.end_mark is None or mapping is node:
                 raise ConstructorError(problem="<< takes mappings that end above it", problem_mark=key.start_mark)
-            added = [pair for pair in mapping.value if str(pair[0].value) not in known]
-            known.update(str(name.value) for name, _ in added)
-            pairs += added
-    return pairs
+            for pair in mapping.value:
+                pairs.setdefault(str(pair[0].value), pair)
+    return [pair for name, pair in pairs.items() if name not in own]
 
 
 def parse_yaml(text: str) -> Any:
