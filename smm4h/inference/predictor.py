@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -28,6 +27,7 @@ from smm4h.models.predictors import EncoderPredictor, EnsembleOutput, TextPredic
 from smm4h.models.tweet_ensemble import TweetEnsemble, TweetEnsembleConfig
 from smm4h.models.voting import VotingRule
 from smm4h.training.words.baselines import load_baseline
+from smm4h.utils.devices import available_memory
 from smm4h.utils.durable import SUMS_FILE, Hashes, hash_files, read_sums
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
@@ -124,7 +124,7 @@ def best_models_notice(plan: Plan, rule: VotingRule) -> str | None:
 def free_memory(device: str, n_processes: int) -> float:
     """Return the free bytes for each of the processes that share this machine, where `device` keeps its models."""
     if not device.startswith("cuda"):
-        return psutil.virtual_memory().available / n_processes
+        return available_memory() / n_processes
     return torch.cuda.mem_get_info(device)[0] / math.ceil(n_processes / torch.cuda.device_count())
 
 

@@ -11,7 +11,7 @@ import psutil
 from smm4h.config.arguments import JobSettings
 from smm4h.config.job import Job
 from smm4h.parallel import fork_server
-from smm4h.utils.devices import check_gpus
+from smm4h.utils.devices import check_gpus, usable_cores
 from smm4h.utils.errors import InputError, Stopped
 
 # Variables that accelerate and torchrun set. A Trainer that saw them would make every run a distributed one.
@@ -166,8 +166,7 @@ def devices(launch: LaunchEnvironment, use_cpu: bool) -> list[str | None]:
 
 def threads_each(launch: LaunchEnvironment, n_workers: int, threads_per_worker: int) -> int:
     """Return the CPU threads of a worker: as asked, or the cores shared out; accelerate would leave each with one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return threads_per_worker or max(1, cores // (launch.local_world_size * n_workers))
+    return threads_per_worker or max(1, usable_cores() // (launch.local_world_size * n_workers))
 
 
 def set_threads(threads: int) -> None:

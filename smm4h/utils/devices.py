@@ -1,11 +1,21 @@
-"""GPUs of this machine: whether torch can use them, and what is set before they are used."""
+"""What this process has of the machine: cores and memory, in a container too, and GPUs that torch can use."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from smm4h.utils.errors import InputError
+
+OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# By the version of cgroups: the folder below CGROUPS, the files of limit and use, and the name of unneeded file pages.
+MEMORY_FILES = {
+    1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("", "memory.max", "memory.current", "inactive_file"),
+}
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU that Linux has a driver for
 QUANTISED = """
@@ -14,6 +24,37 @@ weights = torch.ones(64, 64, device=sys.argv[1])
 functional.dequantize_4bit(*functional.quantize_4bit(weights, quant_type="nf4", compress_statistics=True))
 """
 KEEP_CUDNN = {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "0"}  # torch's own variable: so given, its order of choice is kept
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: as a batch system or a container's CPU quota allows."""
+    from joblib import cpu_count  # takes a while to import
+
+    return cpu_count()
+
+
+def available_memory() -> int:
+    """Return the bytes that this process can take before others are swapped, or a container's limit ends it."""
+    return min([psutil.virtual_memory().available, *_left_of_limits()])
+
+
+def _left_of_limits() -> Iterator[int]:
+    """Yield what each memory limit leaves, in bytes: those of this process's control group and of all groups above."""
+    for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else ():
+        _, controllers, place = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder, limit, used, unneeded = MEMORY_FILES[1 if controllers else 2]
+        group = Path(place.lstrip("/"))
+        for name in (group, *group.parents):  # a container may see its own group as the root, under any name
+            place = CGROUPS / folder / name
+            try:
+                most, now = (place / limit).read_text().strip(), int((place / used).read_text())
+                pages = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            except OSError:  # there is no such group here, or the root, which has no limit
+                continue
+            if most != "max":
+                yield max(0, int(most) - now + int(pages.get(unneeded, 0)))
 
 
 def check_gpus() -> None:

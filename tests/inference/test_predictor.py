@@ -3,7 +3,6 @@
 import shutil
 import signal
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -60,7 +59,7 @@ def test_free_memory_is_shared_by_the_processes_of_a_device(monkeypatch):
     """Two GPUs of 20 GB, of which 16 are free; 64 GB of free memory."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16e9, 20e9))
-    monkeypatch.setattr(predictor.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
+    monkeypatch.setattr(predictor, "available_memory", lambda: 64e9)
     assert [predictor.free_memory("cuda:1", n) for n in (1, 2, 3, 4)] == [16e9, 16e9, 8e9, 8e9]
     assert [predictor.free_memory("cpu", n) for n in (1, 4)] == [64e9, 16e9]
 

@@ -29,6 +29,7 @@ from smm4h.parallel.forecast.costs import (
 from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory, within_gpu_memory
 from smm4h.parallel.forecast.probe import NoForecast, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
+from smm4h.utils.devices import available_memory
 from smm4h.utils.wording import counted
 
 QUICK = 60.0  # seconds; a job that is guessed to take less is not probed
@@ -278,7 +279,7 @@ def shortages(forecast: Forecast, folder: Path) -> list[str]:
             f"only {size_text(free)} of disk are free at {folder}; keep fewer models (--keep_models best or none), or "
             "choose another --output_dir"
         )
-    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    available = available_memory() + psutil.Process().memory_info().rss
     if forecast.memory > available:
         lines.append(
             f"only {size_text(available)} of memory are free; train fewer runs at a time (--runs_per_device, "
