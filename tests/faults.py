@@ -185,7 +185,9 @@ SHORT_LEASE = 1.5  # seconds
 
 def stopped_words(encoder: Path, output: Path) -> list[str]:
     """Return the words of the small job that is stopped: three members, two folds, two stages."""
-    return job_words(encoder, output, recipe=recipe_of(output.parent, **STOPPED_MEMBERS), n_folds=2, **SAVING)
+    return job_words(
+        encoder, output, recipe=recipe_of(output.parent, **STOPPED_MEMBERS), n_folds=2, runs_per_device=1, **SAVING
+    )
 
 
 def stop_campaign(folder: Path, encoder: Path, undisturbed: Path, n_stops: int, seed: int) -> Counter:

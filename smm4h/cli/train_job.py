@@ -28,6 +28,7 @@ from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_p
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.new_tweets.reference import write_profile
 from smm4h.parallel.environment import LaunchEnvironment
+from smm4h.parallel.forecast.cpu_workers import with_runs_per_device
 from smm4h.parallel.forecast.forecast import Forecast, Forecaster, missing_runs, shortages
 from smm4h.parallel.forecast.gpu_memory import within_gpu_memory
 from smm4h.parallel.forecast.limit import budget_notices, within_time_limit
@@ -65,6 +66,7 @@ class PreparedJob:
         """Read all of a job's input; raise `InputError` for what is wrong with it."""
         silence_libraries()
         check_trackers(job.members)
+        job = with_runs_per_device(job, launch)
         splits = load_splits(job)
         if splits.test is None and job.settings.gold_file:
             raise InputError("--gold_file has labels of test tweets, and there are none; name them with --test_file")

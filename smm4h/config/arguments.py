@@ -216,7 +216,13 @@ class JobSettings:
         effect=False,
         parse=canonical_duration,
     )
-    runs_per_device: int = setting(1, "runs trained side by side on each GPU, or on the CPU", MACHINES, effect=False)
+    runs_per_device: int = setting(
+        0,
+        "runs side by side on each GPU or on the CPU (0: 1; CPU: one a core, up to 4)",
+        MACHINES,
+        ge=0,
+        effect=False,
+    )
     streams_per_device: int = setting(
         1, "runs that each worker trains at a time, each on a CUDA stream", ge=1, le=16, effect=False
     )

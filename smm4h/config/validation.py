@@ -284,8 +284,6 @@ def check_job(settings: JobSettings, members: list[Member], recipe: str) -> None
         value = getattr(settings, flag)
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: at least one tweet must be kept")
-    if settings.runs_per_device < 1:
-        raise InputError(f"--runs_per_device {settings.runs_per_device}: at least one run is trained at a time")
     _check_streams(settings, members)
     _check_refits(settings, members)
     _check_pseudo(settings, members)

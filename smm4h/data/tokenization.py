@@ -210,12 +210,24 @@ def encoder_size(member: Member) -> float:
     """
     if not member.has_encoder:
         return 1e3
+    config = _encoder_config(member)
+    return 12.0 * getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1) ** 2
+
+
+def embedding_size(member: Member) -> float:
+    """Return how many weights the encoder's word embeddings have; 0 without one. Raises as `encoder_size` does."""
+    if not member.has_encoder:
+        return 0.0
+    config = _encoder_config(member)
+    return float(getattr(config, "vocab_size", 0) * getattr(config, "hidden_size", 1))
+
+
+def _encoder_config(member: Member) -> PretrainedConfig:
     name = member.args.model_name_or_path
     try:
-        config = AutoConfig.from_pretrained(name, **hub_arguments(member))
+        return AutoConfig.from_pretrained(name, **hub_arguments(member))
     except (OSError, ValueError) as error:
         raise InputError(loading_error(name, error)) from None
-    return 12.0 * getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1) ** 2
 
 
 def loading_error(name: str, error: Exception) -> str:

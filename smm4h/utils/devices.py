@@ -35,11 +35,16 @@ def usable_cores() -> int:
 
 def available_memory() -> int:
     """Return the bytes that this process can take before others are swapped, or a container's limit ends it."""
-    return min([psutil.virtual_memory().available, *_left_of_limits()])
+    return min([psutil.virtual_memory().available, *(limit - used for limit, used in _memory_limits())])
 
 
-def _left_of_limits() -> Iterator[int]:
-    """Yield what each memory limit leaves, in bytes: those of this process's control group and of all groups above."""
+def total_memory() -> int:
+    """Return the bytes that this machine has, or a container's limit where that is less."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _memory_limits())])
+
+
+def _memory_limits() -> Iterator[tuple[int, int]]:
+    """Yield limit and use, in bytes, of this process's control group and of all groups above it that have a limit."""
     for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else ():
         _, controllers, place = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -54,7 +59,7 @@ def _left_of_limits() -> Iterator[int]:
             except OSError:  # there is no such group here, or the root, which has no limit
                 continue
             if most != "max":
-                yield max(0, int(most) - now + int(pages.get(unneeded, 0)))
+                yield int(most), min(int(most), now - int(pages.get(unneeded, 0)))
 
 
 def check_gpus() -> None:

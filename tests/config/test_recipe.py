@@ -155,7 +155,7 @@ def test_members_may_name_baselines_too():
             "cleaning bertweet and twitter_roberta are of different encoders",
         ),
         (["--save_strategy", "best"], "choose no, epoch or steps"),
-        (["--runs_per_device", "0"], "at least one run"),
+        (["--runs_per_device", "-1"], "--runs_per_device -1 is out of its range"),
         (["--streams_per_device", "0"], "--streams_per_device 0 is out of its range"),
         (["--streams_per_device", "2", "--parallel", "data"], "several runs at a time, and --parallel data one"),
         (

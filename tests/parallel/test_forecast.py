@@ -29,7 +29,7 @@ MEASURED = Measured(1.0, 0.5, 0.001, 0.5, 40_000_000, 100_000_000, fits=((100, 1
 
 @pytest.fixture
 def paper_job(tiny_encoder, tmp_path):
-    return read_command_line(job_words(tiny_encoder, tmp_path / "out"))
+    return read_command_line(job_words(tiny_encoder, tmp_path / "out", runs_per_device=1))
 
 
 @pytest.fixture

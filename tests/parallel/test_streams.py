@@ -233,7 +233,7 @@ def test_a_device_without_cudas_streams_is_named(prepare_job, monkeypatch):
 def test_a_jobs_runs_share_a_worker_and_go_on_when_it_is_killed(finished_job, tiny_encoder, tmp_path):
     output = tmp_path / "out"
     flags = {"members": ["bigru-42", "last3-42"], "folds": [0, 1], "save_strategy": "steps", "save_steps": 1}
-    words = job_words(tiny_encoder, output, streams_per_device=3, **flags)
+    words = job_words(tiny_encoder, output, runs_per_device=1, streams_per_device=3, **flags)
     job = start(train_words(words), tmp_path / "log")
     assert wait_for(lambda: len(list(output.glob("*/fold-*/checkpoint-*/SEALED"))) >= 2, 120)
     running = [json.loads(path.read_text()) for path in output.glob("*/fold-*/RUNNING")]

@@ -44,10 +44,11 @@ def test_two_jobs_on_one_folder_share_the_runs_and_take_over_those_of_a_dead_hos
     output, begun = tmp_path / "out", time.monotonic()
     leave_lease_of_another_host(output / "last3-42" / ".fold-0.claim")
     leave_empty_lease(output / "last3-42" / ".fold-1.claim")
+    words = job_words(tiny_encoder, output, runs_per_device=1)
     logs = [tmp_path / "first.log", tmp_path / "late.log"]
-    first = start(train_words(job_words(tiny_encoder, output)), logs[0])
+    first = start(train_words(words), logs[0])
     assert wait_for(lambda: any(output.glob("*/fold-*/RUNNING")), 120)
-    late = start(launch_words(2, job_words(tiny_encoder, output)), logs[1])
+    late = start(launch_words(2, words), logs[1])
     assert [first.wait(400), late.wait(400)] == [0, 0], logs[1].read_text()
     assert time.monotonic() - begun > leases.LEASE_SECONDS
     assert all_files(output) == all_files(finished_job.folder)
