@@ -9,8 +9,6 @@ BIN := .venv/bin
 # Another encoder: make quickstart ENCODER=dmis-lab/biobert-base-cased-v1.1
 ENCODER ?= $$($(BIN)/python quickstart/encoder.py)
 OUTPUT ?= runs/quickstart
-# Workers side by side: the machine's cores, at most four.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() or 1))")
 # More flags for the job, such as FLAGS="--num_train_epochs 8". Of the 27 models, each member's best one is kept;
 # FLAGS="--keep_models all" keeps all of them.
 FLAGS ?=
@@ -20,8 +18,8 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: quickstart check test bench faults damage lint
 
 quickstart: .venv/installed
-	$(BIN)/accelerate launch --config_file accelerate_config.yaml --num_processes $(WORKERS) \
-		run_classification.py recipes/quickstart.yaml --task tasks/task5.yaml --data_dir quickstart/data \
+	$(BIN)/accelerate launch --config_file accelerate_config.yaml run_classification.py \
+		recipes/quickstart.yaml --task tasks/task5.yaml --data_dir quickstart/data \
 		--model_name_or_path "$(ENCODER)" --output_dir $(OUTPUT) --keep_models best $(FLAGS)
 
 check: lint
