@@ -1,12 +1,19 @@
 """The benchmarks run from end to end and print all of their rows."""
 
+import hashlib
+import io
 import json
 import re
 import runpy
 import sys
+import tarfile
 
 import pytest
 from conftest import INVENTED, ROOT, TASK5, python
+
+from smm4h.config.task_file import read_task
+from smm4h.data.dataset import read_tweets
+from smm4h.data.outputs.label_files import read_labels
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +88,57 @@ def test_the_benchmark_of_tricks_prints_a_row_a_way_and_goes_on(tiny_encoder, tm
     assert len({row[1] for row in rows}) > len(rows) / 2  # they are different ways
     assert results[0].out == results[1].out
     assert len(list((tmp_path / "1").glob("*.npz"))) == 14
+
+
+def archive_of(texts: dict[str, list[str]]) -> bytes:
+    """Return an archive in an archive, as the package of the other corpora has its texts."""
+
+    def packed(files: dict[str, bytes]) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+    inner = packed({name: "\r\n".join(lines).encode() for name, lines in texts.items()})
+    return packed({"vaderSentiment-2.5/additional_resources/hutto_ICWSM_2014.tar.gz": inner})
+
+
+@pytest.mark.parametrize(("task", "rare"), [("task2_en", {"1": [1, 2, 3, 4]}), ("task5", {"1": [1, 2], "2": [3, 4]})])
+def test_the_most_negative_texts_of_other_corpora_get_the_rare_labels(task, rare, tmp_path, monkeypatch, call):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import other_corpora
+
+    ratings = [(7 * n) % 40 - 20 for n in range(40)]  # each once; the lowest are -20, -19, ...
+    lines = {"tweets": "{n}", "amazonReviewSnippets": "{n}_1"}
+    content = archive_of(
+        {
+            f"hutto_ICWSM_2014/{name}_GroundTruth.txt": [
+                f'{number.format(n=n)}\t{rating}\trated "{rating}' for n, rating in enumerate(ratings)
+            ]
+            for name, number in lines.items()
+        }
+    )
+    archive = tmp_path / "archive.tar.gz"
+    archive.write_bytes(content)
+    words = [archive, "--task", ROOT / "tasks" / f"{task}.yaml", "--output_dir", tmp_path / "out"]
+    refused = call(other_corpora.main, *words)
+    assert (refused.code, "not the source distribution" in refused.err) == (2, True)
+    monkeypatch.setattr(other_corpora, "SHA256", hashlib.sha256(content).hexdigest())
+    result = call(other_corpora.main, *words)
+    assert result.code == 0, result.err
+    task = read_task(ROOT / "tasks" / f"{task}.yaml")
+    for corpus in ("tweets", "reviews"):
+        files = {part: tmp_path / "out" / corpus / files[0].name for part, files in task.files.items()}
+        tweets, _ = read_tweets([files["training"], files["validation"]], task, labelled=True)
+        test, _ = read_tweets([files["test"]], task, labelled=False)
+        assert (len(tweets), len(test)) == (30, 10)
+        labels = [task.labels[label] for label in tweets["label"]]
+        labels += [task.labels[n] for n in read_labels(files["gold"]).indices(task.labels)]
+        found = {label: [] for label in task.positive}
+        for text, label in zip([*tweets["text"], *test["text"]], labels, strict=True):
+            if label in found:
+                found[label].append(int(text.split('"')[1]) + 21)
+        assert {label: sorted(numbers) for label, numbers in found.items()} == rare
