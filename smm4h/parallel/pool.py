@@ -215,7 +215,7 @@ def remove_damaged_pseudo_labels(plan: Plan, data: RunData) -> None:
 def share_out(
     runs: Sequence[Run], places: Sequence[str | None], *, has_cpu_worker: bool
 ) -> list[tuple[str | None, list[Run]]]:
-    """Return for each worker its device and the runs that it may train.
+    """Return for each worker its device and the runs that it may train; no more workers than runs.
 
     Runs without an encoder use no GPU: where there are GPUs, one more worker trains them, so that none waits for them.
 
@@ -225,9 +225,9 @@ def share_out(
     """
     on_cpu = [run for run in runs if not run.member.has_encoder]
     if None in places or not on_cpu:
-        return [(place, list(runs)) for place in places]
+        return [(place, list(runs)) for place in places[: len(runs)]]
     on_gpu = [run for run in runs if run.member.has_encoder]
-    shares: list[tuple[str | None, list[Run]]] = [(place, on_gpu) for place in places] if on_gpu else []
+    shares: list[tuple[str | None, list[Run]]] = [(place, on_gpu) for place in places[: len(on_gpu)]]
     return [*shares, (None, on_cpu)] if has_cpu_worker else shares
 
 
@@ -265,7 +265,8 @@ class WorkerPool:
         places = devices(launch, use_cpu) * job.settings.runs_per_device
         self.n_streams = streams_each(job.settings, places, use_cpu)
         self.shares = share_out(self.runs, places, has_cpu_worker=launch.local_rank == 0)
-        self.threads = threads_each(launch, len(self.shares), job.settings.threads_per_worker)
+        n_workers = max(len(places), len(self.shares))  # of the whole job: bytes depend on threads, not on --folds
+        self.threads = threads_each(launch, n_workers, job.settings.threads_per_worker)
         self.workers: list[Worker] = []
         self.early_deaths = 0  # in a row, of workers that had not begun a run
 

@@ -92,9 +92,13 @@ def test_learners_do_not_wait_for_runs_that_teach_nobody(tiny_encoder, tmp_path)
 def test_runs_without_an_encoder_have_a_worker_beside_the_gpus():
     runs = [Run(Member(name, settings), 0, Path(name), "") for name, settings in SETTINGS.items()]
     encoder, others = runs[:1], runs[1:]
-    assert share_out(runs, ["0", "1"], has_cpu_worker=True) == [("0", encoder), ("1", encoder), (None, others)]
+    assert share_out(runs, ["0", "1"], has_cpu_worker=True) == [("0", encoder), (None, others)]
+    many = encoder * 3
+    assert share_out(many + others, ["0", "1"], has_cpu_worker=True) == [("0", many), ("1", many), (None, others)]
     assert share_out(runs, ["1"], has_cpu_worker=False) == [("1", encoder)]
     assert share_out(runs, [None, None], has_cpu_worker=True) == [(None, runs)] * 2
+    assert share_out(encoder, ["0", "1"], has_cpu_worker=True) == [("0", encoder)]
+    assert share_out(encoder, [None, None], has_cpu_worker=True) == [(None, encoder)]
     assert share_out(others, ["0", "1"], has_cpu_worker=True) == [(None, others)]
 
 

@@ -144,7 +144,7 @@ class Forecaster:
         """Return what the missing runs of a plan take, whose members are among those that were measured."""
         runs, asked = missing_runs(plan), job.settings
         if not self.measured:
-            return Forecast(self.guess, len(runs), self.workers.n, was_measured=False)
+            return Forecast(self.guess, len(runs), min(self.workers.n, len(runs)), was_measured=False)
         size = self.size.with_folds(job.settings.n_folds)
         teachers = {member.name for stage in job.stages if stage > 1 for member in job.teachers_of(stage)}
         of_run = {run.name: self._of(run) for run in runs if not run.member.is_outside}
@@ -161,7 +161,7 @@ class Forecaster:
         return Forecast(
             seconds=makespan(runs, seconds, workers.n) + votes,
             n_runs=len(runs),
-            n_workers=workers.n,
+            n_workers=min(workers.n, len(runs)),
             was_measured=True,
             disk=kept_bytes(runs, of_run, job) + self._prediction_bytes(runs, size, teachers),
             disk_meanwhile=largest(working, workers.n * n_streams),
