@@ -311,7 +311,7 @@ def load_base(adapter, near=None, dtype=None, device=None, **hub):
     remedy = f"put that model's folder at {Path(near or '.') / BASES / Path(name).name}"
     if about["is_local"] and not os.path.isdir(place):
         raise AdapterError(f"it is an adapter of {name}, a folder that is not here; {remedy}")
-    key = place, about["revision"], adapter["quantise"], dtype, str(device)
+    key = place, about["revision"], about["sha256"], adapter["quantise"], dtype, str(device)
     if (base := _bases.get(key)) is not None:
         return base
     try:

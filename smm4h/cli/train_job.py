@@ -27,6 +27,7 @@ from smm4h.ensemble.fitted_ensemble import saved_rule_note, unadjusted_note
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, score_job, write_pseudo_labels
 from smm4h.inference.finished_job import FinishedJob
 from smm4h.inference.new_tweets.reference import write_profile
+from smm4h.parallel.encoder_record import check_same_encoders
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.forecast.cpu_workers import with_runs_per_device
 from smm4h.parallel.forecast.forecast import Forecast, Forecaster, missing_runs, shortages
@@ -93,6 +94,8 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
         if launch.is_main_process:
             remove_abandoned(plan.output_dir)
             free_abandoned(plan.output_dir)
+        if launch.local_rank == 0:  # once on each host, whose files may be its own
+            check_same_encoders(plan, [run.member for run in missing_runs(plan)])
         data = prepare_output_dir(plan, job, splits, launch, notices)
         if launch.is_main_process:
             job = fitting_on_gpus(job, print_forecast(prepared, launch))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smm4h.config.job import Job
+from smm4h.config.output_paths import ENCODERS_FILE
 from smm4h.config.plans.adaptation import FOLDER
 from smm4h.config.plans.identity import DESCRIPTIVE, READING, code_commit
 from smm4h.config.plans.plan import Plan
@@ -247,7 +248,7 @@ def _remove_preparations(plan: Plan, lease: Lease) -> None:
     for path in (*_run_folders(plan.output_dir), plan.token_folder):
         shutil.rmtree(path, ignore_errors=True)
     prepared = plan.folds_file, plan.extra_file, plan.report_file, plan.fingerprints_file, plan.derived.records_file
-    for path in (*prepared, plan.plan_file):
+    for path in (*prepared, plan.output_dir / ENCODERS_FILE, plan.plan_file):
         path.unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from smm4h.utils.errors import InputError
 
+ENCODERS_FILE = "encoders.json"  # what tells the encoders that the job's runs began with from others
 BUDGET_FILE = "budget.json"  # what a time limit has left of a job, until its plan has it
 # What jobs, distillations and publications write into their folders, apart from a folder for each member.
 JOB_NAMES = (
@@ -13,6 +14,7 @@ JOB_NAMES = (
     *("out_of_fold.parquet", "ensemble.json", "scores.json", "appraisal.json", "label_problems.tsv", "submission"),
     *("report.html", "made.json", "errors.tsv", "submission.json", "outside", "extra.parquet", "profile.parquet"),
     "encoders",
+    ENCODERS_FILE,
     BUDGET_FILE,
 )
 STUDENT_NAMES = ("model", "student.json", "marks.npz", "test.tsv")

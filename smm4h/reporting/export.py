@@ -162,7 +162,13 @@ def _member_tensors(
         if run.member.has_encoder:
             parts = {k: v for file in sorted(run.model.glob("*.safetensors")) for k, v in load_file(file).items()}
             parts = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in parts.items()}
-            model, fold = _public_config(_without_keys(read_json(run.model / CONFIG)), parts), {}
+            config, fold = _public_config(_without_keys(read_json(run.model / CONFIG)), parts), {}
+            if model and config.get("adapter", {}).get("base") != model.get("adapter", {}).get("base"):
+                raise InputError(
+                    f"{run.model} is an adapter of other base weights than {runs[0].model}, and both are published "
+                    f"beside one base; remove {run.done_file} and give the job's command again, with the base of then"
+                )
+            model = config
         else:
             parts, fold = _word_model_tensors(load_baseline(run.model))
         tensors |= {f"members.{prefix_of(name)}.{number}.{key}": tensor for key, tensor in parts.items()}

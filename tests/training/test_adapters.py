@@ -147,6 +147,30 @@ def test_a_pooler_that_the_base_lacks_is_saved_beside_the_adapter(tmp_path):
     assert torch.equal(loaded(*inputs).logits, model(*inputs).logits)
 
 
+@torch.no_grad()
+def test_an_adapter_is_never_put_beside_the_base_of_another_that_lay_at_the_same_place(tmp_path):
+    folder = tmp_path / "published"
+    model = alone(tmp_path, "llama")
+    model.save_pretrained(folder)
+    shutil.copytree(tmp_path / "llama", folder / "bases" / "llama")
+    first = TweetClassifier.from_pretrained(folder)  # keeps its base in memory
+    inputs = batch(padded="right")
+    torch.testing.assert_close(first(*inputs).logits, model(*inputs).logits)
+    base = transformers.AutoModel.from_pretrained(tmp_path / "llama")
+    base.norm.weight.data[3] += 0.5
+    base.save_pretrained(folder / "bases" / "llama")
+    with pytest.raises(AdapterError, match="has other weights than those that it was trained on"):
+        TweetClassifier.from_pretrained(with_another_checksum(folder))
+
+
+def with_another_checksum(folder):
+    """Return the folder, whose adapter now says that it was trained on other weights."""
+    config = json.loads((folder / "config.json").read_text())
+    config["adapter"]["base"]["sha256"] = "0" * 64
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_an_adapter_without_its_base_or_beside_another_is_refused(tmp_path, monkeypatch):
     model = alone(tmp_path, "llama")
     model.save_pretrained(tmp_path / "saved")
