@@ -73,10 +73,17 @@ def publish(arguments: argparse.Namespace) -> None:
 
 
 def move_to(folder: Path, target: Path, replaced: Path) -> str:
-    """Move a folder to its place, and what was there to `replaced`; return the place."""
+    """Move a folder to its place, and what was there to `replaced`; return the place.
+
+    Base models that were put beside adapters stay: they are no part of what is published.
+    """
+    from heads import BASES  # imports torch
+
     if target.exists():
         target.rename(replaced)
     folder.rename(target)
+    if (replaced / BASES).is_dir():
+        (replaced / BASES).rename(target / BASES)
     return str(target)
 
 

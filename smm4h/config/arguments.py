@@ -47,18 +47,22 @@ class Range:
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
+    lt: float | None = None
 
     def __contains__(self, value: float) -> bool:
         return (
             (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
         )
 
     def __str__(self) -> str:
         if self.ge is not None and self.le is not None:
             return f"from {self.ge:g} to {self.le:g}"
         low = f"{self.ge:g} or more" if self.ge is not None else f"above {self.gt:g}"
+        if self.lt is not None:
+            return f"{low}, and below {self.lt:g}"
         return low if self.le is None else f"{low}, {self.le:g} at most"
 
 
@@ -70,6 +74,7 @@ def setting(
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
+    lt: float | None = None,
     choices: tuple[str, ...] | None = None,
     flag: str | None = None,
     effect: bool = True,
@@ -80,14 +85,14 @@ def setting(
 
     Args:
         group: its heading in `--help`; None: only `--help-all` lists it.
-        ge, gt, le: bounds of a number.
+        ge, gt, le, lt: bounds of a number.
         choices: of each element of a list.
         flag: the flag's and the recipe key's name, where it is not the field's.
         effect: whether another value gives other probabilities; without effect, another value is still the same job.
         secret: never written down.
         parse: returns a text's canonical spelling, or raises `InputError` with the reason.
     """
-    bounds = None if (ge, gt, le) == (None, None, None) else Range(ge, gt, le)
+    bounds = None if (ge, gt, le, lt) == (None,) * 4 else Range(ge, gt, le, lt)
     metadata = {
         **{"help": help, "group": group, "range": bounds, "choices": choices},
         **{"flag": flag, "effect": effect, "secret": secret, "parse": parse},
@@ -227,7 +232,9 @@ class JobSettings:
         1, "runs that each worker trains at a time, each on a CUDA stream", ge=1, le=16, effect=False
     )
     threads_per_worker: int = setting(0, "CPU threads of each worker (0: cores shared out evenly)", ge=0, effect=False)
-    save_minutes: float = setting(5.0, "minutes between two checkpoints of a run (0: none)", MACHINES, effect=False)
+    save_minutes: float = setting(
+        5.0, "minutes between two checkpoints of a run (0: none)", MACHINES, ge=0, effect=False
+    )
 
 
 @dataclass
@@ -253,7 +260,7 @@ class MemberSettings:
     adapter: str | None = setting(None, "train a small adapter beside frozen weights: lora, or {kind: lora, r: 16}")
     quantise: Literal["4bit"] | None = setting(None, "hold the weights that an adapter stands beside in 4 bits: 4bit")
     adapt: str | None = setting(None, "first adapt the encoder by masked words: {unlabelled: FILE}", RECIPE)
-    classifier_dropout: float = setting(0.1, "dropout before the last linear layer")
+    classifier_dropout: float = setting(0.1, "dropout before the last linear layer", ge=0, lt=1)
     fold_seed: int = setting(42, "seed of the member's folds", FOLDS)
     cleaning: list[str] = setting([], "cleaning steps; none: raw text", RECIPE, choices=CLEANING_NAMES)
     extra_train: bool = setting(True, "train on the rows of --extra_train_file, too")
@@ -295,8 +302,8 @@ class TrainerSettings:
     A test holds names and defaults against the installed transformers.
     """
 
-    learning_rate: float = setting(5e-5, "initial learning rate", TRAINING)
-    num_train_epochs: float = setting(3.0, "epochs", TRAINING)
+    learning_rate: float = setting(5e-5, "initial learning rate", TRAINING, ge=0)
+    num_train_epochs: float = setting(3.0, "epochs", TRAINING, gt=0)
     max_steps: int = setting(-1, "training steps, instead of epochs")
     per_device_train_batch_size: int = setting(8, "tweets a batch", TRAINING, ge=1)
     gradient_accumulation_steps: int = setting(1, "batches a step", ge=1)
@@ -306,15 +313,15 @@ class TrainerSettings:
     optim: str = setting("radam", "radam, or an optimizer of transformers (adamw_torch, ...)", TRAINING)
     optim_args: str | None = setting(None, "arguments of the optimizer")
     optim_target_modules: str | None = setting(None, "modules that GaLore and the like optimize")
-    adam_beta1: float = setting(0.9, "decay of the first moment")
-    adam_beta2: float = setting(0.999, "decay of the second moment; 0.95 to 0.98 for short runs")
-    adam_epsilon: float = setting(1e-6, "epsilon of the optimizer")
-    weight_decay: float = setting(0.0, "decoupled weight decay")
-    max_grad_norm: float = setting(1.0, "gradients are clipped at this norm")
+    adam_beta1: float = setting(0.9, "decay of the first moment", ge=0, lt=1)
+    adam_beta2: float = setting(0.999, "decay of the second moment; 0.95 to 0.98 for short runs", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-6, "epsilon of the optimizer", ge=0)
+    weight_decay: float = setting(0.0, "decoupled weight decay", ge=0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped at this norm", ge=0)
     lr_scheduler_type: Literal[SCHEDULERS] = setting("linear", "learning-rate schedule")
     lr_scheduler_kwargs: str | None = setting(None, "arguments of the schedule, as JSON")
-    warmup_steps: float = setting(0, "steps of warm-up; below 1, their share of all steps", TRAINING)
-    label_smoothing_factor: float = setting(0.0, "label smoothing")
+    warmup_steps: float = setting(0, "steps of warm-up; below 1, their share of all steps", TRAINING, ge=0)
+    label_smoothing_factor: float = setting(0.0, "label smoothing", ge=0, lt=1)
     neftune_noise_alpha: float | None = setting(None, "noise on embeddings (NEFTune)")
     train_sampling_strategy: str = setting("random", "random, group_by_length or sequential")
     length_column_name: str = setting("length", "column of precomputed lengths")
@@ -349,12 +356,12 @@ class TrainerSettings:
     batch_eval_metrics: bool = setting(False, "compute metrics batch by batch")
     include_for_metrics: list[str] = setting([], "more inputs for the metrics")
     save_strategy: str = setting("no", "save a run's state besides --save_minutes: no, epoch, steps", effect=False)
-    save_steps: float = setting(500, "steps between two states", effect=False)
+    save_steps: float = setting(500, "steps between two states", gt=0, effect=False)
     save_on_each_node: bool = setting(False, "save on each node", effect=False)
     restore_callback_states_from_checkpoint: bool = setting(False, "restore callbacks from a checkpoint")
     report_to: list[str] = setting([], "trackers: tensorboard, wandb, trackio, mlflow", HUB, effect=False)
     project: str = setting("huggingface", "the trackers' project (the output folder's name)", effect=False)
-    logging_steps: float = setting(10, "steps between two losses that trackers get", effect=False)
+    logging_steps: float = setting(10, "steps between two losses that trackers get", gt=0, effect=False)
     logging_strategy: Literal[INTERVALS] = setting("steps", "when trackers get losses", effect=False)
     logging_first_step: bool = setting(False, "report the first step's loss", effect=False)
     logging_nan_inf_filter: bool = setting(False, "leave losses that are not finite out of the report", effect=False)

@@ -1,5 +1,6 @@
 """Checks of settings: whatever can be wrong with a recipe is said before anything is read or trained."""
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,9 @@ OF_THE_PROCESS = {
 
 
 def check_range(name: str, value: Any, where: str) -> None:
-    """Raise `InputError` for a number outside its setting's range."""
+    """Raise `InputError` for a number outside its setting's range, and for one that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}--{name} {value} is no number that a training could use; write another")
     bounds = FIELDS[name].metadata["range"]
     if bounds is not None and value not in bounds:
         raise InputError(f"{where}--{name} {value} is out of its range: {bounds}")

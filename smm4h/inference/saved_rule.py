@@ -15,6 +15,7 @@ from smm4h.data.outputs.labels import in_order_of
 from smm4h.data.outputs.predictions import read_predictions
 from smm4h.data.splits import load_splits, read_gold
 from smm4h.ensemble.fitted_ensemble import asked_config, keep_saved_rule, write_ensemble
+from smm4h.ensemble.fitting import VotingConfig
 from smm4h.ensemble.stages import LabelledPart, fit_and_vote, remove_votes, score_job
 from smm4h.utils.errors import InputError
 from smm4h.utils.files import read_json
@@ -71,6 +72,17 @@ class JobParts:
         return replace(self, test_gold=gold.classes_in(task.space))
 
 
+def _check_models_are_kept(plan: Plan, config: VotingConfig) -> None:
+    """Raise `InputError` where the refits' models are kept alone, and are not to label new tweets alone."""
+    runs = [run for run in plan.runs if run.member.name in plan.members_with_models]
+    kept = {run.is_refit for run in runs if run.model.is_dir()}
+    if kept == {True} and not config.refits_alone:
+        raise InputError(
+            f"--predict_with all: {plan.output_dir} has kept no models but its refits', and predict.py and publish.py "
+            "would need all; leave this out, or train with --keep_models all"
+        )
+
+
 def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:
     """Make a rule the job's own: ensemble.json, final vote, submission, scores and errors follow.
 
@@ -80,6 +92,7 @@ def save_rule(parts: JobParts, asked: Mapping[str, str | None]) -> None:
     """
     plan, task = parts.plan, parts.job.task
     config = asked_config(plan, task, asked)
+    _check_models_are_kept(plan, config)
     lease = LeaseHolder().try_acquire(lease_file_of(plan.plan_file))
     if lease is None:
         raise InputError(f"{plan.output_dir}: the job is running; wait until it has ended, then repeat")

@@ -163,7 +163,7 @@ def _member_tensors(
             parts = {k: v for file in sorted(run.model.glob("*.safetensors")) for k, v in load_file(file).items()}
             parts = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in parts.items()}
             config, fold = _public_config(_without_keys(read_json(run.model / CONFIG)), parts), {}
-            if model and config.get("adapter", {}).get("base") != model.get("adapter", {}).get("base"):
+            if model and _base(config) != _base(model):
                 raise InputError(
                     f"{run.model} is an adapter of other base weights than {runs[0].model}, and both are published "
                     f"beside one base; remove {run.done_file} and give the job's command again, with the base of then"
@@ -174,6 +174,11 @@ def _member_tensors(
         tensors |= {f"members.{prefix_of(name)}.{number}.{key}": tensor for key, tensor in parts.items()}
         folds.append(fold)
     return tensors, {"model": model, "folds": folds, "refitted": [run.is_refit for run in runs]}
+
+
+def _base(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a model's config says of the base that its adapter stands beside; None without an adapter."""
+    return (config.get("adapter") or {}).get("base")
 
 
 def _public_config(config: dict[str, Any], weights: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:

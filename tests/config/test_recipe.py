@@ -164,6 +164,14 @@ def test_members_may_name_baselines_too():
         ),
         (["--streams_per_device", "2", "--tf32", "false"], "member bigru-42 has tf32, which works for one run"),
         (["--train_sampling_strategy", "batch_rebalance"], "choose random, group_by_length or sequential"),
+        (["--learning_rate", "nan"], "--learning_rate nan is no number that a training could use"),
+        (["--logit_adjustment", "inf"], "--logit_adjustment inf is no number"),
+        (["--adam_beta2", "1"], "--adam_beta2 1.0 is out of its range: 0 or more, and below 1"),
+        (["--save_minutes", "-1"], "--save_minutes -1.0 is out of its range: 0 or more"),
+        (
+            ["--head", "last_token", "--adapter", "{r: 2, target_modules: {q_proj: 7}}"],
+            "target_modules must be a name of linear layers, or a list of such names",
+        ),
         (["stray"], "unrecognized arguments: stray"),
     ],
 )

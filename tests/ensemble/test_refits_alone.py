@@ -93,8 +93,17 @@ def test_a_finished_job_is_switched_to_its_refits_and_back(refitted_job, new_twe
     folder = tmp_path / "out"
     shutil.copytree(refitted_job.folder, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*.tsv")}
+    refused = call(vote.main, folder, "--predict_with", "all", "--save")
+    assert refused.code == 2
+    assert f"--predict_with all: {folder} has kept no models but its refits'" in refused.err
+    assert {path: path.read_bytes() for path in folder.rglob("*.tsv")} == before
+    models = [run / "model" for member in ("encoder", "words") for run in (folder / member).glob("fold-[0-9]")]
+    for model in models:
+        model.mkdir()
     result = call(vote.main, folder, "--predict_with", "all", "--save")
     assert result.code == 0, result.err
+    for model in models:  # as somebody does who needs the room
+        model.rmdir()
     assert (folder / "votes" / "final.tsv").read_bytes() != before[folder / "votes" / "final.tsv"]
     labelled = call(predict.main, folder, new_tweets, "--output", tmp_path / "labels.tsv")
     assert labelled.code == 2

@@ -51,12 +51,21 @@ def test_only_allowed_files_are_published(published_job):
             assert path.name in {*sources, "config.json", "model.safetensors.index.json", "README.md", "SHA256SUMS"}
 
 
-def test_a_stray_file_is_not_published(tuned_job, tmp_path, call):
+def test_a_stray_file_is_not_published_and_base_models_beside_adapters_outlast_another_publication(
+    tuned_job, tmp_path, call
+):
     shutil.copytree(tuned_job.folder, tmp_path / "job")
     (tmp_path / "job" / "encoder" / "fold-0" / "model" / "tweets.txt").write_text("anything")
     result = call(publish.main, tmp_path / "job", "--to_folder", tmp_path / "published")
     assert result.code == 0, result.err
     assert not list((tmp_path / "published").rglob("tweets.txt"))
+    (tmp_path / "published" / "bases" / "qwen").mkdir(parents=True)  # which adapters would stand beside
+    (tmp_path / "published" / "bases" / "qwen" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "published" / "old.txt").write_text("of an earlier publication")
+    again = call(publish.main, tuned_job.folder, "--to_folder", tmp_path / "published", "--overwrite")
+    assert again.code == 0, again.err
+    assert (tmp_path / "published" / "bases" / "qwen" / "model.safetensors").read_bytes() == b"weights"
+    assert not (tmp_path / "published" / "old.txt").exists()
 
 
 @pytest.mark.slow

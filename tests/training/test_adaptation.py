@@ -72,6 +72,15 @@ def test_an_adaptation_that_is_stopped_and_resumed_ends_with_the_same_bytes(prep
     assert loss["after"] < loss["before"] - 0.2
 
 
+def test_an_adaptation_of_one_step_changes_the_encoder(prepare_job, pool):
+    prepared = prepare_job(adapt=adapted(pool, batch_size=1000))
+    run = adaptation_of(prepared)
+    adapt_encoder(run, prepared.data)
+    facts = json.loads((run.directory / "metrics.json").read_text())
+    assert facts["steps"] == 1
+    assert facts["masked_loss"]["after"] < facts["masked_loss"]["before"]
+
+
 def test_members_of_the_same_encoder_and_reading_share_one_adaptation_and_others_have_their_own(
     prepare_job, tmp_path, pool
 ):

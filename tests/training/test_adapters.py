@@ -20,6 +20,8 @@ from heads import AdapterError, TweetClassifier
 from smm4h.cli import predict, publish
 from smm4h.cli.train import main
 from smm4h.config.job import Member, parse_adapter
+from smm4h.config.plans.run import Run
+from smm4h.reporting.export import _member_tensors
 from smm4h.training.adapters import (
     add_adapter,
     add_member_adapter,
@@ -28,6 +30,7 @@ from smm4h.training.adapters import (
     quantised,
     trained_weights,
 )
+from smm4h.utils.errors import InputError
 
 LENGTHS = (9, 5, 2)
 
@@ -161,6 +164,18 @@ def test_an_adapter_is_never_put_beside_the_base_of_another_that_lay_at_the_same
     base.save_pretrained(folder / "bases" / "llama")
     with pytest.raises(AdapterError, match="has other weights than those that it was trained on"):
         TweetClassifier.from_pretrained(with_another_checksum(folder))
+
+
+def test_folds_whose_adapters_have_different_bases_are_not_published_beside_one(tmp_path):
+    model, runs = alone(tmp_path, "llama"), []
+    for name in ("fold-0", "fold-1"):
+        run = Run(Member("one", {"model_name_or_path": "llama"}), int(name[-1]), tmp_path / name, "")
+        model.save_pretrained(run.model)
+        runs.append(run)
+    assert len(_member_tensors("one", runs, torch.float32)[1]["folds"]) == 2
+    with_another_checksum(runs[1].model)
+    with pytest.raises(InputError, match=r"fold-1/model is an adapter of other base weights than .*fold-0/model"):
+        _member_tensors("one", runs, torch.float32)
 
 
 def with_another_checksum(folder):

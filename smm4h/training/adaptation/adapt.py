@@ -4,6 +4,7 @@ Gururangan et al. 2020, "Don't Stop Pretraining". Resumed as runs are, in any pr
 of a run apply, without predictions: checkpoints, `model/`, metrics.json, DONE.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,9 @@ def masked_trainer(run: Run, data: RunData, own: Path, texts: Dataset, report, s
     member = run.member
     arguments = run_arguments(member, own)
     arguments.run_name, arguments.report_to = run.name, []
+    batches = math.ceil(len(texts) / arguments.per_device_train_batch_size)
+    if batches * arguments.num_train_epochs <= 1:
+        arguments.warmup_steps = 0  # it would be rounded up to the one step, whose learning rate is 0
     tokenizer = load_tokenizer(member)
     model = load_masked_model(member)
     if arguments.device.type == "cpu" and allows_padding_free(member, arguments):
