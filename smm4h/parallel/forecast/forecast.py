@@ -27,7 +27,7 @@ from smm4h.parallel.forecast.costs import (
     working_bytes,
 )
 from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory, within_gpu_memory
-from smm4h.parallel.forecast.probe import NoForecast, probe
+from smm4h.parallel.forecast.probe import NoForecast, kinds_of, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.devices import available_memory
 from smm4h.utils.wording import counted
@@ -115,7 +115,7 @@ class Forecaster:
     """Forecasts a job and smaller ones of the same members and tweets, by one probe.
 
     Args:
-        measured: by kind of cost; empty: nothing was measured, since the job takes seconds.
+        measured: by kind of cost; empty: nothing was measured, since the job takes seconds by the guess.
     """
 
     size: JobSize
@@ -127,7 +127,8 @@ class Forecaster:
     def of_job(cls, plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> "Forecaster":
         """Probe the missing runs of a job, unless a guess says that they take seconds.
 
-        With quantised weights it is no guess: how fast bitsandbytes is differs too much between devices.
+        Two things are always measured: quantised weights, since how fast bitsandbytes is differs too much between
+        devices; and a job with a time limit, since a guess is of the whole job and can't tell what a smaller one takes.
 
         Raises `NoForecast`.
         """
@@ -136,7 +137,8 @@ class Forecaster:
         size, workers = JobSize.of_job(job, splits), Workers.of_job(job, launch)
         runs = missing_runs(plan)
         guess = makespan(runs, {run.name: guessed_seconds(run, size, workers) for run in runs}, workers.n)
-        if guess < QUICK and not any(run.member.args.quantise for run in runs):
+        is_measured = job.settings.time_limit is not None or any(run.member.args.quantise for run in runs)
+        if not kinds_of(runs) or (guess < QUICK and not is_measured):
             return cls(size, workers, {}, guess)
         return cls(size, workers, probe(runs, splits.labelled, job.task, workers.devices, workers.threads), guess)
 
