@@ -183,6 +183,27 @@ def test_quantised_weights_are_measured_in_the_shortest_job_too(paper_job, split
     assert probed == [len(plan.wanted)]
 
 
+@pytest.mark.parametrize(
+    ("row", "n_steps"),
+    [
+        ("{head: mean, max_steps: 20000}", 20_000),
+        ("{head: mean, max_steps: 10000, gradient_accumulation_steps: 2}", 20_000),
+        ("{head: mean, adapt: {epochs: 1600, batch_size: 8}}", 20_800),  # 13 batches of 100 texts
+    ],
+)
+def test_many_steps_of_a_tiny_encoder_are_no_short_job(tiny_encoder, tmp_path, monkeypatch, row, n_steps):
+    """Its operations are counted in seconds, and each of its steps takes some milliseconds beside them."""
+    probed = []
+    monkeypatch.setattr(module, "probe", lambda runs, *_: probed.append(len(runs)) or {})
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe_of(tmp_path, a=row), n_folds=2, runs_per_device=1)
+    job = read_command_line(words)
+    splits = load_splits(job)
+    plan = make_plan(job, *splits.hashes())
+    forecaster = Forecaster.of_job(plan, job, splits, LaunchEnvironment.detect())
+    assert probed == [len(plan.wanted)]
+    assert forecaster.guess > 0.01 * n_steps
+
+
 def test_with_a_limit_the_shortest_job_is_measured_too_and_made_smaller(paper_job, splits, monkeypatch):
     """The guess is of the whole job: by it, no fold and no member that is left out would save any time."""
     monkeypatch.setattr(module, "probe", lambda runs, *_: dict.fromkeys(map(kind_of_run, runs), MEASURED))

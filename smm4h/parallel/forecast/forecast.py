@@ -34,6 +34,7 @@ from smm4h.utils.wording import counted
 
 QUICK = 60.0  # seconds; a job that is guessed to take less is not probed
 RUN_GUESS, OPERATIONS, GPU_OPERATIONS = 0.5, 1e11, 3e13  # the guess: seconds of a run, and operations a second
+BATCH, GPU_BATCH = 0.01, 0.005  # seconds of a training batch for the guess, beside its operations
 CHARACTER_GUESS = 2e-5  # seconds to count a tweet's words and pieces, a character
 CHARACTERS, TOKENS = 130, 40  # of a tweet, for the guess
 VOTES, VOTES_A_TWEET = 6.0, 2e-4  # seconds of votes, scores and report, and those more for a tweet and member
@@ -217,25 +218,30 @@ def _stage_of(run: Run) -> int:
 
 
 def guessed_seconds(run: Run, size: JobSize, workers: Workers) -> float:
-    """Return a guess at a run's seconds that needs no measurement, by operations and characters."""
+    """Return a guess at a run's seconds that needs no measurement, by batches, operations and characters.
+
+    Of a tiny encoder, a batch's operations take a small part of the time that it takes.
+    """
     member, is_refit = run.member, run.is_refit
     if member.is_outside:
         return 0.0
-    speed = OPERATIONS if workers.devices[0] is None else GPU_OPERATIONS
+    batch, speed = (BATCH, OPERATIONS) if workers.devices[0] is None else (GPU_BATCH, GPU_OPERATIONS)
     length = min(TOKENS, member.args.max_seq_length)
     if run.is_adaptation:
-        n_tokens = size.adaptation_texts(member) * member.args.num_train_epochs * length
-        return RUN_GUESS + 6 * encoder_size(member) * n_tokens / speed
+        n_texts = size.adaptation_texts(member)
+        n_tokens = n_texts * member.args.num_train_epochs * length
+        return RUN_GUESS + planned_steps(member, n_texts)[0] * batch + 6 * encoder_size(member) * n_tokens / speed
     n_trained = size.training_tweets(member, is_refit=is_refit)
     n_predicted = size.predicted_tweets(member, is_refit=is_refit, is_teacher=False)
     if not member.has_encoder:
         per_tweet = CHARACTER_GUESS * CHARACTERS * (1 if is_quick(member) else 8)
         return RUN_GUESS + per_tweet * (n_trained + n_predicted)
     steps, evaluations = planned_steps(member, size.shown_tweets(member, is_refit=is_refit))
-    batch = member.args.per_device_train_batch_size * member.args.gradient_accumulation_steps
+    n_batches = steps * member.args.gradient_accumulation_steps
     n_predicted += round(evaluations * size.evaluated_tweets(is_refit=is_refit))
-    tokens = (3 * steps * batch + n_predicted) * length  # backward is twice forward
-    return RUN_GUESS + 2 * encoder_size(member) * tokens / speed
+    # Backward is twice forward.
+    tokens = (3 * n_batches * member.args.per_device_train_batch_size + n_predicted) * length
+    return RUN_GUESS + n_batches * batch + 2 * encoder_size(member) * tokens / speed
 
 
 def kept_bytes(runs: Sequence[Run], measured: Mapping[str, Measured], job: Job) -> float:
