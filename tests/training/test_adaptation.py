@@ -110,6 +110,38 @@ def test_switches_leave_the_jobs_own_texts_out(prepare_job, pool, switch, n_text
     assert texts.column_names == ["input_ids", "length"]  # no label
 
 
+LABELS = ["none", "side_effect", "?", ""]  # of tasks/own_data.yaml, but for the last two
+
+
+@pytest.fixture
+def labelled_pool(tmp_path):
+    """40 texts with a label of the task or another mark, or none, in turn."""
+    path = tmp_path / "labelled.csv"
+    path.write_text("text,label\n" + "".join(f"my son number {n},{LABELS[n % 4]}\n" for n in range(40)))
+    return path
+
+
+def test_labels_of_a_jobs_texts_to_adapt_to_are_counted_as_unused(tiny_encoder, tmp_path, call, labelled_pool):
+    train = tmp_path / "train.csv"
+    train.write_text("id,text,label\n" + "".join(f"{n},tweet {n},{LABELS[n % 2]}\n" for n in range(20)))
+    recipe = recipe_of(tmp_path, a="{head: mean}")
+    words = [recipe, "--task", "own_data", "--train_file", train, "--model_name_or_path", tiny_encoder]
+    words += ["--adapt", adapted(labelled_pool), "--output_dir", tmp_path / "out", "--use_cpu", "--check"]
+    result = call(main, *words)
+    assert result.code == 0, result.err
+    assert f"{labelled_pool}: 20 tweets have a label, which is not used" in result.out
+
+
+@pytest.mark.parametrize(("task", "n_labels"), [(["--task", "own_data"], 20), ([], 30)])
+def test_labels_of_texts_are_counted_as_unused_by_the_command_that_adapts(
+    tiny_encoder, tmp_path, call, labelled_pool, task, n_labels
+):
+    """Without a task nothing says which labels there are, and any mark counts."""
+    result = call(adapt.main, tiny_encoder, labelled_pool, "--output", tmp_path / "own", "--use_cpu", *task)
+    assert result.code == 0, result.err
+    assert f"{labelled_pool}: {n_labels} tweets have a label, which is not used" in result.out
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_only_masked_positions_reach_the_output_layer_and_the_loss_is_transformers_own(kind):
     config_class, small = ENCODERS[kind]
