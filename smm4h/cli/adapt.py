@@ -9,7 +9,7 @@ No label is read. Afterwards --model_name_or_path DIR/model names the adapted en
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from smm4h.utils.files import check_is_input, check_output_folder, read_json
 
 TEXT_COLUMNS = ["text", "tweet", "post", "sentence"]  # of files without a task; the first that a file has
 ANY = Task("texts", ["0", "1"], ["1"], "f1", Columns(text=TEXT_COLUMNS, label=["label"]))
+UNNAMED = replace(ANY, labels=[], positive=[])  # of files without a task: whatever their column of labels holds is one
 TOKENS = "tokens"  # folder of the texts' token ids, while the encoder is adapted
 SETTINGS = ("epochs", "learning_rate", "batch_size", "mlm_probability", "seed")  # of `Adaptation`, as flags
 
@@ -46,11 +47,12 @@ def main(words: Sequence[str] | None = None) -> None:
     member = member_of(arguments)
 
     from smm4h.data.dataset import content_hash  # libraries that take seconds to import
-    from smm4h.data.splits import read_texts
+    from smm4h.data.splits import UNUSED_LABELS, read_texts
     from smm4h.data.tokenization import check_encoders
     from smm4h.training.adaptation.adapt import adaptation_notes
 
-    texts, findings = read_texts(arguments.files, task_of(arguments), arguments.encoding, ids_may_lack=True)
+    options = {"ids_may_lack": True, "unused_labels": UNUSED_LABELS}
+    texts, findings = read_texts(arguments.files, task_of(arguments), arguments.encoding, **options)
     for finding in findings:
         console.print(f" {finding}", markup=False, soft_wrap=True)
     run = run_of(member, arguments, content_hash(texts))
@@ -113,7 +115,7 @@ def member_of(arguments: argparse.Namespace) -> Member:
 
 def task_of(arguments: argparse.Namespace) -> Task:
     """Return the task whose columns the files have."""
-    return with_columns(read_task(str(find_task(arguments.task))) if arguments.task else ANY, arguments)
+    return with_columns(read_task(str(find_task(arguments.task))) if arguments.task else UNNAMED, arguments)
 
 
 def run_of(member: Member, arguments: argparse.Namespace, content: str) -> Run:

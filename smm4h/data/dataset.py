@@ -206,7 +206,8 @@ def read_tweets(
         paths: files, compressed or not, and folders of files, which are read by name.
         encoding_flag: the command's flag for the encoding, for messages; None: it has none, nor flags for columns.
         ids_may_lack: see `tweets_of`.
-        unused_labels: of unlabelled files, the finding about tweets that have one of the task's labels; None: none.
+        unused_labels: of unlabelled files, the finding about tweets that have one of the task's labels, or any label
+            where the task names none; None: no finding.
     """
     tables = _tables(paths, task, labelled, encoding, encoding_flag, ids_may_lack, unused_labels)
     dataset, _, findings = tweets_of_tables(
@@ -252,13 +253,19 @@ def _tables(
 
 
 def _count_labels(table: Table, task: Task) -> int:
-    """Return how many tweets of a table have one of the task's labels, or a list of them, in its column of labels."""
+    """Return how many tweets of a table have one of the task's labels, or a list of them, in its column of labels.
+
+    Of a task that names no labels, whatever the column holds is one.
+    """
     known = KnownLabels(task)
     class_of, without = (known.class_of_set, 0) if task.multi_label else (known.class_of, -1)
 
+    def is_label(cell: str) -> bool:
+        return not task.labels or class_of(cell) not in (UNKNOWN, without)
+
     def count(name: str) -> int:
         counts = Counter(cell.strip() for cell in table.columns[table.names.index(name)])
-        return sum(n for cell, n in counts.items() if cell and class_of(cell) not in (UNKNOWN, without))
+        return sum(n for cell, n in counts.items() if cell and is_label(cell))
 
     return max((count(name) for name in task.columns.label if name in table.names), default=0)
 

@@ -143,7 +143,9 @@ def load_splits(job: Job) -> Splits:
         findings += extra_findings(extra, labelled, test, seeds, job)
     adaptation, shared = {}, {}
     for file in job.adaptation_files:
-        adaptation[file], more = read_texts([file], job.task, settings.encoding, ids_may_lack=True)
+        adaptation[file], more = read_texts(
+            [file], job.task, settings.encoding, ids_may_lack=True, unused_labels=UNUSED_LABELS
+        )
         shared[file] = shared_texts(adaptation[file], labelled, test)
         findings += [*more, *adaptation_findings(file, shared[file], job)]
     further = {"extra": extra, "adaptation": adaptation, "shared": shared, "test_labels": test_labels}

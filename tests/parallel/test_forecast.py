@@ -16,7 +16,7 @@ from smm4h.config.recipe import read_command_line
 from smm4h.data.splits import load_splits
 from smm4h.parallel.environment import LaunchEnvironment
 from smm4h.parallel.forecast import forecast as module
-from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost
+from smm4h.parallel.forecast.costs import Measured, fit_seconds, kind_of_cost, kind_of_run
 from smm4h.parallel.forecast.forecast import Forecaster, Workers, makespan, shortages
 from smm4h.parallel.forecast.limit import planned_within, smaller_jobs, within_time_limit
 from smm4h.parallel.forecast.size import JobSize, planned_steps
@@ -181,6 +181,43 @@ def test_quantised_weights_are_measured_in_the_shortest_job_too(paper_job, split
     plan.runs[-1].member.args.quantise = "4bit"
     Forecaster.of_job(plan, paper_job, splits, launch)
     assert probed == [len(plan.wanted)]
+
+
+@pytest.mark.parametrize(
+    ("row", "n_steps"),
+    [
+        ("{head: mean, max_steps: 20000}", 20_000),
+        ("{head: mean, max_steps: 10000, gradient_accumulation_steps: 2}", 20_000),
+        ("{head: mean, adapt: {epochs: 1600, batch_size: 8}}", 20_800),  # 13 batches of 100 texts
+    ],
+)
+def test_many_steps_of_a_tiny_encoder_are_no_short_job(tiny_encoder, tmp_path, monkeypatch, row, n_steps):
+    """Its operations are counted in seconds, and each of its steps takes some milliseconds beside them."""
+    probed = []
+    monkeypatch.setattr(module, "probe", lambda runs, *_: probed.append(len(runs)) or {})
+    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe_of(tmp_path, a=row), n_folds=2, runs_per_device=1)
+    job = read_command_line(words)
+    splits = load_splits(job)
+    plan = make_plan(job, *splits.hashes())
+    forecaster = Forecaster.of_job(plan, job, splits, LaunchEnvironment.detect())
+    assert probed == [len(plan.wanted)]
+    assert forecaster.guess > 0.01 * n_steps
+
+
+def test_with_a_limit_the_shortest_job_is_measured_too_and_made_smaller(paper_job, splits, monkeypatch):
+    """The guess is of the whole job: by it, no fold and no member that is left out would save any time."""
+    monkeypatch.setattr(module, "probe", lambda runs, *_: dict.fromkeys(map(kind_of_run, runs), MEASURED))
+    plan, launch = plan_of(paper_job, splits), LaunchEnvironment.detect()
+    assert not Forecaster.of_job(plan, paper_job, splits, launch).measured  # so short is it by the guess
+    whole = forecaster_of(paper_job, splits).forecast(plan, paper_job)
+
+    def limited_to(seconds):
+        job = replace(paper_job, settings=replace(paper_job.settings, time_limit=f"{seconds:.0f}s"))
+        return within_time_limit(job, splits, launch)[0]
+
+    with pytest.raises(InputError, match=r"3 folds of bigru-42 alone are forecast to take about (5|10|15|20) s"):
+        limited_to(1)
+    assert limited_to(whole.seconds * 0.99).settings.n_folds == 4
 
 
 def test_all_processes_of_a_launch_plan_the_same_job_and_so_do_those_of_a_resumed_one(paper_job, splits, monkeypatch):

@@ -12,6 +12,7 @@ from conftest import (
     history,
     job_words,
     recipe_of,
+    run_here,
     session_of,
     start,
     train_words,
@@ -119,6 +120,38 @@ def test_switches_leave_the_jobs_own_texts_out(prepare_job, pool, switch, n_text
     assert texts.column_names == ["input_ids", "length"]  # no label
 
 
+LABELS = ["none", "side_effect", "?", ""]  # of tasks/own_data.yaml, but for the last two
+
+
+@pytest.fixture
+def labelled_pool(tmp_path):
+    """40 texts with a label of the task or another mark, or none, in turn."""
+    path = tmp_path / "labelled.csv"
+    path.write_text("text,label\n" + "".join(f"my son number {n},{LABELS[n % 4]}\n" for n in range(40)))
+    return path
+
+
+def test_labels_of_a_jobs_texts_to_adapt_to_are_counted_as_unused(tiny_encoder, tmp_path, call, labelled_pool):
+    train = tmp_path / "train.csv"
+    train.write_text("id,text,label\n" + "".join(f"{n},tweet {n},{LABELS[n % 2]}\n" for n in range(20)))
+    recipe = recipe_of(tmp_path, a="{head: mean}")
+    words = [recipe, "--task", "own_data", "--train_file", train, "--model_name_or_path", tiny_encoder]
+    words += ["--adapt", adapted(labelled_pool), "--output_dir", tmp_path / "out", "--use_cpu", "--check"]
+    result = call(main, *words)
+    assert result.code == 0, result.err
+    assert f"{labelled_pool}: 20 tweets have a label, which is not used" in result.out
+
+
+@pytest.mark.parametrize(("task", "n_labels"), [(["--task", "own_data"], 20), ([], 30)])
+def test_labels_of_texts_are_counted_as_unused_by_the_command_that_adapts(
+    tiny_encoder, tmp_path, call, labelled_pool, task, n_labels
+):
+    """Without a task nothing says which labels there are, and any mark counts."""
+    result = call(adapt.main, tiny_encoder, labelled_pool, "--output", tmp_path / "own", "--use_cpu", *task)
+    assert result.code == 0, result.err
+    assert f"{labelled_pool}: {n_labels} tweets have a label, which is not used" in result.out
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_only_masked_positions_reach_the_output_layer_and_the_loss_is_transformers_own(kind):
     config_class, small = ENCODERS[kind]
@@ -193,6 +226,58 @@ def test_an_adapted_encoder_keeps_its_pretrained_pooler_and_its_own_tokenizer(
         expected = weights if name.startswith("pooler") else weights + 1
         torch.testing.assert_close(changed[name], expected)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").model_max_length == 128
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_encoder, tmp_path_factory, pool):
+    """The words of a job, but for its adapt, that has a result: its word member is trained, its encoder not adapted."""
+    folder = tmp_path_factory.mktemp("begun")
+    recipe = recipe_of(folder, a="{head: mean}", counts="{classifier: tfidf-logistic, adapt: none}")
+    words = job_words(tiny_encoder, folder / "out", recipe=recipe, n_folds=2)
+    result = run_here(main, *words, "--adapt", adapted(pool), "--members", "counts")
+    assert result.code == 0, result.err
+    return words
+
+
+@pytest.mark.parametrize(
+    ("name", "further", "settings", "message"),
+    [
+        ("hospital.tsv", "", {}, None),
+        ("moved.tsv", "", {}, None),
+        (
+            *("hospital.tsv", "more\n", {}),
+            "was made with other texts: the content of {file}, which encoders are adapted to, has changed since; bring "
+            "the old file back, or choose another --output_dir",
+        ),
+        (
+            *("hospital.tsv", "more\n", {"epochs": 2}),
+            "was made with another recipe: recipe members a adapt epochs was 1.0 and is 2.0 now, and the content of "
+            "{file} has changed; choose another --output_dir, or the recipe, flags and file that it was made with",
+        ),
+        (
+            *("other.tsv", "more\n", {}),
+            "was made with another recipe: recipe members a adapt unlabelled was hospital.tsv and is other.tsv now; "
+            "choose another --output_dir, or the recipe or flags that it was made with",
+        ),
+        (
+            *("hospital.tsv", "", {"batch_size": 8}),
+            "was made with another recipe: recipe members a adapt batch_size was 16 and is 8 now; choose another "
+            "--output_dir, or the recipe or flags that it was made with",
+        ),
+    ],
+)
+def test_what_has_changed_of_an_adaptation_since_a_job_was_begun_is_named(
+    begun, tmp_path, call, pool, name, further, settings, message
+):
+    file = tmp_path / name
+    file.write_text(pool.read_text() + further)
+    words = *begun, "--adapt", adapted(file, **settings)
+    for more in ("--check",), ("--members", "counts"):
+        result = call(main, *words, *more)
+        assert result.code == (2 if message else 0), result.err
+        errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+        folder = begun[begun.index("--output_dir") + 1]
+        assert errors == ([f"error: {folder} {message.format(file=file)}"] if message else [])
 
 
 def test_an_adaptation_is_needed_until_its_runs_are_done_and_may_then_be_removed(prepare_job, tmp_path, pool):

@@ -32,6 +32,7 @@ class Plan:
     wanted: list[Run]
     identity: dict[str, Any]  # what a result depends on: recipe, task, data
     baselines: list[Run] = field(default_factory=list)  # without a vote
+    text_files: Mapping[str, str] = field(default_factory=dict)  # by content hash: files that encoders are adapted to
 
     @property
     def plan_file(self) -> Path:
@@ -147,7 +148,8 @@ def make_plan(
     runs = _runs(job.output_dir, members, identity)
     baselines = _runs(job.output_dir / "baselines", job.baselines, identity, are_baselines=True)
     wanted = wanted_of([*runs, *baselines], job.settings)
-    return Plan(job.output_dir, runs, [*adaptations_of(wanted), *wanted], identity, baselines)
+    text_files = {content: file for file, content in (adaptation or {}).items()}
+    return Plan(job.output_dir, runs, [*adaptations_of(wanted), *wanted], identity, baselines, text_files)
 
 
 def wanted_of(runs: Iterable[Run], settings: JobSettings) -> list[Run]:

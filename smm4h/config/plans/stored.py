@@ -1,6 +1,8 @@
 """The plan that an output folder holds, and its difference from the plan of this command."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from smm4h.config.arguments import DEFAULTS
@@ -29,15 +31,73 @@ def difference_from_stored(plan: Plan) -> str | None:
     stored = stored_plan(plan)
     if stored is None:
         return None
+    names = _names_of_texts(stored, plan)
+    before, now = _by_key(stored, plan.identity, names), _by_key(plan.identity, stored, names)
+    changed = _changed_texts(stored, plan, names)
     for part, remedy in (("task", "task"), ("data", "data"), ("recipe", "recipe or flags")):
-        if difference := _first_difference(stored[part], plan.identity[part], part):
+        if difference := _first_difference(before[part], now[part], part):
+            if changed and part == "recipe":
+                difference += f", and the content of {changed} has changed"
+                remedy = "recipe, flags and file"
             saving = f"; ensemble.py {plan.output_dir} --save changes how a finished job decides"
             return (
                 f"{plan.output_dir} was made with another {part}: {difference}; "
                 f"choose another --output_dir, or the {remedy} that it was made with"
                 f"{saving if difference.startswith(OF_THE_RULE) else ''}"
             )
+    if changed is None:
+        return None
+    return (
+        f"{plan.output_dir} was made with other texts: the content of {changed}, which encoders are adapted to, has "
+        "changed since; bring the old file back, or choose another --output_dir"
+    )
+
+
+def _texts_of(content: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return by member that is adapted the hash of the texts of its file; None: it has no file.
+
+    Of a member from elsewhere, `adapt` has no effect, and is whatever the recipe says for all.
+    """
+    members = content["recipe"]["members"].items()
+    adapted = {name: own["adapt"] for name, own in members if "adapt" in own and "predictions" not in own}
+    return {name: json.loads(settings).get("unlabelled") for name, settings in adapted.items()}
+
+
+def _names_of_texts(stored: Mapping[str, Any], plan: Plan) -> dict[str | None, str]:
+    """Return by hash of content the names of files that encoders are adapted to, as they were called at first."""
+    names, texts = {content: Path(file).name for content, file in plan.text_files.items()}, _texts_of(stored)
+    for adaptation in stored.get("adaptations", {}).values():
+        if "unlabelled" in adaptation:
+            members = [name for name in adaptation["members"] if name in texts]
+            names |= {texts[name]: adaptation["unlabelled"]["file"] for name in members}
+    return names
+
+
+def _changed_texts(stored: Mapping[str, Any], plan: Plan, names: Mapping[str | None, str]) -> str | None:
+    """Return a file of texts, as it is named now, that has another content than when the folder was made; or None.
+
+    Args:
+        names: see `_names_of_texts`.
+    """
+    before = _texts_of(stored)
+    for member, content in _texts_of(plan.identity).items():
+        own = before.get(member, content)
+        if own != content and names.get(own, own) == names.get(content, content):
+            return plan.text_files.get(content, names.get(content, content))
     return None
+
+
+def _by_key(content: Mapping[str, Any], other: Mapping[str, Any], names: Mapping[str | None, str]) -> dict[str, Any]:
+    """Return the content of a plan with each `adapt` as a mapping, in which a file's name is in the hash's place.
+
+    An `adapt` that the other plan's member lacks stays as it is.
+    """
+    members = dict(content["recipe"]["members"])
+    for name in _texts_of(content).keys() & _texts_of(other).keys():
+        own = json.loads(members[name]["adapt"])
+        own["unlabelled"] = names.get(own.get("unlabelled"), own.get("unlabelled"))
+        members[name] = {**members[name], "adapt": own}
+    return {**content, "recipe": {**content["recipe"], "members": members}}
 
 
 def _first_difference(stored: Any, current: Any, path: str) -> str | None:

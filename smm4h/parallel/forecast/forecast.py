@@ -27,13 +27,14 @@ from smm4h.parallel.forecast.costs import (
     working_bytes,
 )
 from smm4h.parallel.forecast.gpu_memory import SPARE, GpuMemory, within_gpu_memory
-from smm4h.parallel.forecast.probe import NoForecast, probe
+from smm4h.parallel.forecast.probe import NoForecast, kinds_of, probe
 from smm4h.parallel.forecast.size import JobSize, planned_steps
 from smm4h.utils.devices import available_memory
 from smm4h.utils.wording import counted
 
 QUICK = 60.0  # seconds; a job that is guessed to take less is not probed
 RUN_GUESS, OPERATIONS, GPU_OPERATIONS = 0.5, 1e11, 3e13  # the guess: seconds of a run, and operations a second
+BATCH, GPU_BATCH = 0.01, 0.005  # seconds of a training batch for the guess, beside its operations
 CHARACTER_GUESS = 2e-5  # seconds to count a tweet's words and pieces, a character
 CHARACTERS, TOKENS = 130, 40  # of a tweet, for the guess
 VOTES, VOTES_A_TWEET = 6.0, 2e-4  # seconds of votes, scores and report, and those more for a tweet and member
@@ -115,7 +116,7 @@ class Forecaster:
     """Forecasts a job and smaller ones of the same members and tweets, by one probe.
 
     Args:
-        measured: by kind of cost; empty: nothing was measured, since the job takes seconds.
+        measured: by kind of cost; empty: nothing was measured, since the job takes seconds by the guess.
     """
 
     size: JobSize
@@ -127,7 +128,8 @@ class Forecaster:
     def of_job(cls, plan: Plan, job: Job, splits: Splits, launch: LaunchEnvironment) -> "Forecaster":
         """Probe the missing runs of a job, unless a guess says that they take seconds.
 
-        With quantised weights it is no guess: how fast bitsandbytes is differs too much between devices.
+        Two things are always measured: quantised weights, since how fast bitsandbytes is differs too much between
+        devices; and a job with a time limit, since a guess is of the whole job and can't tell what a smaller one takes.
 
         Raises `NoForecast`.
         """
@@ -136,7 +138,8 @@ class Forecaster:
         size, workers = JobSize.of_job(job, splits), Workers.of_job(job, launch)
         runs = missing_runs(plan)
         guess = makespan(runs, {run.name: guessed_seconds(run, size, workers) for run in runs}, workers.n)
-        if guess < QUICK and not any(run.member.args.quantise for run in runs):
+        is_measured = job.settings.time_limit is not None or any(run.member.args.quantise for run in runs)
+        if not kinds_of(runs) or (guess < QUICK and not is_measured):
             return cls(size, workers, {}, guess)
         return cls(size, workers, probe(runs, splits.labelled, job.task, workers.devices, workers.threads), guess)
 
@@ -215,25 +218,30 @@ def _stage_of(run: Run) -> int:
 
 
 def guessed_seconds(run: Run, size: JobSize, workers: Workers) -> float:
-    """Return a guess at a run's seconds that needs no measurement, by operations and characters."""
+    """Return a guess at a run's seconds that needs no measurement, by batches, operations and characters.
+
+    Of a tiny encoder, a batch's operations take a small part of the time that it takes.
+    """
     member, is_refit = run.member, run.is_refit
     if member.is_outside:
         return 0.0
-    speed = OPERATIONS if workers.devices[0] is None else GPU_OPERATIONS
+    batch, speed = (BATCH, OPERATIONS) if workers.devices[0] is None else (GPU_BATCH, GPU_OPERATIONS)
     length = min(TOKENS, member.args.max_seq_length)
     if run.is_adaptation:
-        n_tokens = size.adaptation_texts(member) * member.args.num_train_epochs * length
-        return RUN_GUESS + 6 * encoder_size(member) * n_tokens / speed
+        n_texts = size.adaptation_texts(member)
+        n_tokens = n_texts * member.args.num_train_epochs * length
+        return RUN_GUESS + planned_steps(member, n_texts)[0] * batch + 6 * encoder_size(member) * n_tokens / speed
     n_trained = size.training_tweets(member, is_refit=is_refit)
     n_predicted = size.predicted_tweets(member, is_refit=is_refit, is_teacher=False)
     if not member.has_encoder:
         per_tweet = CHARACTER_GUESS * CHARACTERS * (1 if is_quick(member) else 8)
         return RUN_GUESS + per_tweet * (n_trained + n_predicted)
     steps, evaluations = planned_steps(member, size.shown_tweets(member, is_refit=is_refit))
-    batch = member.args.per_device_train_batch_size * member.args.gradient_accumulation_steps
+    n_batches = steps * member.args.gradient_accumulation_steps
     n_predicted += round(evaluations * size.evaluated_tweets(is_refit=is_refit))
-    tokens = (3 * steps * batch + n_predicted) * length  # backward is twice forward
-    return RUN_GUESS + 2 * encoder_size(member) * tokens / speed
+    # Backward is twice forward.
+    tokens = (3 * n_batches * member.args.per_device_train_batch_size + n_predicted) * length
+    return RUN_GUESS + n_batches * batch + 2 * encoder_size(member) * tokens / speed
 
 
 def kept_bytes(runs: Sequence[Run], measured: Mapping[str, Measured], job: Job) -> float:
