@@ -157,7 +157,8 @@ def test_no_more_runs_at_a_time_than_a_gpu_holds(paper_job, splits, tmp_path):
 def test_the_probe_measures_every_kind_and_leaves_nothing_behind(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "QUICK", 0.0)
     rows = {"a": "{head: mean}", "b": "{head: last3}", "c": "{classifier: tfidf-svm}", "d": "{classifier: textcnn}"}
-    words = job_words(tiny_encoder, tmp_path / "out", recipe=recipe_of(tmp_path, **rows), max_train_samples=200)
+    flags = {"recipe": recipe_of(tmp_path, **rows), "max_train_samples": 200, "runs_per_device": 1}
+    words = job_words(tiny_encoder, tmp_path / "out", **flags)
     job = read_command_line(words)
     splits = load_splits(job)
     plan = plan_of(job, splits)
