@@ -67,10 +67,11 @@ class PreparedJob:
         """Read all of a job's input; raise `InputError` for what is wrong with it."""
         silence_libraries()
         check_trackers(job.members)
-        job = with_runs_per_device(job, launch)
         splits = load_splits(job)
         if splits.test is None and job.settings.gold_file:
             raise InputError("--gold_file has labels of test tweets, and there are none; name them with --test_file")
+        if missing_runs(make_plan(job, *splits.hashes())):  # a finished job asks nobody about its encoders
+            job = with_runs_per_device(job, launch)
         job, splits, forecaster = apply_time_limit(job, splits, launch)
         plan = make_plan(job, *splits.hashes())
         return cls(job, splits, plan, read_gold(job, splits), forecaster)

@@ -25,6 +25,7 @@ from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server
 from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, streams_each, threads_each
+from smm4h.parallel.forecast.cpu_workers import with_runs_per_device
 from smm4h.parallel.progress import JobProgress
 from smm4h.parallel.run_state import (
     RUN_FAILED,
@@ -175,6 +176,8 @@ def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) ->
 
         trainers: Trainers = JointTraining(launch, job, runs, data)
     else:
+        if unfinished(runs):  # damaged ones of a job that was finished, too
+            job = with_runs_per_device(job, launch)
         trainers = WorkerPool(launch, job, runs, data)
     progress = JobProgress(without_removed(runs), costs, job.task.measure, quiet=not launch.is_main_process)
     with trainers, progress:
@@ -262,7 +265,7 @@ class WorkerPool:
     def __init__(self, launch: LaunchEnvironment, job: Job, runs: Sequence[Run], data: RunData) -> None:
         self.launch, self.runs, self.data = launch, list(runs), data
         use_cpu = job.members[0].args.use_cpu
-        places = devices(launch, use_cpu) * job.settings.runs_per_device
+        places = devices(launch, use_cpu) * (job.settings.runs_per_device or 1)  # 0: nothing is left to train
         self.n_streams = streams_each(job.settings, places, use_cpu)
         self.shares = share_out(self.runs, places, has_cpu_worker=launch.local_rank == 0)
         n_workers = max(len(places), len(self.shares))  # of the whole job: bytes depend on threads, not on --folds

@@ -49,5 +49,5 @@ def most_weights(job: Job) -> float:
     """Return about how many weights the largest encoder of a job has; 0 where none can be asked."""
     try:
         return max(encoder_size(member) + embedding_size(member) for member in job.members)
-    except InputError:  # a finished job needs no encoder; any other names it when its encoders are checked
+    except InputError:  # it is named when the encoders are checked, or not needed, as runs of an adapted one are left
         return 0.0
