@@ -95,8 +95,6 @@ def train_prepared(prepared: PreparedJob, launch: LaunchEnvironment) -> None:
         if launch.is_main_process:
             remove_abandoned(plan.output_dir)
             free_abandoned(plan.output_dir)
-        if launch.local_rank == 0:  # once on each host, whose files may be its own
-            check_same_encoders(plan, [run.member for run in missing_runs(plan)])
         data = prepare_output_dir(plan, job, splits, launch, notices)
         if launch.is_main_process:
             job = fitting_on_gpus(job, print_forecast(prepared, launch))
@@ -163,6 +161,7 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
         check_gpus()
     check_optimizers(missing, plan.output_dir)
     if is_stored(plan):
+        check_same_encoders(plan, missing)
         missing = [member for member in missing if not has_token_table(plan.token_folder, "labelled", member)]
     names = {member.args.model_name_or_path for member in missing if member.has_encoder}
     check_encoders([m for m in job.members if m.args.model_name_or_path in names], job.task, splits.labelled)

@@ -18,28 +18,32 @@ from smm4h.utils.leases import lease_file_of, wait_for_lease
 WEIGHTS = ("*.safetensors", "*.bin")  # the first that a folder has are those that are loaded
 
 
-def check_same_encoders(plan: Plan, members: Iterable[Member]) -> None:
-    """Record the members' encoders where the job has not used them yet.
-
-    Raises `InputError` for one that is not what it was when the job's first run with it began. The files of a folder
-    are hashed once, and known again by their times; of a model of the Hub its commit is compared.
-    """
-    used = {(m.args.model_name_or_path, m.args.model_revision): m for m in members if m.has_encoder}
-    if not used:
-        return
+def record_encoders(plan: Plan, members: Iterable[Member]) -> None:
+    """Record the members' encoders where no run of the job has begun with them yet; raises as `check_same_encoders`."""
     file = plan.output_dir / ENCODERS_FILE
     with wait_for_lease(lease_file_of(file), file):
-        known = read_checked_json(file) or {}
-        new = {}
-        for (name, revision), member in used.items():
-            before = known.get(key := f"{name} {revision}")
-            content = _content(member, (before or {}).get("files"))
-            if before is None and content:
-                new[key] = content
-            elif content and _told(before) != _told(content):
-                raise InputError(_refusal(name, before, content, file))
-        if new:
-            write_checked_json(file, {**known, **new})
+        if new := check_same_encoders(plan, members):
+            write_checked_json(file, {**(read_checked_json(file) or {}), **new})
+
+
+def check_same_encoders(plan: Plan, members: Iterable[Member]) -> dict[str, dict[str, Any]]:
+    """Return what is to be recorded of the members' encoders that the job has not used yet.
+
+    The files of a folder are hashed once, and known again by their times; of a model of the Hub its commit is compared.
+
+    Raises `InputError` for an encoder that is not what it was when the job's first run with it began.
+    """
+    file, new = plan.output_dir / ENCODERS_FILE, {}
+    known = read_checked_json(file) or {}
+    used = {(m.args.model_name_or_path, m.args.model_revision): m for m in members if m.has_encoder}
+    for (name, revision), member in used.items():
+        before = known.get(key := f"{name} {revision}")
+        content = _content(member, (before or {}).get("files"))
+        if before is None and content:
+            new[key] = content
+        elif content and _told(before) != _told(content):
+            raise InputError(_refusal(name, before, content, file))
+    return new
 
 
 def _content(member: Member, known: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from smm4h.config.plans.run import Run
 from smm4h.data.dataset import column
 from smm4h.data.tokenization import encoder_size, token_table
 from smm4h.parallel import fork_server
+from smm4h.parallel.encoder_record import record_encoders
 from smm4h.parallel.environment import LaunchEnvironment, devices, is_joint_training, streams_each, threads_each
 from smm4h.parallel.forecast.cpu_workers import with_runs_per_device
 from smm4h.parallel.progress import JobProgress
@@ -164,6 +165,8 @@ def make_pool(launch: LaunchEnvironment, job: Job, plan: Plan, data: RunData) ->
     reopen_damaged_runs(runs)
     remove_damaged_pseudo_labels(plan, data)
     clean_up_finished_runs(runs)
+    if launch.local_rank == 0:  # once on each host, whose files may be its own
+        record_encoders(plan, [run.member for run in unfinished(runs)])
     joint = is_joint_training(launch, job.settings)
     # The command was given again, so failed runs may be tried again. In joint training a failure ends all processes and
     # each command is one try: failed runs are tried again only when nothing else is left to do. Side by side, whichever

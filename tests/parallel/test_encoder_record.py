@@ -29,18 +29,21 @@ def test_an_encoder_that_changed_between_two_commands_is_refused(encoder, tmp_pa
     assert call(main, *words, "--folds", 0).code == 0
     shutil.copytree(encoder, tmp_path / "before")
     change_weights(encoder)
+    assert call(main, *words, "--folds", 1, "--check").code == 2
     refused = call(main, *words, "--folds", 1)
     assert refused.code == 2
     assert f"error: {encoder}/model.safetensors changed since the job's first run with it" in refused.err
     assert f"which {output / ENCODERS_FILE} records; bring back what was there" in refused.err
     assert not (output / "last3-42" / "fold-1" / "DONE").exists()
     assert call(main, *words, "--folds", 0).code == 0  # for which nothing is missing
+    (output / "last3-42" / "fold-0" / "test.parquet").write_bytes(b"damaged")
+    assert call(main, *words, "--folds", 0).code == 2  # it would be made again, with the other encoder
     shutil.rmtree(encoder)
     shutil.move(tmp_path / "before", encoder)
     for path in encoder.iterdir():
         os.utime(path)
     (encoder / "README.md").write_text("what it is")
-    assert call(main, *words, "--folds", 1).code == 0
+    assert call(main, *words, "--folds", 0, 1).code == 0
 
 
 def test_a_tokenizer_that_changed_is_refused_and_a_new_encoder_is_none_that_changed(encoder, tmp_path, call):
