@@ -175,7 +175,7 @@ def test_a_run_that_failed_with_three_commands_is_skipped_by_the_next(still_enco
     words = job_words(still_encoder, tmp_path / "out", recipe=recipe, parallel="data", folds=0)
     first = launch(2, words)
     for _ in range(2):
-        log_event(read_plan(tmp_path / "out")[0].runs[0], "failed", error="as with another command")
+        log_event(read_plan(tmp_path / "out")[0].runs[0], "failed", error="ValueError: as with another command")
     last = launch(2, words)
     assert [first.code, last.code] == [1, 1]
     failed = [event for event in history(tmp_path / "out" / "hopeless" / "fold-0") if event["event"] == "failed"]
