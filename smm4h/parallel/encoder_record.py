@@ -11,6 +11,7 @@ from smm4h.config.output_paths import ENCODERS_FILE
 from smm4h.config.plans.plan import Plan
 from smm4h.data.tokenization import hub_arguments
 from smm4h.models.encoder_check import TOKENIZER_PATTERNS
+from smm4h.utils.console import console
 from smm4h.utils.durable import hash_files, read_checked_json, write_checked_json
 from smm4h.utils.errors import InputError
 from smm4h.utils.leases import lease_file_of, wait_for_lease
@@ -19,10 +20,18 @@ WEIGHTS = ("*.safetensors", "*.bin")  # the first that a folder has are those th
 
 
 def record_encoders(plan: Plan, members: Iterable[Member]) -> None:
-    """Record the members' encoders where no run of the job has begun with them yet; raises as `check_same_encoders`."""
+    """Record the members' encoders where no run of the job has begun with them yet; raises as `check_same_encoders`.
+
+    A damaged record is made again, of all members.
+    """
     file = plan.output_dir / ENCODERS_FILE
     with wait_for_lease(lease_file_of(file), file):
-        if new := check_same_encoders(plan, members):
+        is_damaged = file.exists() and read_checked_json(file) is None
+        if is_damaged:
+            console.print(f"note: {file} is damaged; it is made again", markup=False, soft_wrap=True)
+            members = [run.member for run in plan.wanted]
+        new = check_same_encoders(plan, members)
+        if new or is_damaged:
             write_checked_json(file, {**(read_checked_json(file) or {}), **new})
 
 

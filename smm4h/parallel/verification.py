@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from smm4h.config.output_paths import ENCODERS_FILE
 from smm4h.config.plans.plan import Plan
 from smm4h.config.plans.run import Run
 from smm4h.data.outputs.predictions import is_complete
@@ -75,6 +76,8 @@ def all_damages(plan: Plan) -> Iterator[Damage]:
         name, record = done.parent.relative_to(plan.output_dir).as_posix(), read_checked_json(done)
         found = [(done.name, "is damaged")] if record is None else damages(done.parent, record.get("files", {}))
         yield from ((f"{name}/{file}", wrong) for file, wrong in found)
+    if (file := plan.output_dir / ENCODERS_FILE).exists() and read_checked_json(file) is None:
+        yield file.name, "is damaged"
     is_begun = any(run.done_file.exists() for run in plan.runs)
     yield from plan.derived.damaged(plan.derived_before_training if is_begun else ())
 

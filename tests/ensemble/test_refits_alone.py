@@ -88,6 +88,14 @@ def test_only_the_refits_models_are_kept_and_published_and_label_as_the_job_did(
     assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "labels.tsv").read_bytes()
 
 
+def folds_models(folder):
+    """Make and return folders as of the folds' models, which a job that kept all would have."""
+    models = [run / "model" for member in ("encoder", "words") for run in (folder / member).glob("fold-[0-9]")]
+    for model in models:
+        model.mkdir()
+    return models
+
+
 @pytest.mark.slow
 def test_a_finished_job_is_switched_to_its_refits_and_back(refitted_job, new_tweets, tmp_path, call):
     folder = tmp_path / "out"
@@ -97,9 +105,7 @@ def test_a_finished_job_is_switched_to_its_refits_and_back(refitted_job, new_twe
     assert refused.code == 2
     assert f"--predict_with all: {folder} has kept no models but its refits'" in refused.err
     assert {path: path.read_bytes() for path in folder.rglob("*.tsv")} == before
-    models = [run / "model" for member in ("encoder", "words") for run in (folder / member).glob("fold-[0-9]")]
-    for model in models:
-        model.mkdir()
+    models = folds_models(folder)
     result = call(vote.main, folder, "--predict_with", "all", "--save")
     assert result.code == 0, result.err
     for model in models:  # as somebody does who needs the room
@@ -133,6 +139,7 @@ def test_a_rule_that_is_undone_stays_undone_where_that_was_killed(refitted_job, 
     folder = tmp_path / "out"
     shutil.copytree(refitted_job.folder, folder)
     final = (folder / "votes" / "final.tsv").read_bytes()
+    folds_models(folder)
     assert call(vote.main, folder, "--predict_with", "all", "--save").code == 0
 
     def killed(*_, **__):

@@ -16,7 +16,7 @@ MEMBERS = {
 }
 LOGS = ("attempts.jsonl",)
 RECORDS = ("DONE", "plan.json", "made.json")  # which hold the others' hashes
-SECONDS = ("DONE", "report.html", "made.json", "plan.json", *LOGS)  # differ from one training to the next
+SECONDS = ("DONE", "report.html", "made.json", "plan.json", "encoders.json", *LOGS)  # may differ from time to time
 
 
 def cut(path):
