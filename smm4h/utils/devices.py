@@ -46,17 +46,17 @@ def total_memory() -> int:
 def _memory_limits() -> Iterator[tuple[int, int]]:
     """Yield limit and use, in bytes, of this process's control group and of all groups above it that have a limit."""
     for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines() if OWN_CGROUPS.is_file() else ():
-        _, controllers, place = line.split(":", 2)
+        _, controllers, group = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
         folder, limit, used, unneeded = MEMORY_FILES[1 if controllers else 2]
-        group = Path(place.lstrip("/"))
-        for name in (group, *group.parents):  # a container may see its own group as the root, under any name
+        own = Path(group.lstrip("/"))
+        for name in (own, *own.parents):  # a container may see its own group as the root, under any name
             place = CGROUPS / folder / name
             try:
                 most = (place / limit).read_text(encoding="utf-8").strip()
                 now = int((place / used).read_text(encoding="utf-8"))
-                pages = dict(line.split() for line in (place / "memory.stat").read_text(encoding="utf-8").splitlines())
+                pages = dict(row.split() for row in (place / "memory.stat").read_text(encoding="utf-8").splitlines())
             except OSError:  # there is no such group here, or the root, which has no limit
                 continue
             if most != "max":
