@@ -17,6 +17,7 @@ from smm4h.data.tokenization import TokenLengths, check_encoders, sample_token_l
 from smm4h.models.label_spaces import LabelSpace
 from smm4h.parallel.encoder_record import check_same_encoders
 from smm4h.parallel.environment import LaunchEnvironment
+from smm4h.parallel.forecast.forecast import missing_runs
 from smm4h.utils.console import console, print_table
 from smm4h.utils.errors import InputError
 from smm4h.utils.wording import counted
@@ -41,7 +42,7 @@ def check_input(job: Job, launch: LaunchEnvironment) -> Splits:
     job, splits, plan = prepared.job, prepared.splits, prepared.plan
     if difference := difference_from_stored(plan):
         raise InputError(difference)
-    check_same_encoders(plan, [run.member for run in plan.wanted if not run.is_done()])
+    check_same_encoders(plan, [run.member for run in missing_runs(plan)])
     print_tweets(job, splits, prepared.test_gold)
     print_encoders(check_encoders(job.members, job.task, splits.labelled), job.members, splits)
     print_adaptation_notes(adaptations_of(plan.wanted))

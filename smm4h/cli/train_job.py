@@ -70,11 +70,13 @@ class PreparedJob:
         splits = load_splits(job)
         if splits.test is None and job.settings.gold_file:
             raise InputError("--gold_file has labels of test tweets, and there are none; name them with --test_file")
-        if missing_runs(make_plan(job, *splits.hashes())):  # a finished job asks nobody about its encoders
-            job = with_runs_per_device(job, launch)
-        job, splits, forecaster = apply_time_limit(job, splits, launch)
         plan = make_plan(job, *splits.hashes())
-        return cls(job, splits, plan, read_gold(job, splits), forecaster)
+        if missing_runs(plan):  # a finished job asks nobody about its encoders
+            job = with_runs_per_device(job, launch)
+        limited, splits, forecaster = apply_time_limit(job, splits, launch)
+        if limited is not job:
+            plan = make_plan(limited, *splits.hashes())
+        return cls(limited, splits, plan, read_gold(limited, splits), forecaster)
 
 
 def train_job(job: Job, launch: LaunchEnvironment) -> None:
@@ -156,7 +158,7 @@ def check_before_training(plan: Plan, job: Job, splits: Splits, launch: LaunchEn
     """
     if launch.local_rank:
         return wait_for_plan(plan, launch)
-    missing = {run.member.name: run.member for run in plan.wanted if not run.is_done()}.values()
+    missing = {run.member.name: run.member for run in missing_runs(plan)}.values()
     if missing and not job.members[0].args.use_cpu:
         check_gpus()
     check_optimizers(missing, plan.output_dir)

@@ -171,12 +171,11 @@ def parse_adapter(text: str, quantise: str | None = None) -> Adapter:
     if not isinstance(given, dict) or given.get("kind", "lora") != "lora":
         raise ValueError("write lora, or a mapping such as {kind: lora, r: 16}")
     _check_names(given, Adapter)
-    modules = given.get("target_modules") or ()
-    modules = (modules,) if isinstance(modules, str) else modules
-    if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
+    modules = given.get("target_modules") or []
+    modules = [modules] if isinstance(modules, str) else modules
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
         raise ValueError("target_modules must be a name of linear layers, or a list of such names")
-    modules = tuple(modules)
-    modules = () if modules == (ALL_LINEAR,) else modules
+    modules = () if modules == [ALL_LINEAR] else tuple(modules)
     save = given.get("save", "adapter" if quantise else "merged")
     if save not in ADAPTER_SAVES:
         raise ValueError(f"save {save}: choose {' or '.join(ADAPTER_SAVES)}")
